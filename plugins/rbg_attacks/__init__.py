@@ -1,0 +1,1 @@
+"""The attacks that come with robustbench-gan, one file each; they reach the core through entry points."""

@@ -1,0 +1,122 @@
+"""Adversarial training: the classifier is trained anew on the examples of an attack."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustbench_gan import registry
+from robustbench_gan.budget import Budget, Norm
+from robustbench_gan.data.dataset import Dataset
+from robustbench_gan.defense import Defense
+from robustbench_gan.errors import UsageError
+from robustbench_gan.models import Schedule
+from robustbench_gan.outcome import Goal
+from robustbench_gan.registry import Spec
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.store import Store
+from robustbench_gan.threat import Bare, View
+from robustbench_gan.training import accuracy, optimise, reinitialised
+
+RECIPE_VERSION = 1
+
+
+class AdversarialTraining(Defense):
+    """Adversarial training (Goodfellow et al. 2015; Madry et al. 2018): a fresh classifier learns from attacks.
+
+    `attack` is any registered gradient attack, run on the weights of the moment inside `norm` and `eps`. `mix`
+    is the weight of the adversarial loss against the clean one: 0.5 for FGSM as in the Defense-GAN baseline, 1
+    for PGD as in Madry et al. `labels=predicted` crafts against the model's own answer, so that no label leaks.
+    `warmup` is the share of training over which eps grows from 0. Raises UsageError for an impossible value.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        *,
+        attack: str = "fgsm",
+        norm: Norm = "linf",
+        eps: float = 0.3,
+        mix: float = 0.5,
+        labels: Literal["predicted", "true"] = "predicted",
+        warmup: float = 0.0,
+        epochs: int = 10,
+        batch_size: int = 50,
+        lr: float = 1e-3,
+    ) -> None:
+        super().__init__(base)
+        if not 0 <= mix <= 1 or not 0 <= warmup < 1:
+            raise UsageError(f"adversarial-training needs mix in [0, 1] and warmup in [0, 1), not {mix}, {warmup}")
+        self.inner = attack if isinstance(attack, Spec) else Spec.parse(attack)
+        self.function, self.parameters_of_attack = registry.resolve("attacks", self.inner)
+        self.budget, self.mix, self.labels, self.warmup = Budget(norm, eps), mix, labels, warmup
+        self.schedule = Schedule(epochs, batch_size, lr)
+        self.keys: dict[str, str] = {}
+
+    def fit(self, data: Dataset, seed: int, store: Store) -> None:
+        """Train the classifier, or load it. Its recipe holds the inner attack with every parameter."""
+        recipe = {
+            "recipe_version": RECIPE_VERSION,
+            "architecture_of": self.base_key,
+            "attack": str(Spec(self.inner.name, registry.as_params(self.parameters_of_attack))),
+            "attack_code": registry.code_digest(self.function),
+            "code": registry.code_digest(type(self)),
+            "budget": [self.budget.norm, self.budget.eps],
+            "mix": self.mix,
+            "labels": self.labels,
+            "warmup": self.warmup,
+            "schedule": vars(self.schedule),
+            "data": data.digest,
+            "seed": seed,
+        }
+        model = copy.deepcopy(self.base)
+
+        def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+            reinitialised(model.requires_grad_(True), seed)
+            seconds = self._train(model, data, seed)
+            return model.state_dict(), {
+                "validation_accuracy": accuracy(model, data.validation),
+                "seconds": seconds,
+            }
+
+        artifact = store.fetch("adversarial-training", recipe, build)
+        model.load_state_dict(dict(artifact.tensors))
+        self.core = model
+        self.keys = {"core": artifact.key}
+
+    def training_keys(self) -> dict[str, str]:
+        """The key of the trained classifier."""
+        return self.keys
+
+    def _train(self, model: nn.Module, data: Dataset, seed: int) -> float:
+        steps = self.schedule.epochs * -(-len(data.train) // self.schedule.batch_size)
+        done = 0
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            nonlocal done
+            grown = min(1.0, done / (self.warmup * steps)) if self.warmup else 1.0
+            done += 1
+            target = model(x).argmax(dim=1) if self.labels == "predicted" else y
+            adversarial = self._craft(model, x, target.detach(), self.budget.eps * grown, seed + done)
+            if self.mix == 1:
+                return F.cross_entropy(model(adversarial), y)
+            both = F.cross_entropy(model(torch.cat([x, adversarial])), torch.cat([y, y]), reduction="none")
+            clean, attacked = both.chunk(2)
+            return (1 - self.mix) * clean.mean() + self.mix * attacked.mean()
+
+        name = f"adversarial training ({self.inner.name}, eps {self.budget.eps:g})"
+        return optimise(model, data.train, loss, self.schedule, seed=seed, description=name)
+
+    def _craft(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
+        """The attack on the weights of the moment, layers such as dropout in the mode they train in."""
+        seeds = sample_seeds(seed, "adversarial-training", torch.arange(len(x), device=x.device))
+        view = View.on(Bare(model), seeds, whole_batches=True)
+        budget = Budget(self.budget.norm, eps)
+        crafted: Tensor = self.function(
+            view, x, Goal.untargeted(y), budget, seeds, **self.parameters_of_attack
+        )
+        return crafted.detach()

@@ -1,0 +1,137 @@
+"""How far an attack may go: a norm and a size, as data, with the geometry that attacks need."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from robustbench_gan.errors import UsageError, unknown
+from robustbench_gan.seeds import normal, uniform
+
+Norm = Literal["l0", "l1", "l2", "linf"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+TINY = 1e-12
+SLACK = 1e-6  # what float32 rounding may add to a perturbation that is inside its budget
+
+
+def flat(delta: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, C*H*W)."""
+    return delta.flatten(start_dim=1)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) shaped to broadcast over `like`, (N, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def norm_of(delta: Tensor, norm: Norm) -> Tensor:
+    """The size of each perturbation, (N,). l0 counts changed values (each channel of a pixel counts)."""
+    d = flat(delta)
+    if norm == "l0":
+        return (d != 0).sum(dim=1).to(delta.dtype)
+    if norm == "l1":
+        return d.abs().sum(dim=1)
+    if norm == "l2":
+        return d.square().sum(dim=1).sqrt()
+    return d.abs().amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A ball around each image: `norm` is l0, l1, l2 or linf, `eps` its radius on pixels in [0, 1].
+
+    eps may be infinite (minimal-norm attacks). Raises UsageError for an unknown norm or an absurd eps.
+    """
+
+    norm: Norm
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        if math.isnan(self.eps) or self.eps < 0:
+            raise UsageError(f"eps={self.eps} makes no ball: eps must be 0 or more, on pixels in [0, 1].")
+        if self.norm == "linf" and 1 < self.eps < math.inf:
+            raise UsageError(f"eps={self.eps} in linf is more than all of [0, 1]; did you mean {self.eps:g}/255?")
+
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each perturbation, (N,)."""
+        return norm_of(delta, self.norm)
+
+    def contains(self, delta: Tensor) -> Tensor:
+        """(N,) bool: inside the ball, give or take float32 rounding; NaN is outside."""
+        return self.size(delta.double()) <= self.eps * (1 + SLACK) + SLACK
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """The direction of unit size along which the loss rises fastest, (N, C, H, W); 0 where grad is 0.
+
+        linf: the sign. l2: grad / its norm. l1: the one largest value (all of the mass there). l0: as l1.
+        """
+        if self.norm == "linf":
+            return grad.sign()
+        if self.norm == "l2":
+            return grad / per_sample(norm_of(grad, "l2").clamp(min=TINY), grad)
+        g = flat(grad)
+        top = g.abs().argmax(dim=1, keepdim=True)
+        return torch.zeros_like(g).scatter(1, top, g.gather(1, top).sign()).view_as(grad)
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest perturbation inside the ball, (N, C, H, W)."""
+        if math.isinf(self.eps):
+            return delta
+        if self.norm == "linf":
+            return delta.clamp(-self.eps, self.eps)
+        if self.norm == "l2":
+            shrink = (self.eps / norm_of(delta, "l2").clamp(min=TINY)).clamp(max=1)
+            return delta * per_sample(shrink, delta)
+        if self.norm == "l1":
+            return _project_l1(delta, self.eps)
+        return _keep_largest(delta, int(self.eps))
+
+    def random(self, like: Tensor, seed: Tensor) -> Tensor:
+        """A random perturbation inside the ball, (N, C, H, W), drawn from one integer a sample.
+
+        linf: uniform in the cube. l2: uniform in the ball (Voelker 2017). l1: an l2 direction rescaled to a
+        uniform fraction of the radius. l0: uniform values in [-1, 1] at eps random places.
+        """
+        shape = tuple(like.shape[1:])
+        n = math.prod(shape)
+        if self.norm == "linf":
+            cube = uniform(seed, shape).to(like.device) * 2 - 1
+            return cube * self.eps
+        if self.norm == "l2":
+            g = normal(seed, (n + 2,)).to(like.device)
+            ball = (g / g.square().sum(dim=1, keepdim=True).sqrt())[:, :n]
+            return ball.reshape(-1, *shape) * self.eps
+        if self.norm == "l1":
+            g = normal(seed, (n + 1,)).to(like.device)
+            radius = uniform(seed, (1,)).to(like.device) * self.eps
+            return (g[:, :n] / g[:, :n].abs().sum(dim=1, keepdim=True) * radius).reshape(-1, *shape)
+        values = uniform(seed, (2 * n,)).to(like.device)
+        places = values[:, n:].argsort(dim=1).argsort(dim=1) < int(self.eps)
+        return ((values[:, :n] * 2 - 1) * places).reshape(-1, *shape)
+
+
+def _project_l1(delta: Tensor, eps: float) -> Tensor:
+    """Euclidean projection on the l1 ball by soft thresholding (Duchi et al. 2008), per sample."""
+    d = flat(delta)
+    magnitude = d.abs()
+    ordered = magnitude.sort(dim=1, descending=True).values
+    excess = ordered.cumsum(dim=1) - eps
+    count = torch.arange(1, d.shape[1] + 1, device=d.device)
+    last = (ordered * count > excess).sum(dim=1, keepdim=True).clamp(min=1) - 1
+    threshold = (excess / count).gather(1, last).clamp(min=0)
+    return (d.sign() * (magnitude - threshold).clamp(min=0)).view_as(delta)
+
+
+def _keep_largest(delta: Tensor, count: int) -> Tensor:
+    """Zero all but the `count` values of largest magnitude of each sample."""
+    d = flat(delta)
+    if count >= d.shape[1]:
+        return delta
+    top = d.abs().topk(count, dim=1).indices
+    return torch.zeros_like(d).scatter(1, top, d.gather(1, top)).view_as(delta)

@@ -1,0 +1,183 @@
+"""Defense: a classifier with places to step in. Composition, and the gradients an attacker may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan.errors import NotApplicable
+from robustbench_gan.outcome import Output
+from robustbench_gan.seeds import fold
+
+if TYPE_CHECKING:
+    from robustbench_gan.data.dataset import Dataset
+    from robustbench_gan.store import Store
+
+Gradient = Literal["full", "bpda", "truncated", "cut"]
+
+
+class StraightThrough(torch.autograd.Function):
+    """The value of one tensor with the gradient of another: the step BPDA takes (Athalye et al. 2018)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, surrogate: Tensor) -> Tensor:
+        """Give `value`, bit for bit."""
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        """Send the gradient to the surrogate alone."""
+        return None, grads[0]
+
+
+class Defense(nn.Module):
+    """A classifier and what is done to protect it.
+
+    A subclass overrides only what it changes. `base` is the classifier it was given, `core` the one that
+    answers: adversarial training replaces it in `fit`, a purifier leaves it. `purifies` says that the input is
+    changed before `core` sees it, `randomised` that the answer depends on the seed. `gradients` are the ones
+    that apply to it and that `auto` tries; others may still be asked for by name.
+    """
+
+    purifies: ClassVar[bool] = False
+    randomised: ClassVar[bool] = False
+    unrolls: ClassVar[bool] = False
+    base_key: str = ""  # the store's key of `base`, set by the engine: part of the recipe of what stands on it
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.core = base
+
+    @property
+    def gradients(self) -> tuple[Gradient, ...]:
+        """The gradients that `auto` tries, worst per sample."""
+        return ("full", "bpda") if self.purifies else ("full",)
+
+    def fit(self, data: Dataset, seed: int, store: Store) -> None:
+        """Train or load what the defense needs; every trained part goes through `store.fetch`."""
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        """Clean the input: (N, C, H, W) in [0, 1] to the same, with (N,) int64 seeds for what is random."""
+        return x
+
+    def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
+        """Detector scores (N, M), each scaled by its threshold: rejected where any is above 0."""
+        return x.new_zeros(len(x), 0)
+
+    def surrogate(self, x: Tensor, seed: Tensor) -> Tensor:
+        """A differentiable stand-in for `purify`; the identity unless better is known."""
+        return x
+
+    def truncated(self, x: Tensor, seed: Tensor, steps: int) -> Tensor:
+        """`purify` with a gradient through its last `steps` iterations only."""
+        raise NotApplicable("the defense has no iterations to truncate")
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Named modules a white-box attacker may use, such as a generator."""
+        return {}
+
+    def training_keys(self) -> Mapping[str, str]:
+        """The store's keys of every trained part, by name, after `fit`."""
+        return {}
+
+    def controls(self, x: Tensor, y: Tensor, seed: Tensor) -> Mapping[str, float]:
+        """Further clean accuracies that belong beside the defense's own, by name."""
+        return {}
+
+    @final
+    def forward(self, x: Tensor, seed: Tensor) -> Output:
+        """The answer of the defended system: logits (N, K), scores (N, M)."""
+        purified = self.purify(x, seed)
+        return Output(self.core(purified), self.scores(x, purified, seed))
+
+    @final
+    def attacked(self, x: Tensor, seed: Tensor, gradient: Gradient, unroll: int) -> Output:
+        """The same answer, with the gradient that a threat model grants."""
+        if gradient == "bpda":
+            with torch.no_grad():
+                value = self.purify(x, seed)
+            purified: Tensor = StraightThrough.apply(value, self.surrogate(x, seed))  # type: ignore[no-untyped-call]
+        elif gradient == "truncated":
+            purified = self.truncated(x, seed, unroll)
+        else:
+            purified = self.purify(x, seed)
+        return Output(self.core(purified), self.scores(x, purified, seed))
+
+
+class Composed(Defense):
+    """`outer+inner`: the first defense sees the input first; each has its own seed stream."""
+
+    def __init__(self, stages: Sequence[Defense]) -> None:
+        super().__init__(stages[-1].base)
+        self.stages = nn.ModuleList(stages)
+        self.core = stages[-1].core
+        self.purifies = any(s.purifies for s in stages)  # type: ignore[misc]
+        self.randomised = any(s.randomised for s in stages)  # type: ignore[misc]
+        self.unrolls = any(s.unrolls for s in stages)  # type: ignore[misc]
+
+    @property
+    def _defenses(self) -> list[Defense]:
+        return [s for s in self.stages if isinstance(s, Defense)]
+
+    @property
+    def gradients(self) -> tuple[Gradient, ...]:
+        """Those that apply to every stage, a stage that changes nothing having no say."""
+        common = [s.gradients for s in self._defenses if s.purifies]
+        return tuple(g for g in common[0] if all(g in other for other in common)) if common else ("full",)
+
+    def fit(self, data: Dataset, seed: int, store: Store) -> None:
+        """Fit from the classifier outwards: each stage stands on the classifier that the inner ones made."""
+        core, key = self.base, self.base_key
+        for stage in reversed(self._defenses):
+            stage.base, stage.core, stage.base_key = core, core, key
+            stage.fit(data, seed, store)
+            key = "+".join([key, *stage.training_keys().values()]) if stage.core is not core else key
+            core = stage.core
+        for stage in self._defenses:
+            stage.core = core
+        self.core = core
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        """Each stage in turn."""
+        for at, stage in enumerate(self._defenses):
+            x = stage.purify(x, fold(seed, at))
+        return x
+
+    def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
+        """Every stage's scores, each on the input that stage sees."""
+        if all(type(stage).scores is Defense.scores for stage in self._defenses):
+            return super().scores(x, purified, seed)  # nobody rejects: spare the second pass
+        columns = []
+        for at, stage in enumerate(self._defenses):
+            inner = stage.purify(x, fold(seed, at))
+            columns.append(stage.scores(x, inner, fold(seed, at)))
+            x = inner
+        return torch.cat(columns, dim=1)
+
+    def surrogate(self, x: Tensor, seed: Tensor) -> Tensor:
+        """The stages' surrogates in turn."""
+        for at, stage in enumerate(self._defenses):
+            x = stage.surrogate(x, fold(seed, at))
+        return x
+
+    def truncated(self, x: Tensor, seed: Tensor, steps: int) -> Tensor:
+        """Truncate the stages that iterate; differentiate the others in full."""
+        for at, stage in enumerate(self._defenses):
+            s = fold(seed, at)
+            x = stage.truncated(x, s, steps) if stage.unrolls else stage.purify(x, s)
+        return x
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The parts of every stage; the outermost wins a shared name."""
+        merged: dict[str, nn.Module] = {}
+        for stage in reversed(self._defenses):
+            merged.update(stage.parts())
+        return merged
+
+    def training_keys(self) -> Mapping[str, str]:
+        """The keys of every stage, each under its position."""
+        return {f"{at}.{n}": k for at, s in enumerate(self._defenses) for n, k in s.training_keys().items()}

@@ -1,0 +1,234 @@
+"""Cell and Result: what was asked and what came out, as validated JSON. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.stats import binomtest
+
+from robustbench_gan.errors import UsageError
+
+SCHEMA_VERSION = 1
+BOOTSTRAP_DRAWS = 2000
+Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
+Severity = Literal["invalid", "warning", "note"]
+Bits = Annotated[str, Field(pattern="^[01]*$")]  # one character a sample
+GOALS = ("untargeted", "random", "least-likely", "all")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Cell(_Record):
+    """One question: everything that decides its answer. Texts are canonical specs, every default written out."""
+
+    dataset: str
+    classifier: str
+    defense: str
+    attack: str
+    goal: Literal["untargeted", "random", "least-likely", "all"] = "untargeted"
+    threat: str
+    norm: Literal["l0", "l1", "l2", "linf"]
+    eps: float = Field(ge=0)
+    first: int = Field(ge=0)  # judged are the test images first .. first + samples - 1
+    samples: int = Field(gt=0)
+    seed: int = 0
+    judge_seeds: int = Field(default=1, ge=1)
+    identity: dict[str, str] = Field(default_factory=dict)  # hashes of data, plugin code, engine, user weights
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over all of the above: equal fingerprints, equal answers."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def threat_name(self) -> str:
+        """`white-box` of `white-box:gradient=auto,...`."""
+        return self.threat.partition(":")[0]
+
+
+class Flag(_Record):
+    """A red flag with the evidence that raised it. An `invalid` one makes the result suspect."""
+
+    id: str
+    severity: Severity
+    message: str
+    evidence: dict[str, float | int | str] = Field(default_factory=dict)
+
+
+class Seconds(_Record):
+    """Wall-clock seconds of the parts of a cell; training counts only what this run trained for it."""
+
+    training: float = 0.0
+    crafting: float = 0.0
+    judging: float = 0.0
+
+
+class Outcomes(_Record):
+    """Per sample. Bits are '0' or '1' a sample, one text a judge seed; sizes are one list, or one a seed."""
+
+    clean: list[Bits]  # right unperturbed, under the same draws
+    accepted: list[Bits]  # the example was accepted by every detector
+    robust: list[Bits]  # right unperturbed and the attack did not succeed
+    size: list[list[float]]  # of the perturbation, in the cell's norm
+    forward: list[int]  # passes the attack made
+    backward: list[int]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Outcomes:
+        lengths = {len(bits) for bits in [*self.clean, *self.accepted, *self.robust]}
+        lengths |= {len(sizes) for sizes in self.size} | {len(self.forward), len(self.backward)}
+        if len(lengths) != 1 or not len(self.clean) == len(self.accepted) == len(self.robust):
+            raise ValueError(f"per-sample lists disagree in length: {sorted(lengths)}")
+        return self
+
+    def array(self, name: Literal["clean", "accepted", "robust"]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """One of the outcomes, (K, N) bool."""
+        rows = [np.frombuffer(bits.encode(), dtype=np.uint8) == ord("1") for bits in getattr(self, name)]
+        return np.stack(rows)
+
+
+class Result(_Record):
+    """A validated record of one cell."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cell: Cell
+    fingerprint: str
+    status: Status
+    reason: str = ""
+    flags: list[Flag] = Field(default_factory=list)
+    control: bool = False  # the attack is a control: failing proves nothing
+    outcomes: Outcomes | None = None
+    controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
+    substitute: dict[str, float | int | str] = Field(default_factory=dict)
+    gradients: list[str] = Field(default_factory=list)  # those the attack was run with
+    estimate_seconds: float | None = None
+    seconds: Seconds = Field(default_factory=Seconds)
+    peak_memory_mb: float = 0.0
+    hardware: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)  # content hashes of the artifacts used
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Result:
+        if self.fingerprint != self.cell.fingerprint:
+            raise ValueError("the fingerprint is not that of the cell: the record was edited")
+        if self.status in ("ok", "suspect"):
+            if self.outcomes is None:
+                raise ValueError(f"a result that is {self.status!r} must hold outcomes")
+            if len(self.outcomes.forward) != self.cell.samples:
+                raise ValueError(f"{len(self.outcomes.forward)} outcomes for {self.cell.samples} samples")
+            if len(self.outcomes.clean) != self.cell.judge_seeds:
+                raise ValueError(f"{len(self.outcomes.clean)} judgements for {self.cell.judge_seeds} seeds")
+        elif not self.reason:
+            raise ValueError(f"a result that is {self.status!r} must say why")
+        return self
+
+    @property
+    def counts(self) -> bool:
+        """May this number rank? Only an `ok` one may."""
+        return self.status == "ok"
+
+    def accuracy(self, name: Literal["clean", "robust"]) -> Interval | None:
+        """Mean over samples of the mean over judge seeds, with its 95% interval; None without outcomes."""
+        if self.outcomes is None:
+            return None
+        return interval(self.outcomes.array(name).mean(axis=0), self.fingerprint)
+
+    @property
+    def craft_seconds_per_image(self) -> float:
+        """Seconds of crafting an image."""
+        return self.seconds.crafting / self.cell.samples
+
+    @property
+    def defense_seconds_per_image(self) -> float:
+        """Seconds of one defended answer an image; the judge asks once an example and judge seed."""
+        return self.seconds.judging / (self.cell.samples * self.cell.judge_seeds)
+
+
+class Interval(_Record):
+    """A proportion with its n and 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def interval(per_sample: Sequence[float] | np.ndarray[Any, Any], seed_text: str) -> Interval:
+    """The mean of per-sample outcomes in [0, 1], (N,), with a 95% interval.
+
+    Wilson's where every outcome is yes or no; else a bootstrap over samples, seeded from a text, so that the
+    same result always prints the same interval.
+    """
+    values = np.asarray(per_sample, dtype=np.float64)
+    n, mean = len(values), float(values.mean())
+    if np.isin(values, (0.0, 1.0)).all():
+        ci = binomtest(round(values.sum()), n).proportion_ci(method="wilson")
+        return Interval(value=mean, low=float(ci.low), high=float(ci.high), n=n)
+    seed = int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:8], "big")
+    draws = np.random.default_rng(seed).integers(0, n, size=(BOOTSTRAP_DRAWS, n))
+    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
+    return Interval(value=mean, low=float(low), high=float(high), n=n)
+
+
+def worst_case(robust: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean over judge seeds of the worst attack of each sample: (A, K, N) in, (N,) in [0, 1] out.
+
+    With K > 1 the worst attack is chosen on one half of the seeds and reported on the other, both ways round,
+    so that a minimum over noisy numbers does not count the noise as the attacker's skill.
+    """
+    _, seeds, _ = robust.shape
+    if seeds == 1:
+        return np.asarray(robust[:, 0].min(axis=0), dtype=np.float64)
+    halves = [np.arange(seeds)[0::2], np.arange(seeds)[1::2]]
+    reported = []
+    for choose, report in (halves, halves[::-1]):
+        worst = robust[:, choose].mean(axis=1).argmin(axis=0)
+        scores = robust[:, report].mean(axis=1)
+        reported.append(np.take_along_axis(scores, worst[None], axis=0)[0])
+    return np.asarray(np.mean(reported, axis=0))
+
+
+def read_result(path: Path) -> Result:
+    """Read and validate one record. Raises UsageError that says what is wrong with it and how to mend it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON ({error}); delete it and run again.") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}. "
+            "Use the version of robustbench-gan that wrote it, or delete it and run again."
+        )
+    try:
+        return Result.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "record"
+        raise UsageError(f"{path} is not a valid result: {place}: {first['msg']}.") from error
+
+
+def write_text(result: Result) -> str:
+    """The record as indented JSON that `read_result` gives back unchanged."""
+    return json.dumps(result.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON: None where it is not finite."""
+    return value if math.isfinite(value) else None

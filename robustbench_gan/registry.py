@@ -1,0 +1,298 @@
+"""Names: what is installed, how it is written (`pgd:steps=100,step=0.05`) and how it is loaded. No torch.
+
+Attacks, defenses, models and datasets register under the entry-point groups `robustbench_gan.attacks`,
+`.defenses`, `.models` and `.datasets`; the built-in ones use the same door as a stranger's.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import importlib_metadata
+
+from robustbench_gan.errors import UsageError, unknown
+
+GROUPS = ("attacks", "defenses", "models", "datasets")
+Value = Any  # int | float | bool | str | None | Spec
+NUMBERS = (int, float)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A name with parameters, as written by a user: `name:key=value,...`, nested in parentheses."""
+
+    name: str
+    params: tuple[tuple[str, Value], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name + (":" + _write(self.params) if self.params else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """Read one spec. Raises UsageError that shows where the text stops making sense."""
+        text = text.strip()
+        name, colon, rest = text.partition(":")
+        if "(" in name:
+            return _nested(text, text)
+        if not _is_name(name) or (colon and not rest.strip()):
+            raise UsageError(f"cannot read {text!r}: expected name or name:key=value,key=value.")
+        return cls(name, _pairs(rest, text))
+
+
+def parse_chain(text: str) -> tuple[Spec, ...]:
+    """Read a composition `outer+inner`: the first sees the input first."""
+    return tuple(Spec.parse(part) for part in _split(text, "+", text))
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and all(c.isalnum() or c in "-_." for c in name)
+
+
+def _split(text: str, separator: str, whole: str) -> list[str]:
+    """Split at separators that stand outside parentheses and quotes."""
+    parts, depth, quote, start = [], 0, "", 0
+    for at, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "()":
+            depth += 1 if char == "(" else -1
+        elif char == separator and depth == 0 and not (separator == "+" and text[at - 1 : at] in ("e", "E")):
+            parts.append(text[start:at])
+            start = at + 1
+        if depth < 0:
+            break
+    if depth or quote:
+        raise UsageError(f"cannot read {whole!r}: unbalanced {'quote' if quote else 'parenthesis'}.")
+    return [*parts, text[start:]]
+
+
+def _pairs(text: str, whole: str) -> tuple[tuple[str, Value], ...]:
+    if not text.strip():
+        return ()
+    pairs: dict[str, Value] = {}
+    for part in _split(text, ",", whole):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier() or not value.strip():
+            raise UsageError(f"cannot read {part.strip()!r} in {whole!r}: expected key=value.")
+        if key in pairs:
+            raise UsageError(f"parameter {key!r} is given twice in {whole!r}.")
+        pairs[key] = _value(value.strip(), whole)
+    return tuple(sorted(pairs.items()))
+
+
+def _value(text: str, whole: str) -> Value:
+    if text[0] in "'\"":
+        return str(ast.literal_eval(text))
+    if text.endswith(")") and _is_name(text.partition("(")[0]):
+        return _nested(text, whole)
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text.lower() == "none":
+        return None
+    for number in NUMBERS:
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _nested(text: str, whole: str) -> Spec:
+    name, _, rest = text.partition("(")
+    if not rest.endswith(")") or not _is_name(name):
+        raise UsageError(f"cannot read {text!r} in {whole!r}: expected name(key=value,...).")
+    return Spec(name, _pairs(rest[:-1], whole))
+
+
+def _write(params: tuple[tuple[str, Value], ...]) -> str:
+    return ",".join(f"{key}={_write_value(value)}" for key, value in params)
+
+
+def _write_value(value: Value) -> str:
+    if isinstance(value, Spec):
+        return f"{value.name}({_write(value.params)})"
+    if isinstance(value, str) and (any(c in value for c in ",()'\"+=") or _value(value, value) != value):
+        return repr(value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A keyword of an attack, defense, model or dataset: its whole configuration is its signature."""
+
+    name: str
+    default: Value
+    required: bool
+    choices: tuple[str, ...] = ()
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
+    """The keyword-only parameters of a registered function or class, in order."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):
+        hints = {}
+    found = {}
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            hint = hints.get(p.name)
+            choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+            required = p.default is p.empty
+            found[p.name] = Parameter(p.name, None if required else p.default, required, choices)
+    return found
+
+
+def bind(spec: Spec, target: Callable[..., Any], what: str) -> dict[str, Value]:
+    """Every parameter of `target` with the value that `spec` gives it, or its default.
+
+    Raises UsageError for a parameter that does not exist (lists the real ones), has the wrong type or is missing.
+    """
+    known = parameters(target)
+    values = {name: p.default for name, p in known.items()}
+    for key, value in spec.params:
+        if key not in known:
+            raise unknown(f"parameter of {what} {spec.name!r}:", key, known)
+        values[key] = _coerce(value, known[key], spec)
+    missing = [p.name for p in known.values() if p.required and p.name not in dict(spec.params)]
+    if missing:
+        raise UsageError(f"{what} {spec.name!r} needs {missing[0]}=...: write {spec.name}:{missing[0]}=VALUE.")
+    return values
+
+
+def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
+    """Check a value against the default's type; a number may stand for a spec-less text, never the reverse."""
+    default = parameter.default
+    if parameter.choices:
+        if value not in parameter.choices:
+            raise unknown(f"value of {spec.name}:{parameter.name}:", str(value), map(str, parameter.choices))
+        return value
+    if default is None or (parameter.required and not isinstance(value, Spec)):
+        return str(value) if parameter.required else value
+    if isinstance(default, bool) or isinstance(value, bool):
+        wanted: type = type(default)
+        matches = isinstance(default, bool) and isinstance(value, bool)
+    elif isinstance(default, float):
+        wanted, matches = float, isinstance(value, NUMBERS)
+        value = float(value) if matches else value
+    elif isinstance(default, str):
+        wanted, matches = str, isinstance(value, str | Spec)
+    else:
+        wanted = type(default)
+        matches = isinstance(value, wanted)
+    if not matches:
+        raise UsageError(
+            f"{spec.name}:{parameter.name}={_write_value(value)} is not a {wanted.__name__}; "
+            f"the default is {default!r}."
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: which distribution brings it, and its error where it fails to import."""
+
+    group: str
+    name: str
+    distribution: str
+    version: str
+    point: Any
+
+    def load(self) -> Any:
+        """Import the object. Raises UsageError that names the plugin and its error when it is broken."""
+        try:
+            return self.point.load()
+        except Exception as error:  # whatever a stranger's module raises: it breaks only itself
+            raise UsageError(
+                f"the plugin {self.name!r} ({self.distribution} {self.version}, {self.point.value}) "
+                f"fails to import: {type(error).__name__}: {error}. Mend or uninstall {self.distribution}."
+            ) from error
+
+
+def entries(group: str) -> dict[str, Entry]:
+    """Everything registered in a group, by name, without importing any of it.
+
+    Raises UsageError when two distributions register the same name.
+    """
+    found: dict[str, Entry] = {}
+    for point in importlib_metadata.entry_points(group=f"robustbench_gan.{group}"):
+        dist = point.dist
+        entry = Entry(group, point.name, dist.name if dist else "?", dist.version if dist else "?", point)
+        other = found.get(point.name)
+        if other and other.point.value != point.value:
+            raise UsageError(
+                f"two plugins register {group[:-1]} {point.name!r}: {other.distribution} and "
+                f"{entry.distribution}. Uninstall one."
+            )
+        found[point.name] = entry
+    return dict(sorted(found.items()))
+
+
+def names(group: str) -> list[str]:
+    """The registered names of a group, sorted."""
+    return list(entries(group))
+
+
+def entry(group: str, name: str) -> Entry:
+    """The entry of one name. Raises UsageError for an unknown one (lists the real ones)."""
+    found = entries(group)
+    if name not in found:
+        raise unknown(group[:-1], name, found)
+    return found[name]
+
+
+def load(group: str, name: str) -> Any:
+    """Import one registered object. Raises UsageError for an unknown name or a broken plugin."""
+    return entry(group, name).load()
+
+
+def resolve(group: str, spec: Spec) -> tuple[Any, dict[str, Value]]:
+    """The registered object of a spec and every one of its parameters."""
+    target = load(group, spec.name)
+    return target, bind(spec, target, group[:-1])
+
+
+def summary(target: Any) -> str:
+    """The first line of an object's docstring."""
+    return (inspect.getdoc(target) or "").partition("\n")[0]
+
+
+def code_digest(target: Any) -> str:
+    """A hash of the source that decides what `target` does: its module and those of its package it uses."""
+    module = sys.modules[target.__module__]
+    sources = sorted(_sources(module, set()))
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources(module: ModuleType, seen: set[str]) -> set[str]:
+    """Source files reachable from a module's globals inside the module's own top-level package."""
+    path = getattr(module, "__file__", None)
+    if path is None or path in seen:
+        return seen
+    seen.add(path)
+    package = module.__name__.partition(".")[0]
+    for value in vars(module).values():
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str) and name.partition(".")[0] == package and name in sys.modules:
+            _sources(sys.modules[name], seen)
+    return seen
+
+
+def as_params(values: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    """Parameters in the order and form that a Spec keeps."""
+    return tuple(sorted(values.items()))

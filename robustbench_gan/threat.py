@@ -1,0 +1,360 @@
+"""Threat models: what an attacker knows, and the View through which alone it touches a system.
+
+Which gradient is granted, EOT, BPDA, unrolling and counting live here once; no attack knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan.batching import micro_batches
+from robustbench_gan.budget import flat, per_sample
+from robustbench_gan.defense import Defense, Gradient
+from robustbench_gan.errors import DisconnectedGradient
+from robustbench_gan.outcome import Loss, Output
+from robustbench_gan.seeds import fold
+
+Access = Literal["nothing", "labels", "scores", "gradient"]
+ACCESS_ORDER: tuple[Access, ...] = ("nothing", "labels", "scores", "gradient")
+GradientChoice = Literal["auto", "full", "bpda", "truncated", "cut"]
+ThreatName = Literal["black-box", "query", "gray-box", "white-box", "seed-known"]
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What the attacker has. `access` is to the system the attack is run on, `judged` always the defended one.
+
+    `draws` are the EOT samples a pass averages over, `unroll` the steps of a truncated gradient. For black-box:
+    the substitute's protocol (`substitute`), its architecture (`model`), its `rounds` of augmentation, and the
+    `oracle` that labels it.
+    """
+
+    name: ThreatName
+    access: Access
+    gradient: GradientChoice = "full"
+    draws: int = 1
+    unroll: int = 5
+    substitute: str = ""
+    model: str = ""
+    rounds: int = 0
+    oracle: Literal["defended", "undefended"] = "defended"
+    limit: int = 0
+
+    @property
+    def holds_defense(self) -> bool:
+        """The attack runs through the defended system itself."""
+        return self.name in ("white-box", "seed-known", "query")
+
+    @property
+    def white(self) -> bool:
+        """Weights of classifier and defense are known."""
+        return self.name in ("white-box", "seed-known")
+
+
+def black_box(
+    *,
+    substitute: Literal["papernot"] = "papernot",
+    model: str = "e",
+    rounds: int = 6,
+    oracle: Literal["defended", "undefended"] = "defended",
+) -> ThreatModel:
+    """Labels by query only: trains a substitute on 150 held-out images and attacks that (Papernot et al. 2017)."""
+    return ThreatModel(
+        "black-box", "gradient", substitute=substitute, model=model, rounds=rounds, oracle=oracle
+    )
+
+
+def query(*, access: Literal["labels", "scores"] = "scores", limit: int = 10000) -> ThreatModel:
+    """Labels or scores of the defended system, no gradient, at most `limit` queries an image, counted."""
+    return ThreatModel("query", access, limit=limit)
+
+
+def gray_box() -> ThreatModel:
+    """The classifier's gradient, but nothing of the purifier in front of it (Meng and Chen 2017)."""
+    return ThreatModel("gray-box", "gradient")
+
+
+def white_box(*, gradient: GradientChoice = "auto", draws: int = 1, unroll: int = 5) -> ThreatModel:
+    """Classifier and defense with all weights; fresh randomness, EOT over `draws`, judged on fresh seeds."""
+    return ThreatModel("white-box", "gradient", gradient=gradient, draws=draws, unroll=unroll)
+
+
+def seed_known(*, gradient: GradientChoice = "auto", unroll: int = 5) -> ThreatModel:
+    """White-box that also holds the judge's seed: one example a sample and seed, judged on that seed alone."""
+    return ThreatModel("seed-known", "gradient", gradient=gradient, unroll=unroll)
+
+
+THREATS: Mapping[str, Callable[..., ThreatModel]] = {
+    "black-box": black_box,
+    "query": query,
+    "gray-box": gray_box,
+    "white-box": white_box,
+    "seed-known": seed_known,
+}
+
+
+class System(Protocol):
+    """What a view looks at: inputs (N, C, H, W) and seeds (N,) in, an Output out."""
+
+    defended: bool
+
+    def __call__(self, x: Tensor, seed: Tensor) -> Output:
+        """Answer."""
+
+
+@dataclass(frozen=True)
+class Defended:
+    """The defended system with one of the gradients a threat model may grant."""
+
+    defense: Defense
+    gradient: Gradient = "full"
+    unroll: int = 5
+    defended: bool = True
+
+    def __call__(self, x: Tensor, seed: Tensor) -> Output:
+        """The defense's answer."""
+        return self.defense.attacked(x, seed, self.gradient, self.unroll)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A classifier alone: a gray-box core, a substitute, a model in training."""
+
+    model: nn.Module
+    defended: bool = False
+
+    def __call__(self, x: Tensor, seed: Tensor) -> Output:
+        """The classifier's answer; it is not random."""
+        return Output.of(self.model(x))
+
+
+@dataclass
+class Counts:
+    """What an attack did, per sample of a cell: (N,) int64 each, shared by every view narrowed from one."""
+
+    forward: Tensor
+    backward: Tensor
+    calls: Tensor
+    zero_gradients: Tensor
+
+    @classmethod
+    def zeros(cls, n: int, device: torch.device | None = None) -> Counts:
+        """Nothing done yet to n samples."""
+        return cls(*(torch.zeros(n, dtype=torch.int64, device=device) for _ in range(4)))
+
+    @classmethod
+    def cat(cls, many: list[Counts]) -> Counts:
+        """The counts of several groups of samples, in order."""
+        return cls(*(torch.cat([getattr(c, name) for c in many]) for name in cls.__dataclass_fields__))
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum of two attacks on the same samples."""
+        return Counts(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
+
+
+class QueryLimit(RuntimeError):
+    """An attack asked for more queries an image than its threat model grants."""
+
+
+@dataclass(frozen=True)
+class View:
+    """All that an attack may touch: answers, gradients where granted, and counting it cannot avoid.
+
+    `seed` is (N,) int64: the attacker's own randomness, fresh at every pass, or the judge's seed itself when
+    `fixed`. `exact` says that the judge will see just what this view sees, so that a goal reached here is won
+    and further work on that sample is waste; a substitute or a random defense is not exact. `index` says which
+    rows of `counts` are this view's samples. `whole_batches` computes in one piece instead of micro-batches:
+    training wants speed, and layers that look at a batch want to see it.
+    """
+
+    system: System
+    seed: Tensor
+    counts: Counts
+    index: Tensor
+    access: Access = "gradient"
+    draws: int = 1
+    fixed: bool = False
+    exact: bool = False
+    whole_batches: bool = False
+    limit: int = 0
+    parts: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, system: System, seed: Tensor, **options: Any) -> View:
+        """A view of n samples that counts from zero."""
+        n = len(seed)
+        return cls(
+            system, seed, Counts.zeros(n, seed.device), torch.arange(n, device=seed.device), **options
+        )
+
+    def rows(self, index: Tensor) -> View:
+        """The same view narrowed to some samples, so that finished samples stop costing."""
+        return replace(self, seed=self.seed[index], index=self.index[index])
+
+    def part(self, name: str) -> nn.Module:
+        """A named module of the defense. Raises PermissionError where the threat model does not give it."""
+        if name not in self.parts:
+            raise PermissionError(f"this view has no part {name!r}; it has: {', '.join(self.parts) or 'none'}")
+        return _CountedPart(self.parts[name], self)
+
+    def output(self, x: Tensor) -> Output:
+        """The system's answer to x (N, C, H, W), averaged over the view's draws."""
+        self._need("scores")
+        return self._output(x)
+
+    def labels(self, x: Tensor) -> Tensor:
+        """The class given, (N,) int64, -1 where rejected: all that a label-only attacker sees."""
+        self._need("labels")
+        return self._output(x).labels
+
+    def value_and_grad(self, loss: Loss, x: Tensor) -> tuple[Tensor, Tensor, Output]:
+        """A per-sample loss (N,), its gradient (N, C, H, W) and the answer, averaged over the draws (EOT).
+
+        `loss` maps an Output of all N samples to (N,) and must treat samples independently. Raises
+        DisconnectedGradient when autograd finds no path to the input.
+        """
+        self._need("gradient")
+        value, grad, outs = x.new_zeros(len(x)), torch.zeros_like(x), []
+        for seed in self._draw_seeds():
+            pieces = []
+            for rows, real in self._chunks(x):
+                v, g, out = self._gradient(loss, x, seed, rows, real)
+                value[rows[:real]] += v / self.draws
+                grad[rows[:real]] += g / self.draws
+                pieces.append(out)
+            outs.append(_joined(pieces))
+        self._count(backward=True)
+        self.counts.zero_gradients[self.index] += (flat(grad) == 0).all(dim=1)
+        return value, grad, _mean(outs)
+
+    def jacobian(self, x: Tensor) -> Tensor:
+        """Every logit's and every score's gradient, (N, K + M, C, H, W), averaged over the view's draws."""
+        self._need("gradient")
+        total: Tensor | None = None
+        for seed in self._draw_seeds():
+            pieces = [self._jacobian(x, seed, rows, real) for rows, real in self._chunks(x)]
+            whole = torch.cat(pieces) / self.draws
+            total = whole if total is None else total + whole
+        assert total is not None
+        self._count(backward=True, times=total.shape[1])
+        self.counts.zero_gradients[self.index] += (total.flatten(1) == 0).all(dim=1)
+        return total
+
+    def _gradient(
+        self, loss: Loss, x: Tensor, seed: Tensor, rows: Tensor, real: int
+    ) -> tuple[Tensor, Tensor, Output]:
+        leaf = x[rows].detach().requires_grad_()
+        with torch.enable_grad():
+            out = self.system(leaf, seed[rows])
+            value = loss(_spread(out, rows[:real], len(x)))[rows[:real]]
+        answer = _rows(out.detach(), real)
+        if getattr(self.system, "gradient", None) == "cut":  # the positive control: an attack given nothing
+            return value.detach(), torch.zeros_like(leaf[:real]), answer
+        return value.detach(), self._connected(value.sum(), leaf, retain=False)[:real], answer
+
+    def _jacobian(self, x: Tensor, seed: Tensor, rows: Tensor, real: int) -> Tensor:
+        leaf = x[rows].detach().requires_grad_()
+        with torch.enable_grad():
+            out = self.system(leaf, seed[rows])
+            columns = torch.cat([out.logits, out.scores], dim=1).sum(dim=0)
+        if getattr(self.system, "gradient", None) == "cut":
+            return x.new_zeros(real, len(columns), *x.shape[1:])
+        grads = [self._connected(c, leaf, retain=True)[:real] for c in columns]
+        return torch.stack(grads, dim=1)
+
+    @staticmethod
+    def _connected(value: Tensor, leaf: Tensor, retain: bool) -> Tensor:
+        grad = None
+        if value.requires_grad:
+            (grad,) = torch.autograd.grad(value, leaf, allow_unused=True, retain_graph=retain)
+        if grad is None:
+            raise DisconnectedGradient(
+                "autograd finds no path from the loss to the input: the defense detaches its output. "
+                "Ask for gradient=bpda, or give the defense a differentiable form."
+            )
+        return grad
+
+    def _output(self, x: Tensor) -> Output:
+        with torch.no_grad():
+            outs = [answer(self.system, x, seed, self._chunks(x)) for seed in self._draw_seeds()]
+        self._count(backward=False)
+        return _mean(outs)
+
+    def _chunks(self, x: Tensor) -> Iterable[tuple[Tensor, int]]:
+        if self.whole_batches:
+            return [(torch.arange(len(x), device=x.device), len(x))]
+        return micro_batches(len(x), x.device)
+
+    def _draw_seeds(self) -> list[Tensor]:
+        """One seed a sample and draw: new at every call of a sample, whatever the others do."""
+        if self.fixed:
+            return [self.seed]
+        call = self.counts.calls[self.index]
+        return [fold(self.seed, call, draw) for draw in range(self.draws)]
+
+    def _count(self, *, backward: bool, times: int = 1) -> None:
+        self.counts.calls[self.index] += 1
+        self.counts.forward[self.index] += self.draws
+        if backward:
+            self.counts.backward[self.index] += self.draws * times
+        if self.limit and bool((self.counts.forward[self.index] > self.limit).any()):
+            raise QueryLimit(f"the attack asked more than its limit of {self.limit} queries an image")
+
+    def _need(self, access: Access) -> None:
+        if ACCESS_ORDER.index(self.access) < ACCESS_ORDER.index(access):
+            raise PermissionError(f"this threat model grants {self.access}, the attack asked for {access}")
+
+
+class _CountedPart(nn.Module):
+    """A part of the defense whose passes are charged to the samples of the view."""
+
+    def __init__(self, module: nn.Module, view: View) -> None:
+        super().__init__()
+        self.module, self.view = module, view
+
+    def forward(self, *args: Tensor) -> Tensor:
+        each = -(-len(args[0]) // max(len(self.view.seed), 1))
+        self.view.counts.forward[self.view.index] += each
+        out: Tensor = self.module(*args)
+        return out
+
+
+def answer(
+    system: System, x: Tensor, seed: Tensor, chunks: Iterable[tuple[Tensor, int]] | None = None
+) -> Output:
+    """A system's answer to any number of inputs, computed in padded micro-batches of one shape."""
+    chunks = micro_batches(len(x), x.device) if chunks is None else chunks
+    return _joined([_rows(system(x[rows], seed[rows]), real) for rows, real in chunks])
+
+
+def _joined(pieces: list[Output]) -> Output:
+    return Output(torch.cat([p.logits for p in pieces]), torch.cat([p.scores for p in pieces]))
+
+
+def _mean(outs: list[Output]) -> Output:
+    if len(outs) == 1:
+        return outs[0]
+    logits, scores = torch.stack([o.logits for o in outs]), torch.stack([o.scores for o in outs])
+    return Output(logits.mean(dim=0), scores.mean(dim=0))
+
+
+def _rows(out: Output, real: int) -> Output:
+    return Output(out.logits[:real], out.scores[:real])
+
+
+def _spread(out: Output, rows: Tensor, n: int) -> Output:
+    """Set a micro-batch's answers among zeros for the other samples, so that a loss sees all N."""
+    real = len(rows)
+    logits = out.logits.new_zeros(n, out.logits.shape[1]).index_copy(0, rows, out.logits[:real])
+    scores = out.scores.new_zeros(n, out.scores.shape[1]).index_copy(0, rows, out.scores[:real])
+    return Output(logits, scores)
+
+
+def blend(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Rows of `new` where mask (N,) is true, of `old` elsewhere."""
+    return torch.where(per_sample(mask, old), new, old)

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustbench_gan.data.folder import folder
+from robustbench_gan.errors import UsageError
+
+CLASSES = ("ant", "bee", "cow")
+
+
+def png(seed: int, *, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> bytes:
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    array = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def images(count: int = 10, prefix: str = "") -> dict[str, bytes]:
+    return {
+        f"{prefix}{name}/{number:02}.png": png(100 * label + number)
+        for label, name in enumerate(CLASSES)
+        for number in range(count)
+    }
+
+
+def official() -> dict[str, bytes]:
+    return {**images(8, "train/"), **images(3, "test/")}
+
+
+def write_directory(path: Path, files: dict[str, bytes]) -> str:
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return str(path)
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return str(path)
+
+
+def test_every_class_is_split_by_the_fractions(tmp_path: Path) -> None:
+    dataset = folder(path=write_directory(tmp_path / "zoo", images()), size=6)
+    assert dataset.classes == CLASSES
+    assert dataset.name == "zoo"
+    assert dataset.shape == (3, 6, 6)
+    for split, count in ((dataset.train, 7), (dataset.validation, 1), (dataset.test, 2)):
+        assert split.labels.bincount().tolist() == [count] * 3
+
+
+def test_images_keep_their_pixels_and_labels(tmp_path: Path) -> None:
+    files = images()
+    dataset = folder(path=write_directory(tmp_path / "zoo", files), size=6)
+    expected = {}
+    for name, content in files.items():
+        pixels = np.asarray(Image.open(io.BytesIO(content))).transpose(2, 0, 1)
+        expected[pixels.tobytes()] = CLASSES.index(name.split("/")[0])
+    found = {}
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for image, label in zip(split.images, split.labels, strict=True):
+            found[image.numpy().tobytes()] = int(label)
+    assert found == expected
+
+
+def test_the_split_is_known(tmp_path: Path) -> None:
+    # A change of this order would change results without changing the data.
+    dataset = folder(path=write_directory(tmp_path / "zoo", images()), size=6)
+    assert dataset.test.labels.tolist() == [2, 2, 0, 1, 1, 0]
+    assert dataset.train.labels.tolist()[:10] == [2, 1, 1, 1, 0, 0, 2, 2, 2, 0]
+
+
+def test_train_and_test_folders_are_the_split(tmp_path: Path) -> None:
+    dataset = folder(path=write_directory(tmp_path / "zoo", official()), size=6, validation_fraction=0.25)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [18, 6, 9]
+    assert dataset.validation.labels.bincount().tolist() == [2, 2, 2]
+
+
+def test_the_splits_are_mixtures_of_the_classes(tmp_path: Path) -> None:
+    dataset = folder(path=write_directory(tmp_path / "zoo", images(40)), size=6)
+    for split in (dataset.train, dataset.test):
+        assert set(split.labels[:12].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("files", [images(), official()], ids=["plain", "official"])
+def test_directory_and_zip_are_the_same_data(files: dict[str, bytes], tmp_path: Path) -> None:
+    plain = folder(path=write_directory(tmp_path / "zoo", files), size=8)
+    packed = folder(path=write_zip(tmp_path / "zoo.zip", dict(reversed(files.items()))), size=8)
+    wrapped = {f"top/{name}": content for name, content in files.items()}
+    within = folder(path=write_zip(tmp_path / "other.zip", {"top/": b"", **wrapped}), size=8, name="zoo")
+    assert plain.digest == packed.digest == within.digest
+    assert plain.digest == folder(path=str(tmp_path / "zoo"), size=8).digest
+
+
+def test_images_are_resized_and_converted(tmp_path: Path) -> None:
+    files = {
+        f"{name}/{number}.png": png(number, size=(9, 5), mode=mode)
+        for name, mode in (("grey", "L"), ("colour", "RGB"))
+        for number in range(3)
+    }
+    path = write_directory(tmp_path / "mixed", files)
+    assert folder(path=path, size=4).shape == (3, 4, 4)
+    assert folder(path=path, size=12, channels=1).shape == (1, 12, 12)
+
+
+def test_resizing_antialiases(tmp_path: Path) -> None:
+    # One pixel wide stripes: without antialiasing the result would be black or white, with it grey.
+    stripes = np.zeros((64, 64), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(stripes).save(buffer, "PNG")
+    files = {f"{name}/{number}.png": buffer.getvalue() for name in "ab" for number in range(3)}
+    dataset = folder(path=write_directory(tmp_path / "stripes", files), size=8, channels=1)
+    assert (dataset.train.images.to(torch.int64) - 127).abs().max() < 20
+
+
+def test_desktop_files_and_readmes_are_ignored(tmp_path: Path) -> None:
+    clutter = {
+        "README.txt": b"",
+        ".DS_Store": b"",
+        ".git/config": b"",
+        "ant/.hidden.png": b"",
+        "bee/Thumbs.db": b"",
+        "__MACOSX/ant/._00.png": b"",
+    }
+    clean = folder(path=write_directory(tmp_path / "zoo", images()), size=6)
+    noisy = folder(path=write_zip(tmp_path / "zoo.zip", {**clutter, **images()}), size=6)
+    spread = folder(path=write_directory(tmp_path / "copy", {**clutter, **images()}), size=6, name="zoo")
+    assert clean.digest == noisy.digest == spread.digest
+
+
+def test_macosx_folder_does_not_hide_a_common_top(tmp_path: Path) -> None:
+    files = {f"top/{name}": content for name, content in images().items()}
+    path = write_zip(tmp_path / "zoo.zip", {**files, "__MACOSX/top/._x": b""})
+    assert folder(path=path, size=6).classes == CLASSES
+
+
+@pytest.mark.parametrize("write", [write_directory, write_zip])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "at least two folders named after classes, found none"),
+        ({"loose.png": png(1)}, "found none"),
+        ({"ant/1.png": png(1), "ant/2.png": png(2), "ant/3.png": png(3)}, "at least two folders"),
+        ({**images(2), "bee/00.png": png(1)}, "too few images"),
+        ({**images(), "bee/more/1.png": png(1)}, "expected <class>/<image> folders"),
+        ({**official(), "val/ant/1.png": png(1)}, "nothing beside train and test, found val"),
+        ({**official(), "test/emu/1.png": png(1)}, "same classes in train and test, not so: emu"),
+        ({**images(), "bee/notes.txt": b"hello"}, "bee/notes.txt: expected an image that can be read"),
+        ({**images(), "cow/05.png": png(5)[:90]}, "cow/05.png: expected an image that can be read"),
+        ({**images(), "cow/05.png": b""}, "cow/05.png: expected an image that can be read"),
+    ],
+)
+def test_bad_data_is_refused(write: object, files: dict[str, bytes], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "zoo.zip", files)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=message):
+        folder(path=path, size=6)
+
+
+def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "zoo", images())
+    (tmp_path / "zoo" / "emu").mkdir()
+    with pytest.raises(UsageError, match="found none in emu"):
+        folder(path=path)
+    with pytest.raises(UsageError, match="found none in emu"):
+        folder(path=write_zip(tmp_path / "zoo.zip", {"emu/": b"", **images()}))
+
+
+def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(buffer, "PNG")
+    path = write_directory(tmp_path / "zoo", {**images(), "ant/deep.png": buffer.getvalue()})
+    with pytest.raises(UsageError, match=r"ant/deep\.png: .*more than 8 bits"):
+        folder(path=path)
+
+
+@pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_PIXELS"])
+@pytest.mark.parametrize("write", [write_directory, write_zip])
+def test_oversized_files_are_refused(
+    limit: str, write: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "zoo.zip", images())  # type: ignore[operator]
+    monkeypatch.setattr(f"robustbench_gan.data.folder.{limit}", 35)
+    with pytest.raises(UsageError, match="at most 35"):
+        folder(path=path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../escaped.png",
+        "ant/../../escaped.png",
+        "/tmp/escaped.png",
+        "C:/ant/1.png",
+        "ant\\..\\1.png",
+        "../",
+    ],
+)
+def test_malicious_member_names_are_refused(name: str, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "zoo.zip", {**images(), name: png(1)})
+    with pytest.raises(UsageError, match="expected relative names"):
+        folder(path=path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["zoo.zip"]
+
+
+def test_repeated_member_names_are_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "zoo.zip", {**images(), "ant/./00.png": png(1)})
+    with pytest.raises(UsageError, match=r"found ant/\./00\.png twice"):
+        folder(path=path)
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.zip"
+    write_zip(path, images())
+    content = path.read_bytes()
+    place = content.index(png(203)) + 60
+    path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+    with pytest.raises(UsageError, match=r"cow/03\.png: .*CRC"):
+        folder(path=str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", None], ids=["empty", "text", "missing"])
+def test_something_else_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "zoo.zip"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"zoo\.zip: expected a directory or a"):
+        folder(path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "size is 0"),
+        ({"size": 4096}, "size is 4096"),
+        ({"channels": 2}, "channels is 2"),
+        ({"test_fraction": 0.0}, "test_fraction is 0.0"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"test_fraction": float("nan")}, "test_fraction is nan"),
+        ({"test_fraction": 0.6, "validation_fraction": 0.4}, "leave nothing to train on"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, float], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        folder(path=str(tmp_path), **arguments)  # type: ignore[arg-type]
