@@ -56,7 +56,9 @@ class Budget:
         if math.isnan(self.eps) or self.eps < 0:
             raise UsageError(f"eps={self.eps} makes no ball: eps must be 0 or more, on pixels in [0, 1].")
         if self.norm == "linf" and 1 < self.eps < math.inf:
-            raise UsageError(f"eps={self.eps} in linf is more than all of [0, 1]; did you mean {self.eps:g}/255?")
+            raise UsageError(
+                f"eps={self.eps} in linf is more than all of [0, 1]; did you mean {self.eps:g}/255?"
+            )
 
     def size(self, delta: Tensor) -> Tensor:
         """The norm of each perturbation, (N,)."""
@@ -74,6 +76,8 @@ class Budget:
         if self.norm == "linf":
             return grad.sign()
         if self.norm == "l2":
+            largest = norm_of(grad, "linf")  # divided out first: the square of a tiny value is 0 in float32
+            grad = grad / per_sample(torch.where(largest > 0, largest, 1), grad)
             return grad / per_sample(norm_of(grad, "l2").clamp(min=TINY), grad)
         g = flat(grad)
         top = g.abs().argmax(dim=1, keepdim=True)
@@ -108,24 +112,24 @@ class Budget:
             ball = (g / g.square().sum(dim=1, keepdim=True).sqrt())[:, :n]
             return ball.reshape(-1, *shape) * self.eps
         if self.norm == "l1":
-            g = normal(seed, (n + 1,)).to(like.device)
+            g = normal(seed, (n + 1,)).to(like.device)[:, 1:]  # the first bits give the radius
             radius = uniform(seed, (1,)).to(like.device) * self.eps
-            return (g[:, :n] / g[:, :n].abs().sum(dim=1, keepdim=True) * radius).reshape(-1, *shape)
+            return (g / g.abs().sum(dim=1, keepdim=True) * radius).reshape(-1, *shape)
         values = uniform(seed, (2 * n,)).to(like.device)
         places = values[:, n:].argsort(dim=1).argsort(dim=1) < int(self.eps)
         return ((values[:, :n] * 2 - 1) * places).reshape(-1, *shape)
 
 
 def _project_l1(delta: Tensor, eps: float) -> Tensor:
-    """Euclidean projection on the l1 ball by soft thresholding (Duchi et al. 2008), per sample."""
-    d = flat(delta)
+    """Euclidean projection on the l1 ball by soft thresholding (Duchi et al. 2008), per sample, in float64."""
+    d = flat(delta).double()
     magnitude = d.abs()
     ordered = magnitude.sort(dim=1, descending=True).values
     excess = ordered.cumsum(dim=1) - eps
     count = torch.arange(1, d.shape[1] + 1, device=d.device)
     last = (ordered * count > excess).sum(dim=1, keepdim=True).clamp(min=1) - 1
     threshold = (excess / count).gather(1, last).clamp(min=0)
-    return (d.sign() * (magnitude - threshold).clamp(min=0)).view_as(delta)
+    return (d.sign() * (magnitude - threshold).clamp(min=0)).to(delta.dtype).view_as(delta)
 
 
 def _keep_largest(delta: Tensor, count: int) -> Tensor:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from robustbench_gan.errors import UsageError, unknown
 GROUPS = ("attacks", "defenses", "models", "datasets")
 Value = Any  # int | float | bool | str | None | Spec
 NUMBERS = (int, float)
+_EXPONENT = re.compile(r"[0-9.][eE]\+[0-9]")
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,16 @@ def _is_name(name: str) -> bool:
 
 def _split(text: str, separator: str, whole: str) -> list[str]:
     """Split at separators that stand outside parentheses and quotes."""
-    parts, depth, quote, start = [], 0, "", 0
+    parts, depth, quote, start, escaped = [], 0, "", 0, False
     for at, char in enumerate(text):
         if quote:
-            quote = "" if char == quote else quote
+            quote = "" if char == quote and not escaped else quote
+            escaped = char == "\\" and not escaped
         elif char in "'\"":
             quote = char
         elif char in "()":
             depth += 1 if char == "(" else -1
-        elif char == separator and depth == 0 and not (separator == "+" and text[at - 1 : at] in ("e", "E")):
+        elif char == separator and depth == 0 and not _EXPONENT.fullmatch(text[max(at - 2, 0) : at + 2]):
             parts.append(text[start:at])
             start = at + 1
         if depth < 0:
@@ -94,7 +97,10 @@ def _pairs(text: str, whole: str) -> tuple[tuple[str, Value], ...]:
 
 def _value(text: str, whole: str) -> Value:
     if text[0] in "'\"":
-        return str(ast.literal_eval(text))
+        try:
+            return str(ast.literal_eval(text))
+        except (SyntaxError, ValueError) as error:
+            raise UsageError(f"cannot read {text!r} in {whole!r}: expected one quoted text.") from error
     if text.endswith(")") and _is_name(text.partition("(")[0]):
         return _nested(text, whole)
     if text.lower() in ("true", "false"):
@@ -123,8 +129,9 @@ def _write(params: tuple[tuple[str, Value], ...]) -> str:
 def _write_value(value: Value) -> str:
     if isinstance(value, Spec):
         return f"{value.name}({_write(value.params)})"
-    if isinstance(value, str) and (any(c in value for c in ",()'\"+=") or _value(value, value) != value):
-        return repr(value)
+    if isinstance(value, str):
+        plain = value == value.strip() != "" and not any(c in value for c in ",()'\"+=")
+        return value if plain and _value(value, value) == value else repr(value)
     return repr(value) if isinstance(value, float) else str(value)
 
 
@@ -168,7 +175,9 @@ def bind(spec: Spec, target: Callable[..., Any], what: str) -> dict[str, Value]:
         values[key] = _coerce(value, known[key], spec)
     missing = [p.name for p in known.values() if p.required and p.name not in dict(spec.params)]
     if missing:
-        raise UsageError(f"{what} {spec.name!r} needs {missing[0]}=...: write {spec.name}:{missing[0]}=VALUE.")
+        raise UsageError(
+            f"{what} {spec.name!r} needs {missing[0]}=...: write {spec.name}:{missing[0]}=VALUE."
+        )
     return values
 
 
@@ -271,26 +280,43 @@ def summary(target: Any) -> str:
 
 def code_digest(target: Any) -> str:
     """A hash of the source that decides what `target` does: its module and those of its package it uses."""
-    module = sys.modules[target.__module__]
-    sources = sorted(_sources(module, set()))
     digest = hashlib.sha256()
-    for path in sources:
-        digest.update(Path(path).read_bytes())
+    for path in sorted(_sources(sys.modules[target.__module__])):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _sources(module: ModuleType, seen: set[str]) -> set[str]:
-    """Source files reachable from a module's globals inside the module's own top-level package."""
-    path = getattr(module, "__file__", None)
-    if path is None or path in seen:
-        return seen
-    seen.add(path)
+def _sources(module: ModuleType) -> set[Path]:
+    """Source files that a module's imports reach, wherever they stand, inside its own top-level package."""
     package = module.__name__.partition(".")[0]
-    for value in vars(module).values():
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(name, str) and name.partition(".")[0] == package and name in sys.modules:
-            _sources(sys.modules[name], seen)
-    return seen
+    roots = [Path(root) for root in getattr(sys.modules.get(package), "__path__", [])]
+    found: set[Path] = set()
+    todo = [Path(module.__file__)] if module.__file__ else []
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            for stem in _imported(path, package, roots):
+                files = stem.with_name(f"{stem.name}.py"), stem / "__init__.py"
+                todo += [file for file in files if file.is_file()]
+    return found
+
+
+def _imported(path: Path, package: str, roots: Sequence[Path]) -> Iterator[Path]:
+    """What the import statements of one file may mean inside its package, as paths without a suffix."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            level, dotted = 0, [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module.split(".") if node.module else []
+            level, dotted = node.level, [base, *([*base, alias.name] for alias in node.names)]
+        else:
+            continue
+        for name in dotted:
+            if level:
+                yield path.parents[level - 1].joinpath(*name)
+            elif name[0] == package:
+                yield from (root.joinpath(*name[1:]) for root in roots)
 
 
 def as_params(values: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:

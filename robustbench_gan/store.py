@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import platformdirs
 import safetensors
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def cache_dir() -> Path:
 def recipe_key(kind: str, recipe: Recipe) -> str:
     """The name of an artifact: its kind and a hash of everything that decides its content."""
     text = json.dumps([kind, recipe], sort_keys=True, default=str)
-    return f"{slug(kind)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{slug(kind)[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def slug(text: str) -> str:
@@ -49,11 +50,10 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None
     With `overwrite=False` the first writer wins: a file that appeared meanwhile stays. Raises UsageError when
     the directory cannot be written or the disk is full; nothing that was there is lost.
     """
-    temporary = None
+    temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:  # with the permissions that the umask gives
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -68,8 +68,8 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None
             "everything finished before is kept."
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Store:
         if not path.exists():
             tensors, info = build()
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
-            flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+            # Cloned, since safetensors refuses tensors that share memory (tied weights).
+            flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
             write_atomically(path, save(flat, metadata=header), overwrite=False)
         self.used[key] = read_artifact(path, key)
         return self.used[key]
@@ -131,14 +132,22 @@ class Store:
 def read_artifact(path: Path, key: str = "") -> Artifact:
     """Load one safetensors file with its facts. Raises UsageError when it is missing, corrupt or truncated."""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         tensors = load_file(path)
         info = json.loads(read_header(path).get("info", "{}"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UsageError(
             f"cannot read weights {path}: {error}. Delete the file (it is rebuilt) or give another."
         ) from error
-    return Artifact(key, tensors, info, digest)
+    return Artifact(key, tensors, info, content_digest(tensors))
+
+
+def content_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and values alone: a file's header also holds seconds, in any order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def read_header(path: Path) -> dict[str, str]:

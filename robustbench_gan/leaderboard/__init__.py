@@ -1,0 +1,19 @@
+"""Leaderboard: validated results in; flat rows, Markdown and a console table out. No torch."""
+
+from robustbench_gan.leaderboard.console import console_table
+from robustbench_gan.leaderboard.flat import at_budget, rows
+from robustbench_gan.leaderboard.headline import Standing, Table, tables
+from robustbench_gan.leaderboard.load import load_results
+from robustbench_gan.leaderboard.page import build, markdown
+
+__all__ = [
+    "Standing",
+    "Table",
+    "at_budget",
+    "build",
+    "console_table",
+    "load_results",
+    "markdown",
+    "rows",
+    "tables",
+]

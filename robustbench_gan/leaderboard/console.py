@@ -1,0 +1,55 @@
+"""The table that a run prints to the terminal: one row a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from robustbench_gan.leaderboard.flat import clean_interval, cost, robust_interval
+from robustbench_gan.leaderboard.labels import Labels, number, one_line, radius
+from robustbench_gan.leaderboard.load import order
+from robustbench_gan.record import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STYLES = {"ok": "green", "suspect": "yellow", "failed": "red"}
+
+
+def console_table(results: Iterable[Result]) -> Table:
+    """A compact table, one row a cell. Dataset, goal and budget have a column only where they vary.
+
+    A number that does not count is shown in parentheses.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    ordered = sorted(results, key=order)
+    labels = Labels.among(ordered)
+    lines = [_line(result, labels) for result in ordered]
+    shared = {key for key in ("dataset", "goal", "budget") if len({line[key] for line in lines}) == 1}
+    table = Table(title=Text(", ".join(lines[0][key] for key in sorted(shared))) if shared else None)
+    keys = [key for key in (lines[0] if lines else {}) if key not in shared]
+    for key in keys:
+        table.add_column(key)
+    for line, result in zip(lines, ordered, strict=True):
+        style = STYLES.get(result.status, "dim")
+        table.add_row(*(Text(line[key], style=style if key == "status" else "") for key in keys))
+    return table
+
+
+def _line(result: Result, labels: Labels) -> dict[str, str]:
+    """The cells of one row by column name; plain text on one line, never markup."""
+    cell, spent = result.cell, cost(result)
+    clean, robust = clean_interval(result), robust_interval(result, cell.eps)
+    shown = str(robust) if robust else "–"
+    line = {"dataset": labels("dataset", cell.dataset), "classifier": labels("classifier", cell.classifier)}
+    line |= {"defense": labels("defense", cell.defense), "threat": labels("threat", cell.threat)}
+    line |= {"goal": cell.goal, "budget": radius(cell.norm, cell.eps)}
+    line |= {"attack": labels("attack", cell.attack) + (" (control)" if result.control else "")}
+    line |= {"clean": f"{clean.value:.3f}" if clean else "–"}
+    line |= {"robust": shown if result.counts or robust is None else f"({shown})", "n": str(cell.samples)}
+    line |= {"status": result.status, "flags": " ".join(flag.id for flag in result.flags)}
+    line |= {"s/image craft": number(spent["craft_seconds_per_image"])}
+    line |= {"s/image defense": number(spent["defense_seconds_per_image"])}
+    return {key: one_line(text) for key, text in line.items()}

@@ -1,0 +1,112 @@
+"""Flat rows of results, as `rbg evaluate --json` prints them, and outcomes at any budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from robustbench_gan.errors import UsageError
+from robustbench_gan.leaderboard.load import order
+from robustbench_gan.record import Interval, Outcomes, Result, finite, interval
+
+SLACK = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
+RAN = ("ok", "suspect", "failed")
+Row = dict[str, Any]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def measured(result: Result) -> Outcomes | None:
+    """The outcomes of a result that has a number to show: an ok one or a suspect one."""
+    return result.outcomes if result.status in ("ok", "suspect") else None
+
+
+def at_budget(result: Result, eps: float) -> Bools:
+    """Per-sample robust outcomes at a radius, (K, N) bool: an attack won only where its size is within eps.
+
+    This is how one cell of a minimal-norm attack, whose eps is infinite, serves every eps. Raises UsageError
+    for a result without outcomes, or whose sizes fit neither one judgement nor all of them.
+    """
+    outcomes = measured(result)
+    if outcomes is None:
+        raise UsageError(f"result {result.fingerprint[:12]} is {result.status}: it has no outcomes.")
+    robust = outcomes.array("robust")
+    if math.isinf(eps):
+        return robust
+    if len(outcomes.size) not in (1, len(robust)):
+        raise UsageError(
+            f"result {result.fingerprint[:12]} has {len(outcomes.size)} lists of sizes for {len(robust)} "
+            "judge seeds: expected one list, or one a seed. Delete it and run again."
+        )
+    inside = np.asarray(outcomes.size, dtype=np.float64) <= eps * (1 + SLACK) + SLACK
+    return np.asarray(outcomes.array("clean") & (robust | ~inside), dtype=np.bool_)
+
+
+def robust_interval(result: Result, eps: float) -> Interval | None:
+    """Robust accuracy at a radius with its 95% interval; None where there is no number."""
+    if measured(result) is None:
+        return None
+    return interval(at_budget(result, eps).mean(axis=0), result.fingerprint)
+
+
+def median_size(result: Result) -> float | None:
+    """The median perturbation with which the attack won; None where it never did."""
+    outcomes = measured(result)
+    if outcomes is None:
+        return None
+    won = outcomes.array("clean") & ~outcomes.array("robust")
+    sizes = np.broadcast_to(np.asarray(outcomes.size, dtype=np.float64), won.shape)[won]
+    return float(np.median(sizes)) if len(sizes) else None
+
+
+def clean_interval(result: Result) -> Interval | None:
+    """Clean accuracy with its 95% interval; None where there is no number."""
+    return result.accuracy("clean") if measured(result) else None
+
+
+def rows(results: Iterable[Result], at: Sequence[float] = ()) -> list[Row]:
+    """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps in `at`.
+
+    Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite eps the text "inf";
+    only a row whose status is "ok" may be ranked.
+    """
+    flat = []
+    for result in sorted(results, key=order):
+        flat.append(_row(result, result.cell.eps))
+        if math.isinf(result.cell.eps):
+            flat.extend(_row(result, eps) for eps in sorted(set(at)) if math.isfinite(eps))
+    return flat
+
+
+def _row(result: Result, eps: float) -> Row:
+    cell = result.cell
+    row: Row = {name: getattr(cell, name) for name in ("dataset", "classifier", "defense", "attack")}
+    row |= {"goal": cell.goal, "threat": cell.threat, "norm": cell.norm}
+    row |= {"eps": eps if math.isfinite(eps) else "inf", "n": cell.samples, "first": cell.first}
+    row |= {"seed": cell.seed, "judge_seeds": cell.judge_seeds, "control": result.control}
+    row |= _accuracy("clean_accuracy", "clean_ci", clean_interval(result))
+    row |= _accuracy("robust_accuracy", "ci", robust_interval(result, eps))
+    row |= {"status": result.status, "reason": result.reason, "flags": [flag.id for flag in result.flags]}
+    return row | cost(result) | {"fingerprint": result.fingerprint}
+
+
+def _accuracy(name: str, ci: str, value: Interval | None) -> Row:
+    if value is None:
+        return dict.fromkeys((name, f"{ci}_low", f"{ci}_high"))
+    return {name: value.value, f"{ci}_low": value.low, f"{ci}_high": value.high}
+
+
+def cost(result: Result) -> dict[str, float | None]:
+    """What a cell cost: seconds and passes an image, seconds of training, and the estimate before the run."""
+    outcomes, ran = measured(result), result.status in RAN
+    estimate = result.estimate_seconds
+    return {
+        "craft_seconds_per_image": finite(result.craft_seconds_per_image) if outcomes else None,
+        "defense_seconds_per_image": finite(result.defense_seconds_per_image) if outcomes else None,
+        "forward_passes_per_image": float(np.mean(outcomes.forward)) if outcomes else None,
+        "backward_passes_per_image": float(np.mean(outcomes.backward)) if outcomes else None,
+        "training_seconds": finite(result.seconds.training) if ran else None,
+        "estimate_seconds": None if estimate is None else finite(estimate),
+    }

@@ -1,0 +1,101 @@
+"""Text for readers: escaping, short names of specs, numbers. Text from results is never trusted."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from robustbench_gan.errors import UsageError
+from robustbench_gan.record import Result
+from robustbench_gan.registry import Spec, parse_chain
+
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
+KINDS = ("dataset", "classifier", "defense", "attack", "threat")
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """A text without newlines, control or invisible characters, cut to `limit` characters where given."""
+    visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text)
+    line = " ".join(visible.split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def escape(text: str, limit: int | None = None) -> str:
+    """A text as one line of Markdown that shows it literally, inside a table too: no markup, no HTML."""
+    escaped = SPECIAL.sub(lambda found: "\\" + found.group(), one_line(text, limit))
+    return "".join(ENTITIES.get(char, char) for char in escaped)
+
+
+def short_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Each spec's shortest telling name: the name alone, or with the parameters in which namesakes differ."""
+    namesakes: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
+    for text in sorted(set(texts)):
+        name, params = _read(text)
+        namesakes[name].append((text, params))
+    labels = {text: name + _telling(p, group) for name, group in namesakes.items() for text, p in group}
+    times = Counter(labels.values())
+    return {text: label if times[label] == 1 else text for text, label in labels.items()}
+
+
+def _read(text: str) -> tuple[str, dict[str, str]]:
+    """The names of a chain, and its parameters by place and name; text that is no spec is its own name."""
+    try:
+        chain = parse_chain(text)
+    except (UsageError, ValueError, SyntaxError):
+        return text, {}
+    params = {}
+    for place, spec in enumerate(chain):
+        for key, value in spec.params:
+            params[f"{place}.{key}"] = str(Spec("", ((key, value),))).removeprefix(":")
+    return "+".join(spec.name for spec in chain), params
+
+
+def _telling(params: dict[str, str], group: Sequence[tuple[str, dict[str, str]]]) -> str:
+    differ = [key for key, value in params.items() if any(p.get(key) != value for _, p in group)]
+    return f" ({', '.join(params[key] for key in differ)})" if differ else ""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The short names of one page: {kind: {spec: label}}, not yet escaped."""
+
+    of: dict[str, dict[str, str]]
+
+    @classmethod
+    def among(cls, results: Iterable[Result]) -> Labels:
+        """Labels that tell all specs of these results apart."""
+        results = list(results)
+        return cls({kind: short_labels(getattr(r.cell, kind) for r in results) for kind in KINDS})
+
+    def __call__(self, kind: str, text: str) -> str:
+        """The label of one spec."""
+        return self.of[kind].get(text, text)
+
+
+def radius(norm: str, eps: float) -> str:
+    """`linf ≤ 0.3`, `linf ≤ 8/255`, or `l2, any size`."""
+    if math.isinf(eps):
+        return f"{norm}, any size"
+    plain = f"{eps:.9g}"
+    steps = round(eps * 255)
+    eighths = norm == "linf" and len(plain) > 5 and math.isclose(eps * 255, steps, abs_tol=1e-6)
+    return f"{norm} ≤ {f'{steps}/255' if eighths else plain}"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits without an exponent for what fits, `–` for None."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,191 @@
+"""Systems whose right answers are known in closed form, and plugins written to disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.defense import Defense
+from robustbench_gan.seeds import normal, sample_seeds
+
+SHAPE = (1, 4, 4)
+
+
+def images(count: int, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tensor:
+    """`count` random images in [0, 1], the same for the same seed."""
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def seeds(count: int, cell: int = 0) -> Tensor:
+    return sample_seeds(cell, "test", torch.arange(count))
+
+
+class Linear(nn.Module):
+    """logits = weight @ x + bias with known numbers: every gradient is a row of `weight`."""
+
+    def __init__(self, classes: int = 3, shape: tuple[int, ...] = SHAPE, seed: int = 1) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        size = int(torch.tensor(shape).prod())
+        self.weight = nn.Parameter(torch.randn(classes, size, generator=generator))
+        self.bias = nn.Parameter(torch.randn(classes, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T + self.bias
+
+
+def conv(classes: int = 3, shape: tuple[int, int, int] = SHAPE, seed: int = 2) -> nn.Module:
+    """A small smooth convolutional network with fixed weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(shape[0], 4, 3, padding=1), nn.Softplus(), nn.Flatten(),
+            nn.Linear(4 * shape[1] * shape[2], classes),
+        ).eval()  # fmt: skip
+
+
+class Scale(Defense):
+    """Purifies by multiplying; its surrogate multiplies by something else, so the two gradients differ."""
+
+    purifies = True
+
+    def __init__(self, base: nn.Module, *, factor: float = 0.5, stand_in: float = 1.0) -> None:
+        super().__init__(base)
+        self.factor, self.stand_in = factor, stand_in
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x * self.factor
+
+    def surrogate(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x * self.stand_in
+
+
+class Shift(Defense):
+    """Purifies by adding a constant: does not commute with Scale."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x + 0.25
+
+
+class Round(Defense):
+    """A purifier that autograd cannot see through."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return (x.detach() * 8).round() / 8
+
+
+class Noise(Defense):
+    """Adds N(0, sigma^2) noise, drawn from each sample's seed."""
+
+    purifies = True
+    randomised = True
+
+    def __init__(self, base: nn.Module, *, sigma: float = 0.5) -> None:
+        super().__init__(base)
+        self.sigma = sigma
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x + self.sigma * normal(seed, x.shape[1:])
+
+
+class Square(Defense):
+    """Squares `steps` times; truncated, the gradient passes the last `steps` squarings only."""
+
+    purifies = True
+    unrolls = True
+    rounds = 3
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return self.truncated(x, seed, self.rounds)
+
+    def truncated(self, x: Tensor, seed: Tensor, steps: int) -> Tensor:
+        # The value is x^8; the gradient is that of the last `steps` of three squarings, started from x.
+        start = x.detach() ** (2 ** (self.rounds - steps))
+        start = start + (x - x.detach())  # connects, with slope 1
+        for _ in range(steps):
+            start = start * start
+        return start
+
+
+class Detector(Defense):
+    """Rejects bright images: one score, the mean of the pixels over a threshold."""
+
+    def __init__(self, base: nn.Module, *, threshold: float = 0.5) -> None:
+        super().__init__(base)
+        self.threshold = threshold
+        self.scale = nn.Linear(2, 2)
+
+    def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
+        return x.flatten(1).mean(dim=1, keepdim=True) - self.threshold
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"scale": self.scale}
+
+
+class Seen(Defense):
+    """Remembers the seeds it was given."""
+
+    purifies = True
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.seen: list[Tensor] = []
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        self.seen.append(seed.clone())
+        return x
+
+
+class Retrained(Defense):
+    """Replaces the classifier in `fit` and remembers the one it stood on."""
+
+    def __init__(self, base: nn.Module, *, name: str = "new") -> None:
+        super().__init__(base)
+        self.label = name
+        self.stood_on: tuple[nn.Module, str] | None = None
+
+    def fit(self, data: object, seed: int, store: object) -> None:
+        self.stood_on = (self.base, self.base_key)
+        self.core = nn.Sequential(self.base)
+
+    def training_keys(self) -> dict[str, str]:
+        return {"core": self.label}
+
+
+def separable(count: int = 64, shape: tuple[int, int, int] = SHAPE, classes: int = 2) -> Dataset:
+    """Dark images are class 0, bright ones the last: any classifier must learn it."""
+    generator = torch.Generator().manual_seed(5)
+
+    def split(n: int) -> Split:
+        labels = torch.arange(n) % classes
+        noise = torch.randint(0, 20, (n, *shape), generator=generator)
+        level = (labels * (200 // (classes - 1))).reshape(-1, 1, 1, 1)
+        return Split((level + noise).to(torch.uint8), labels)
+
+    return Dataset("separable", tuple(map(str, range(classes))), split(count), split(32), split(32))
+
+
+def plant(
+    root: Path,
+    name: str,
+    entry_points: str,
+    files: dict[str, str],
+    version: str = "1.0",
+) -> Path:
+    """Write an installed distribution under `root`, as pip would leave it: metadata and modules."""
+    info = root / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(entry_points)
+    for path, text in files.items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    return root
