@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-MICRO_BATCH = {"cpu": 32, "cuda": 256}
+MICRO_BATCH = {"cpu": 50, "cuda": 250}
 
 
 def micro_batches(count: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
     """Row indices of fixed length and how many of them are real: the rest repeat the first row of the chunk."""
-    size = MICRO_BATCH.get(device.type, 32)
+    size = MICRO_BATCH.get(device.type, 50)
     for start in range(0, count, size):
         rows = torch.arange(start, min(start + size, count), device=device)
         padding = rows[:1].expand(size - len(rows))

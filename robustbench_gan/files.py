@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -9,24 +10,35 @@ from pathlib import Path
 from robustbench_gan.errors import UsageError
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a kill at any moment leaves the old one or the new one, never a part.
+def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write a file so that a kill at any moment leaves the old one, the new one or none, never a part.
 
-    Written as UTF-8 with the permissions that the umask gives. Raises UsageError when the directory cannot be
-    written or the disk is full; the old file is then still there.
+    The permissions are those that the umask gives. With `overwrite=False` the first writer wins: a file that
+    appeared meanwhile stays. Raises UsageError when the directory cannot be written or the disk is full;
+    nothing that was there is lost.
     """
     temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
     except OSError as error:
         raise UsageError(
-            f"cannot write {path}: {error.strerror or error}. Free space or choose a writable directory."
+            f"cannot write {path}: {error.strerror or error}. Free space or choose a writable directory; "
+            "everything finished before is kept."
         ) from error
     finally:
-        if temporary.is_file():
-            temporary.unlink()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` for UTF-8 text."""
+    write_atomically(path, text.encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,13 +218,15 @@ def factory_from_file(reference: str) -> Callable[..., nn.Module]:
     text, _, name = reference.rpartition(":")
     path = Path(text)
     if not path.is_file():
-        raise UsageError(f"no file {text!r}: write --classifier path/to/file.py:factory.")
+        raise UsageError(f"no file {text or reference!r}: write --classifier path/to/file.py:factory.")
     spec = importlib.util.spec_from_file_location(f"rbg_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as an import does: dataclasses and code_digest look there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's file may raise anything
+        del sys.modules[spec.name]
         raise UsageError(f"{path} fails to run: {type(error).__name__}: {error}.") from error
     factory = getattr(module, name, None)
     if not callable(factory):

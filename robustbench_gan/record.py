@@ -7,24 +7,31 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.stats import binomtest
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from robustbench_gan.errors import UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 BOOTSTRAP_DRAWS = 2000
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
 Severity = Literal["invalid", "warning", "note"]
 Bits = Annotated[str, Field(pattern="^[01]*$")]  # one character a sample
+Fact = Annotated[
+    float | int | str,
+    BeforeValidator(lambda value: float(value) if value in ("Infinity", "-Infinity", "NaN") else value),
+]
 GOALS = ("untargeted", "random", "least-likely", "all")
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def _plain(self) -> Any:
+        """As JSON's own types: through text, since `model_dump` alone leaves inf, which is no JSON."""
+        return json.loads(self.model_dump_json())
 
 
 class Cell(_Record):
@@ -42,18 +49,32 @@ class Cell(_Record):
     samples: int = Field(gt=0)
     seed: int = 0
     judge_seeds: int = Field(default=1, ge=1)
-    identity: dict[str, str] = Field(default_factory=dict)  # hashes of data, plugin code, engine, user weights
+    identity: dict[str, str] = Field(
+        default_factory=dict
+    )  # hashes of data, plugin code, engine, user weights
 
     @property
     def fingerprint(self) -> str:
         """A hash over all of the above: equal fingerprints, equal answers."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _hash(self._plain())
+
+    @property
+    def question(self) -> str:
+        """A hash of what was asked, whatever code answers it: a newer answer takes the place of an older one."""
+        return _hash({k: v for k, v in self._plain().items() if k != "identity"})
 
     @property
     def threat_name(self) -> str:
         """`white-box` of `white-box:gradient=auto,...`."""
         return self.threat.partition(":")[0]
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class Flag(_Record):
@@ -62,7 +83,7 @@ class Flag(_Record):
     id: str
     severity: Severity
     message: str
-    evidence: dict[str, float | int | str] = Field(default_factory=dict)
+    evidence: dict[str, Fact] = Field(default_factory=dict)
 
 
 class Seconds(_Record):
@@ -87,8 +108,10 @@ class Outcomes(_Record):
     def _same_length(self) -> Outcomes:
         lengths = {len(bits) for bits in [*self.clean, *self.accepted, *self.robust]}
         lengths |= {len(sizes) for sizes in self.size} | {len(self.forward), len(self.backward)}
-        if len(lengths) != 1 or not len(self.clean) == len(self.accepted) == len(self.robust):
+        if len(lengths) != 1 or not len(self.clean) == len(self.accepted) == len(self.robust) > 0:
             raise ValueError(f"per-sample lists disagree in length: {sorted(lengths)}")
+        if len(self.size) not in (1, len(self.clean)):
+            raise ValueError(f"{len(self.size)} lists of sizes for {len(self.clean)} judge seeds")
         return self
 
     def array(self, name: Literal["clean", "accepted", "robust"]) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -105,11 +128,12 @@ class Result(_Record):
     fingerprint: str
     status: Status
     reason: str = ""
+    traceback: list[str] = Field(default_factory=list)  # of a failed cell: file, line and function a frame
     flags: list[Flag] = Field(default_factory=list)
     control: bool = False  # the attack is a control: failing proves nothing
     outcomes: Outcomes | None = None
     controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
-    substitute: dict[str, float | int | str] = Field(default_factory=dict)
+    substitute: dict[str, Fact] = Field(default_factory=dict)
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
     estimate_seconds: float | None = None
     seconds: Seconds = Field(default_factory=Seconds)
@@ -176,11 +200,14 @@ def interval(per_sample: Sequence[float] | np.ndarray[Any, Any], seed_text: str)
     values = np.asarray(per_sample, dtype=np.float64)
     n, mean = len(values), float(values.mean())
     if np.isin(values, (0.0, 1.0)).all():
+        from scipy.stats import binomtest  # slow to import, and most commands print no interval
+
         ci = binomtest(round(values.sum()), n).proportion_ci(method="wilson")
         return Interval(value=mean, low=float(ci.low), high=float(ci.high), n=n)
     seed = int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:8], "big")
-    draws = np.random.default_rng(seed).integers(0, n, size=(BOOTSTRAP_DRAWS, n))
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, n, size=n)].mean() for _ in range(BOOTSTRAP_DRAWS)]
+    low, high = np.quantile(means, [0.025, 0.975])
     return Interval(value=mean, low=float(low), high=float(high), n=n)
 
 
@@ -188,18 +215,20 @@ def worst_case(robust: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Mean over judge seeds of the worst attack of each sample: (A, K, N) in, (N,) in [0, 1] out.
 
     With K > 1 the worst attack is chosen on one half of the seeds and reported on the other, both ways round,
-    so that a minimum over noisy numbers does not count the noise as the attacker's skill.
+    so that a minimum over noisy numbers does not count the noise as the attacker's skill. Where that comes out
+    above the single strongest attack, that attack's own outcomes are the answer.
     """
     _, seeds, _ = robust.shape
     if seeds == 1:
         return np.asarray(robust[:, 0].min(axis=0), dtype=np.float64)
     halves = [np.arange(seeds)[0::2], np.arange(seeds)[1::2]]
-    reported = []
+    reported = np.zeros(robust.shape[2])
     for choose, report in (halves, halves[::-1]):
         worst = robust[:, choose].mean(axis=1).argmin(axis=0)
-        scores = robust[:, report].mean(axis=1)
-        reported.append(np.take_along_axis(scores, worst[None], axis=0)[0])
-    return np.asarray(np.mean(reported, axis=0))
+        scores = robust[:, report].sum(axis=1)
+        reported += np.take_along_axis(scores, worst[None], axis=0)[0] / seeds
+    strongest = robust.mean(axis=1)[robust.mean(axis=(1, 2)).argmin()]
+    return np.asarray(reported if reported.mean() <= strongest.mean() else strongest)
 
 
 def read_result(path: Path) -> Result:
@@ -226,7 +255,7 @@ def read_result(path: Path) -> Result:
 
 def write_text(result: Result) -> str:
     """The record as indented JSON that `read_result` gives back unchanged."""
-    return json.dumps(result.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+    return json.dumps(result._plain(), indent=1, sort_keys=True) + "\n"
 
 
 def finite(value: float) -> float | None:

@@ -319,6 +319,16 @@ def _imported(path: Path, package: str, roots: Sequence[Path]) -> Iterator[Path]
                 yield from (root.joinpath(*name[1:]) for root in roots)
 
 
+def module_digest(target: Any) -> str:
+    """A hash of the one file that defines `target`: what a recipe holds, so that no other change retrains."""
+    return hashlib.sha256(Path(str(sys.modules[target.__module__].__file__)).read_bytes()).hexdigest()[:16]
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """A short hash of texts in order."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
 def as_params(values: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
     """Parameters in the order and form that a Spec keeps."""
     return tuple(sorted(values.items()))

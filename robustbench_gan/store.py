@@ -5,11 +5,11 @@ Nothing is ever unpickled: weights are safetensors, their recipe and facts JSON 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import write_atomically
 
 Recipe = Mapping[str, Any]
 Build = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
@@ -42,34 +43,6 @@ def recipe_key(kind: str, recipe: Recipe) -> str:
 def slug(text: str) -> str:
     """A file name made of any text: letters, digits, '.', '_' and '-' alone, never hidden, never empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "x"
-
-
-def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Write a file so that a kill at any moment leaves the old one, the new one or none, never a part.
-
-    With `overwrite=False` the first writer wins: a file that appeared meanwhile stays. Raises UsageError when
-    the directory cannot be written or the disk is full; nothing that was there is lost.
-    """
-    temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:  # with the permissions that the umask gives
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(path)
-        else:
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}. Free space or choose a writable directory; "
-            "everything finished before is kept."
-        ) from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
 
 
 @dataclass(frozen=True)
@@ -109,7 +82,9 @@ class Store:
             return self.used[key]
         path = self.path(key)
         if not path.exists():
+            started = time.perf_counter()
             tensors, info = build()
+            self.built_seconds[key] = time.perf_counter() - started
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
             # Cloned, since safetensors refuses tensors that share memory (tied weights).
             flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
@@ -146,7 +121,7 @@ def content_digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

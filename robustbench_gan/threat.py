@@ -140,12 +140,13 @@ class Counts:
     forward: Tensor
     backward: Tensor
     calls: Tensor
+    gradients: Tensor
     zero_gradients: Tensor
 
     @classmethod
     def zeros(cls, n: int, device: torch.device | None = None) -> Counts:
         """Nothing done yet to n samples."""
-        return cls(*(torch.zeros(n, dtype=torch.int64, device=device) for _ in range(4)))
+        return cls(*(torch.zeros(n, dtype=torch.int64, device=device) for _ in range(5)))
 
     @classmethod
     def cat(cls, many: list[Counts]) -> Counts:
@@ -229,7 +230,7 @@ class View:
                 pieces.append(out)
             outs.append(_joined(pieces))
         self._count(backward=True)
-        self.counts.zero_gradients[self.index] += (flat(grad) == 0).all(dim=1)
+        self._add(self.counts.zero_gradients, (flat(grad) == 0).all(dim=1))
         return value, grad, _mean(outs)
 
     def jacobian(self, x: Tensor) -> Tensor:
@@ -242,7 +243,7 @@ class View:
             total = whole if total is None else total + whole
         assert total is not None
         self._count(backward=True, times=total.shape[1])
-        self.counts.zero_gradients[self.index] += (total.flatten(1) == 0).all(dim=1)
+        self._add(self.counts.zero_gradients, (total.flatten(1) == 0).all(dim=1))
         return total
 
     def _gradient(
@@ -252,10 +253,11 @@ class View:
         with torch.enable_grad():
             out = self.system(leaf, seed[rows])
             value = loss(_spread(out, rows[:real], len(x)))[rows[:real]]
+            total = value.sum()
         answer = _rows(out.detach(), real)
         if getattr(self.system, "gradient", None) == "cut":  # the positive control: an attack given nothing
             return value.detach(), torch.zeros_like(leaf[:real]), answer
-        return value.detach(), self._connected(value.sum(), leaf, retain=False)[:real], answer
+        return value.detach(), self._connected(total, leaf, retain=False)[:real], answer
 
     def _jacobian(self, x: Tensor, seed: Tensor, rows: Tensor, real: int) -> Tensor:
         leaf = x[rows].detach().requires_grad_()
@@ -293,17 +295,22 @@ class View:
     def _draw_seeds(self) -> list[Tensor]:
         """One seed a sample and draw: new at every call of a sample, whatever the others do."""
         if self.fixed:
-            return [self.seed]
+            return [self.seed] * self.draws
         call = self.counts.calls[self.index]
         return [fold(self.seed, call, draw) for draw in range(self.draws)]
 
     def _count(self, *, backward: bool, times: int = 1) -> None:
         self.counts.calls[self.index] += 1
-        self.counts.forward[self.index] += self.draws
+        self._add(self.counts.forward, self.draws)
         if backward:
-            self.counts.backward[self.index] += self.draws * times
+            self._add(self.counts.gradients, 1)
+            self._add(self.counts.backward, self.draws * times)
         if self.limit and bool((self.counts.forward[self.index] > self.limit).any()):
             raise QueryLimit(f"the attack asked more than its limit of {self.limit} queries an image")
+
+    def _add(self, counter: Tensor, each: Tensor | int) -> None:
+        """Charge every row; a sample that stands in several rows (`rows` may repeat one) pays for each."""
+        counter.index_add_(0, self.index, torch.zeros_like(self.index) + each)
 
     def _need(self, access: Access) -> None:
         if ACCESS_ORDER.index(self.access) < ACCESS_ORDER.index(access):
@@ -319,7 +326,7 @@ class _CountedPart(nn.Module):
 
     def forward(self, *args: Tensor) -> Tensor:
         each = -(-len(args[0]) // max(len(self.view.seed), 1))
-        self.view.counts.forward[self.view.index] += each
+        self.view._add(self.view.counts.forward, each)
         out: Tensor = self.module(*args)
         return out
 

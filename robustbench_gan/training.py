@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,20 @@ RECIPE_VERSION = 1
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Diverged(RuntimeError):
+class Samples(Protocol):
+    """Labelled images by index: a Split, or what a substitute collected."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """(B, C, H, W) float32."""
+
+
+class Diverged(RuntimeError):  # noqa: N818 - it names what happened
     """Training gave a loss that is not a number."""
 
 
@@ -32,7 +45,9 @@ def device_of(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
-def batches(split: Split, batch_size: int, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    split: Samples, batch_size: int, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in a random order: x (B, C, H, W) in [0, 1], y (B,)."""
     generator = torch.Generator().manual_seed(seed & ((1 << 63) - 1))
     for index in torch.randperm(len(split), generator=generator).split(batch_size):
@@ -41,7 +56,7 @@ def batches(split: Split, batch_size: int, seed: int, device: torch.device) -> I
 
 def optimise(
     module: nn.Module,
-    split: Split,
+    split: Samples,
     loss: BatchLoss,
     schedule: Schedule,
     *,

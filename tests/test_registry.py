@@ -27,7 +27,7 @@ PARSED = [
     ("a:x='true',y=\"1\",z='a,b(c)+d=e'", Spec("a", (("x", "true"), ("y", "1"), ("z", "a,b(c)+d=e")))),
     ("a:path=/tmp/x.png", Spec("a", (("path", "/tmp/x.png"),))),
     ("a:path=C:x", Spec("a", (("path", "C:x"),))),
-    ("adv:attack=pgd(steps=10,step=0.05)", Spec("adv", (("attack", Spec("pgd", (("step", 0.05), ("steps", 10)))),))),
+    ("adv:attack=pgd(steps=10,step=.1)", Spec("adv", (("attack", Spec("pgd", (("step", 0.1), ("steps", 10)))),))),
     ("a:b=c(d=e(f=1),g='(')", Spec("a", (("b", Spec("c", (("d", Spec("e", (("f", 1),))), ("g", "(")))),))),
     ("a:b=c()", Spec("a", (("b", Spec("c")),))),
     ("a:x=''", Spec("a", (("x", ""),))),
@@ -208,7 +208,9 @@ def test_a_planted_plugin_is_found_loaded_and_resolved(plugin_path):
         POINT.format(name="zap", value="rbg_planted.zap:zap"),
         {
             "rbg_planted/__init__.py": "",
-            "rbg_planted/zap.py": 'def zap(view, x, *, power: int = 3):\n    """Zap.\n\n    More."""\n    return power\n',
+            "rbg_planted/zap.py": (
+                'def zap(view, x, *, power: int = 3):\n    """Zap.\n\n    More."""\n    return power\n'
+            ),
         },
     )
     assert "zap" in registry.names("attacks") and "pgd" in registry.names("attacks")
@@ -244,7 +246,7 @@ def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(plugin_pat
             POINT.format(name="zap", value=f"rbg_{name}:zap"),
             {f"rbg_{name}.py": "zap = print"},
         )
-    with pytest.raises(UsageError, match="attack 'zap': (one and two|two and one). Uninstall one"):
+    with pytest.raises(UsageError, match=r"attack 'zap': (one and two|two and one). Uninstall one"):
         registry.names("attacks")
     assert registry.names("defenses")  # the other groups still work
 
@@ -257,7 +259,8 @@ print(registry.code_digest(registry.load("attacks", "zap")))
 PACKAGE = {
     "rbg_many/__init__.py": "",
     "rbg_many/zap.py": (
-        "import math\nfrom rbg_many import tool\nfrom rbg_many.tables import STEP\nfrom rbg_many.helper import double\n"
+        "import math\nfrom rbg_many import tool\nfrom rbg_many.tables import STEP\n"
+        "from rbg_many.helper import double\n"
         "def zap(view, x):\n    from rbg_many.late import thing\n    return double(STEP) + thing + tool.n\n"
     ),
     "rbg_many/helper.py": "from .deep import two\ndef double(v):\n    return two() * v\n",

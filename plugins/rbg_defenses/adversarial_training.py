@@ -64,7 +64,7 @@ class AdversarialTraining(Defense):
             "architecture_of": self.base_key,
             "attack": str(Spec(self.inner.name, registry.as_params(self.parameters_of_attack))),
             "attack_code": registry.code_digest(self.function),
-            "code": registry.code_digest(type(self)),
+            "code": registry.module_digest(type(self)),
             "budget": [self.budget.norm, self.budget.eps],
             "mix": self.mix,
             "labels": self.labels,

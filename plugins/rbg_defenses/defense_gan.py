@@ -76,15 +76,15 @@ class DefenseGAN(Defense):
 
     @property
     def gradients(self) -> tuple[Gradient, ...]:
-        """BPDA with the identity (Athalye et al. 2018), and the exact gradient through every update."""
-        return ("bpda", "full")
+        """BPDA with the identity (Athalye et al. 2018), through the last updates, and through all of them."""
+        return ("bpda", "truncated", "full")
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the generator on the training images, or load it; it does not depend on the classifier."""
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "gan": asdict(self.recipe),
-            "code": registry.code_digest(Generator),
+            "code": registry.module_digest(Generator),
             "data": data.digest,
             "seed": seed,
         }

@@ -70,7 +70,7 @@ class MagNet(Defense):
             raise UsageError(f"magnet needs images with even sides, not {height}x{width}.")
         recipe = {
             "recipe_version": RECIPE_VERSION,
-            "code": registry.code_digest(type(self)),
+            "code": registry.module_digest(type(self)),
             "width": self.width,
             "noise": self.noise,
             "schedule": vars(self.schedule),

@@ -1,0 +1,64 @@
+"""What is installed, with its parameters: the content of `rbg list` and of the generated documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from robustbench_gan import registry
+from robustbench_gan.errors import UsageError
+from robustbench_gan.registry import Spec
+
+
+def catalogue(group: str) -> list[dict[str, Any]]:
+    """Every entry of a group: name, summary, parameters with defaults, distribution, version, error.
+
+    A plugin that fails to import is listed with its error; the others are unharmed.
+    """
+    if group == "threats":
+        from robustbench_gan import __version__
+        from robustbench_gan.threat import THREATS
+
+        return [_described(name, make, "robustbench-gan", __version__) for name, make in THREATS.items()]
+    found = []
+    for name, entry in registry.entries(group).items():
+        try:
+            found.append(_described(name, entry.load(), entry.distribution, entry.version))
+        except UsageError as error:
+            found.append({"name": name, "summary": "", "parameters": {}, "distribution": entry.distribution,
+                          "version": entry.version, "error": str(error)})  # fmt: skip
+    return found
+
+
+def _described(name: str, target: Any, distribution: str, version: str) -> dict[str, Any]:
+    parameters = {p.name: _shown(p.default, p.required) for p in registry.parameters(target).values()}
+    return {
+        "name": name,
+        "summary": registry.summary(target),
+        "parameters": parameters,
+        "distribution": distribution,
+        "version": version,
+        "error": None,
+    }
+
+
+def _shown(default: Any, required: bool) -> Any:
+    if required:
+        return "(required)"
+    return str(default) if isinstance(default, Spec) else default
+
+
+def print_catalogue(group: str, found: list[dict[str, Any]]) -> None:
+    """The catalogue as a table for people."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=group, title_justify="left", show_lines=True)
+    for column in ("name", "summary", "parameters", "from"):
+        table.add_column(column, overflow="fold")
+    for entry in found:
+        parameters = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
+        summary = Text(entry["error"], style="red") if entry["error"] else Text(entry["summary"])
+        source = f"{entry['distribution']} {entry['version']}"
+        table.add_row(Text(entry["name"], style="bold"), summary, Text(parameters), Text(source))
+    Console().print(table)

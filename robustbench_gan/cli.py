@@ -1,0 +1,275 @@
+"""The command line, `rbg`. Imports torch only inside the commands that need it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from robustbench_gan import __version__
+from robustbench_gan.errors import UsageError
+
+if TYPE_CHECKING:
+    from robustbench_gan.matrix import Matrix, Planned
+
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def user_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors a user can mend into one line and exit code 2, Ctrl-C into 130. A bug keeps its traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UsageError as error:
+            click.echo(f"rbg: {error}", err=True)
+            sys.exit(BAD_USAGE)
+        except KeyboardInterrupt:
+            click.echo("rbg: interrupted. What was finished is kept; the same command goes on from there.", err=True)
+            sys.exit(INTERRUPTED)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rbg")
+def main() -> None:
+    """Measure how robust image classifiers and their defenses really are."""
+
+
+@main.command()
+@click.argument("matrix", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--preset", metavar="P", help="A matrix of the package: quick (the default), standard or paper.")
+@click.option("--dataset", "datasets", multiple=True, metavar="S", help="Data set, e.g. mnist. Repeatable.")
+@click.option("--classifier", "classifiers", multiple=True, metavar="S",
+              help="Classifier, e.g. small-cnn, or your own: path/to/file.py:factory with --weights. Repeatable.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Safetensors weights of a classifier given as a file.")
+@click.option("--defense", "defenses", multiple=True, metavar="S",
+              help="Defense with parameters, e.g. magnet:epochs=5; outer+inner composes. Repeatable.")
+@click.option("--attack", "attacks", multiple=True, metavar="S",
+              help="Attack with parameters, e.g. pgd:steps=40,restarts=5. Repeatable.")
+@click.option("--threat", "threats", multiple=True, metavar="NAME",
+              help="Threat model: black-box, query, gray-box, white-box or seed-known. Repeatable.")
+@click.option("--gradient", type=click.Choice(["auto", "full", "bpda", "truncated", "cut"]),
+              help="The gradient a white-box attacker gets; auto takes the worst of all that apply.")
+@click.option("--eot", type=click.IntRange(min=1), metavar="N", help="EOT draws a white-box pass averages over.")
+@click.option("--goal", "goals", multiple=True, metavar="G",
+              help="untargeted, random, least-likely or all. Repeatable.")
+@click.option("--norm", metavar="N", help="Norm of the budget: l0, l1, l2 or linf.")
+@click.option("--eps", multiple=True, type=float, metavar="F", help="Radius on pixels in [0, 1]. Repeatable.")
+@click.option("--samples", metavar="N", help="Test images to judge, or 'all'.")
+@click.option("--seed", type=int, metavar="N", help="Seed of attacks and judge.")
+@click.option("--judge-seeds", type=click.IntRange(min=1), metavar="K",
+              help="How many seeds of the defense every example is judged under.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=200, show_default=True, metavar="N",
+              help="Samples an attack is given at once; cannot change a result.")
+@click.option("--max-cell-minutes", type=click.FloatRange(min=0, min_open=True), metavar="F",
+              help="Cells estimated above this are not run, and the table says so.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="Where to compute.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("rbg-results"),
+              show_default=True, metavar="DIR", help="Where results and the leaderboard go.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained and run, and what is not applicable.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output.")
+@user_errors
+def evaluate(
+    matrix: Path | None, preset: str | None, weights: Path | None, batch_size: int,
+    max_cell_minutes: float | None, device: str, out: Path, dry_run: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Evaluate defenses against attacks under threat models.
+
+    With no argument: the preset `quick`. MATRIX is a TOML file of the same form as a preset; options given
+    here replace what it says. Finished cells are kept: the same command goes on where it stopped.
+    """
+    from robustbench_gan import matrix as matrices
+    from robustbench_gan.run import run
+    from robustbench_gan.store import Store
+    from robustbench_gan.workshop import Workshop, pick_device
+
+    overrides = _overrides(options, max_cell_minutes)
+    asked = _matrix(matrix, preset, overrides)
+    workshop = Workshop(Store(), pick_device(device), asked.train_seed, weights)
+    planned = matrices.lay_out(asked, workshop)
+    if dry_run:
+        _show_plan(asked, planned, as_json)
+        return
+    sys.exit(run(asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json))
+
+
+def _overrides(options: dict[str, Any], max_cell_minutes: float | None) -> dict[str, Any]:
+    """The options that were given, under the names a matrix has for them."""
+    given = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items() if v not in (None, ())}
+    if "samples" in given and given["samples"] != "all":
+        try:
+            given["samples"] = int(given["samples"])
+        except ValueError:
+            raise UsageError(f"--samples {given['samples']!r}: expected a whole number or 'all'.") from None
+    if max_cell_minutes is not None:
+        given["max_cell_minutes"] = max_cell_minutes
+    return given
+
+
+def _matrix(path: Path | None, preset: str | None, overrides: dict[str, Any]) -> Matrix:
+    from robustbench_gan import matrix as matrices
+
+    if path is not None and preset is not None:
+        raise UsageError("give a MATRIX file or --preset, not both.")
+    if path is not None:
+        return matrices.read_matrix_file(path, overrides)
+    name = preset or "quick"
+    return matrices.read_matrix(matrices.preset_text(name), f"preset {name}", overrides)
+
+
+def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
+    """Print the shared steps and the cells of a matrix without running any."""
+    from rich.console import Console
+
+    from robustbench_gan.plan import short, steps_of
+
+    steps = steps_of(planned)
+    if as_json:
+        cells = [{**p.cell.model_dump(mode="json"), "not_applicable": p.reason} for p in planned]
+        shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps if s.kind != "cell"]
+        click.echo(json.dumps({"matrix": asked.model_dump(mode="json"), "steps": shared, "cells": cells}, indent=1))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{asked.name}: trained once and shared by cells", style="bold")
+    for step in steps:
+        if step.kind != "cell":
+            console.print(f"  {step.kind:11}{step.label}")
+    console.print("cells", style="bold")
+    reasons: dict[str, list[str]] = {}
+    for item in planned:
+        c = item.cell
+        budget = f"{c.goal}, {c.norm} {c.eps:g}, n {c.samples}, {c.judge_seeds} judge seeds"
+        where = f"{short(c.dataset)} / {short(c.classifier)} / {short(c.defense)} / {c.threat_name} / {c.attack}"
+        if item.reason:
+            reasons.setdefault(item.reason, []).append(where)
+        else:
+            console.print(f"  {where}  ({budget})", markup=False)
+    for reason, cells in reasons.items():
+        console.print(f"not applicable: {reason}", style="bold", markup=False)
+        for where in cells:
+            console.print(f"  {where}", markup=False)
+    runs = sum(not item.reason for item in planned)
+    console.print(f"{runs} cells to run, {len(planned) - runs} not applicable.")
+    if asked.max_cell_minutes:
+        console.print(f"Cells estimated above {asked.max_cell_minutes:g} minutes will not be run.")
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["attacks", "defenses", "models", "datasets", "threats"]))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.option("--names", is_flag=True, help="Only the names, without importing any plugin.")
+@user_errors
+def list_(what: str, as_json: bool, names: bool) -> None:
+    """Show what is installed: name, summary, parameters with defaults, distribution and version."""
+    from robustbench_gan.catalogue import catalogue, print_catalogue
+
+    if names:
+        from robustbench_gan import registry
+
+        listed = catalogue(what) if what == "threats" else [{"name": n} for n in registry.names(what)]
+        click.echo(json.dumps([e["name"] for e in listed]) if as_json else "\n".join(e["name"] for e in listed))
+        return
+    found = catalogue(what)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        print_catalogue(what, found)
+
+
+@main.command()
+@click.argument("specs", nargs=-1, required=True, metavar="S...")
+@click.option("--dataset", default="mnist", show_default=True, help="Data set to train on.")
+@click.option("--classifier", default="small-cnn", show_default=True, help="Classifier that defenses stand on.")
+@click.option("--train-seed", type=int, default=0, show_default=True, help="Seed of the training.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="Where to compute.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@user_errors
+def train(
+    specs: tuple[str, ...], dataset: str, classifier: str, train_seed: int, device: str, as_json: bool
+) -> None:
+    """Train classifiers and defenses into the store, e.g. `rbg train a c magnet`.
+
+    Prints each one's accuracy on the test images; a defense's with its classifier behind it.
+    """
+    from robustbench_gan.run import train_all
+    from robustbench_gan.store import Store
+    from robustbench_gan.workshop import Workshop, pick_device
+
+    workshop = Workshop(Store(), pick_device(device), train_seed)
+    rows = train_all(specs, workshop, dataset=dataset, classifier=classifier)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+
+
+@main.command()
+@click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the record's row as JSON.")
+@user_errors
+def show(result: Path, as_json: bool) -> None:
+    """Show one result with its flags explained."""
+    from robustbench_gan.leaderboard import rows
+    from robustbench_gan.record import read_result
+    from robustbench_gan.showing import print_result
+
+    record = read_result(result)
+    if as_json:
+        click.echo(json.dumps(rows([record])[0], indent=1, allow_nan=False))
+    else:
+        print_result(record)
+
+
+@main.group()
+def leaderboard() -> None:
+    """Build leaderboards from results."""
+
+
+@leaderboard.command("build")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Where to write it; README.md in DIRECTORY by default.")
+@user_errors
+def leaderboard_build(directory: Path, out: Path | None) -> None:
+    """Write the Markdown leaderboard of every result below DIRECTORY."""
+    from robustbench_gan.leaderboard import build
+
+    click.echo(f"wrote {build(directory, out)}")
+
+
+@main.group()
+def cache() -> None:
+    """Look after the store of trained artifacts."""
+
+
+@cache.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@user_errors
+def cache_list(as_json: bool) -> None:
+    """List stored artifacts with their size and facts."""
+    from robustbench_gan.showing import print_cache
+    from robustbench_gan.store import Store
+
+    print_cache(Store(), as_json)
+
+
+@cache.command("clear")
+@click.confirmation_option(prompt="Delete every trained artifact?")
+@user_errors
+def cache_clear() -> None:
+    """Delete every stored artifact; results are not touched."""
+    from robustbench_gan.store import Store
+
+    store = Store()
+    click.echo(f"deleted {store.clear()} artifacts from {store.root}")

@@ -1,0 +1,459 @@
+"""One cell: craft examples under its threat model, check them, judge them, and record all of it.
+
+The judge trusts nobody. It hands out copies, checks what comes back, and recomputes every success on the
+defended system with its own seeds, beside an unperturbed control under the same draws.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import torch
+from torch import Tensor
+
+from robustbench_gan import progress, registry
+from robustbench_gan.attack import AttackInfo, info_of
+from robustbench_gan.batching import MICRO_BATCH
+from robustbench_gan.budget import SLACK, Budget
+from robustbench_gan.checks import Evidence, red_flags
+from robustbench_gan.defense import Defense
+from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.matrix import Planned
+from robustbench_gan.outcome import Goal, Output, correct
+from robustbench_gan.record import Cell, Outcomes, Result, Seconds, Status
+from robustbench_gan.registry import Spec
+from robustbench_gan.seeds import fold, integers, sample_seeds
+from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View, answer
+from robustbench_gan.workshop import Workshop, judge_seeds
+
+REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
+
+
+class AttackFault(RuntimeError):
+    """What an attack returned cannot be judged: outside its budget or the box, NaN, or not of the input's form."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how a cell is computed but never what comes out."""
+
+    batch_size: int = 200
+    max_cell_minutes: float | None = None
+
+
+@dataclass
+class Run:
+    """A cell at work: the things its steps share."""
+
+    planned: Planned
+    workshop: Workshop
+    settings: Settings
+    function: Any
+    info: AttackInfo
+    parameters: Mapping[str, Any]
+    defense: Defense
+    x: Tensor
+    y: Tensor
+
+    @property
+    def cell(self) -> Cell:
+        """The question."""
+        return self.planned.cell
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What the attacker has."""
+        return self.planned.threat
+
+    @property
+    def budget(self) -> Budget:
+        """How far the attack may go."""
+        return Budget(self.cell.norm, self.cell.eps)
+
+    @property
+    def index(self) -> Tensor:
+        """Positions of the judged images in the test split, (N,)."""
+        return torch.arange(self.cell.first, self.cell.first + len(self.x), device=self.x.device)
+
+    def seeds(self, purpose: str) -> Tensor:
+        """The cell's seeds for one purpose, (N,)."""
+        return sample_seeds(self.cell.seed, purpose, self.index)
+
+    def system_names(self) -> tuple[str, str, str]:
+        """Data set, classifier and defense, as the workshop asks for them."""
+        return self.cell.dataset, self.cell.classifier, self.cell.defense
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """Examples (N, C, H, W), the goal each aims at, and what making them took."""
+
+    examples: Tensor
+    goal: Goal
+    counts: Counts
+
+
+def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
+    """The result of one cell. An attack or defense that raises makes it `failed`, never robust.
+
+    Raises UsageError (bad input) and lets KeyboardInterrupt through; everything else ends in the record.
+    """
+    if planned.reason:
+        return _without_outcomes(planned.cell, "not applicable", planned.reason)
+    trained_before = sum(workshop.store.built_seconds.values())
+    try:
+        run = _prepare(planned, workshop, settings)
+        estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
+        if estimate is not None and estimate > 60 * (settings.max_cell_minutes or 0):
+            reason = f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
+            return _without_outcomes(planned.cell, "not run", reason, estimate_seconds=estimate)
+        training = sum(workshop.store.built_seconds.values()) - trained_before
+        return _attack_and_judge(run, training, estimate)
+    except NotApplicable as reason:
+        return _without_outcomes(planned.cell, "not applicable", str(reason))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
+        frames = traceback.extract_tb(error.__traceback__)
+        trace = [f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames]
+        reason = f"{type(error).__name__}: {error}"
+        return _without_outcomes(planned.cell, "failed", reason, traceback=trace)
+
+
+def _without_outcomes(cell: Cell, status: Status, reason: str, **more: Any) -> Result:
+    return Result(cell=cell, fingerprint=cell.fingerprint, status=status, reason=reason, **more)
+
+
+def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
+    cell = planned.cell
+    function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+    defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
+    x, y = workshop.images(cell.dataset, cell.first, cell.samples)
+    return Run(planned, workshop, settings, function, info_of(function), parameters, defense, x, y)
+
+
+def gradients_of(run: Run) -> tuple[str, ...]:
+    """The gradients a white-box attack is run with; the strongest example of each sample is kept."""
+    if not run.threat.white or run.info.needs != "gradient":
+        return ("full",)
+    if run.info.gradient:
+        return (run.info.gradient,)
+    if run.threat.gradient == "auto":
+        return run.defense.gradients
+    return (run.threat.gradient,)
+
+
+def _systems(run: Run) -> list[System]:
+    """What the attack is run on, one for each gradient."""
+    if run.threat.holds_defense:
+        return [Defended(run.defense, g, run.threat.unroll) for g in gradients_of(run)]  # type: ignore[arg-type]
+    if run.threat.name == "gray-box":
+        return [Bare(run.defense.core)]
+    if run.info.needs == "nothing":
+        return [Bare(run.defense.base)]
+    model, _ = run.workshop.substitute(*run.system_names(), run.threat)
+    return [Bare(model)]
+
+
+def _goals(run: Run) -> list[Goal]:
+    """The goals an attack is tried with: one, or for `all` one a wrong class, the most successful kept."""
+    kind, classes = run.cell.goal, len(run.workshop.dataset(run.cell.dataset).classes)
+    if kind == "untargeted":
+        return [Goal.untargeted(run.y)]
+    if kind == "all":
+        return [Goal.targeted((run.y + offset) % classes) for offset in range(1, classes)]
+    if kind == "random":
+        offset = 1 + integers(run.seeds("target"), classes - 1)
+        return [Goal.targeted((run.y + offset) % classes)]
+    with torch.no_grad():
+        logits = answer(Bare(run.defense.base), run.x, run.seeds("target")).logits
+    logits = logits.scatter(1, run.y[:, None], torch.inf)
+    return [Goal.targeted(logits.argmin(dim=1))]
+
+
+def _attack_and_judge(run: Run, training: float, estimate: float | None) -> Result:
+    cell = run.cell
+    started = time.perf_counter()
+    crafted = craft(run)
+    crafting = time.perf_counter() - started
+    started = time.perf_counter()
+    outcomes, clean, sizes = judge(run, crafted)
+    judging = time.perf_counter() - started
+    counts = crafted[0].counts
+    for other in crafted[1:]:
+        counts = counts.plus(other.counts)
+    substitute = _substitute_facts(run, clean)
+    agreement = substitute.get("agreement")
+    flags = red_flags(
+        Evidence(
+            run.info, run.threat, gradients_of(run), counts, cell.eps, cell.norm, sizes,
+            torch.stack([correct(c, run.y) for c in clean]), run.defense.randomised,
+            float(agreement) if agreement is not None else None,
+        )
+    )  # fmt: skip
+    invalid = [f for f in flags if f.severity == "invalid"]
+    return Result(
+        cell=cell,
+        fingerprint=cell.fingerprint,
+        status="suspect" if invalid else "ok",
+        reason="; ".join(f.id for f in invalid),
+        flags=flags,
+        control=run.info.control,
+        outcomes=outcomes(counts),
+        controls=_controls(run, clean),
+        substitute=substitute,
+        gradients=list(gradients_of(run)) if run.threat.white else [],
+        estimate_seconds=estimate,
+        seconds=Seconds(training=training, crafting=crafting, judging=judging),
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        hardware=_hardware(run.x.device),
+        versions={name: importlib_metadata.version(name) for name in REPORTED_PACKAGES},
+        weights=_weights(run),
+    )
+
+
+def craft(run: Run) -> list[Crafted]:
+    """The attack's examples: one set judged under every seed, or for seed-known one set a judge seed.
+
+    Raises AttackFault when the attack returns something that cannot be judged.
+    """
+    if run.threat.name != "seed-known":
+        return [_craft_once(run, run.seeds("view"), fixed=False)]
+    sets = range(run.cell.judge_seeds)
+    return [_craft_once(run, judge_seeds(run.cell.seed, k, run.x, run.cell.first), fixed=True) for k in sets]
+
+
+def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
+    """Every gradient and goal tried in turn; per sample the example that the attacker finds strongest."""
+    systems, goals = _systems(run), _goals(run)
+    kept: Crafted | None = None
+    strongest: Tensor | None = None
+    name = f"{run.function.__name__} on {Spec.parse(run.cell.defense.split('+')[0]).name}"
+    total = len(systems) * len(goals) * len(run.x)
+    with progress.task(f"crafting: {name}, {run.threat.name}", total) as advance:
+        for at, (system, goal) in enumerate((s, g) for s in systems for g in goals):
+            options = _view_options(run, system, fixed)
+            seeds = view_seeds if fixed else fold(view_seeds, at)
+            new = _attack(run, system, goal, seeds, options, advance)
+            if len(systems) * len(goals) == 1:
+                return new
+            strength, counts = _strength(run, system, new, view_seeds, options)
+            new = replace(new, counts=new.counts.plus(counts))
+            if kept is None or strongest is None:
+                kept, strongest = new, strength
+                continue
+            kept = _stronger(strength > strongest, new, kept)
+            strongest = torch.maximum(strength, strongest)
+    assert kept is not None
+    return kept
+
+
+def _view_options(run: Run, system: System, fixed: bool) -> dict[str, Any]:
+    """What a view of this system grants; a system that is not random needs no draws, and is exact."""
+    threat, still = run.threat, fixed or not (system.defended and run.defense.randomised)
+    return {
+        "access": threat.access,
+        "draws": 1 if still else threat.draws,
+        "fixed": still,
+        "exact": still and system.defended,
+        "limit": threat.limit,
+        "parts": run.defense.parts() if threat.white else {},
+    }
+
+
+def _attack(
+    run: Run, system: System, goal: Goal, seeds: Tensor, options: Mapping[str, Any], advance: progress.Advance
+) -> Crafted:
+    """Run the attack in groups of `batch_size` samples and check what it returns."""
+    examples, counts = [], []
+    attack_seeds = run.seeds("attack")
+    for rows in torch.arange(len(run.x), device=run.x.device).split(run.settings.batch_size):
+        view = View.on(system, seeds[rows], **options)
+        given = run.x[rows].clone()
+        made = run.function(
+            view, given, goal.rows(rows), run.budget, attack_seeds[rows].clone(), **run.parameters
+        )
+        check_examples(made, run.x[rows], given, run.budget)
+        examples.append(made.detach().clone())
+        counts.append(view.counts)
+        advance(len(rows))
+    return Crafted(torch.cat(examples), goal, Counts.cat(counts))
+
+
+def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
+    """Raise AttackFault unless `made` is (N, C, H, W) float32 in the box and the budget around x.
+
+    `given` is the copy of x that the attack was handed: it must come back unchanged.
+    """
+    if not torch.equal(given, x):
+        raise AttackFault("the attack edited its input in place")
+    if not isinstance(made, Tensor) or made.shape != x.shape or made.dtype != x.dtype:
+        found = f"{tuple(made.shape)} {made.dtype}" if isinstance(made, Tensor) else type(made).__name__
+        raise AttackFault(f"the attack returned {found}, expected {tuple(x.shape)} {x.dtype}")
+    if not bool(torch.isfinite(made).all()):
+        raise AttackFault(f"{_count(~torch.isfinite(made))} examples hold NaN or infinite values")
+    outside = (made < -SLACK) | (made > 1 + SLACK)
+    if bool(outside.any()):
+        raise AttackFault(f"{_count(outside)} examples leave the box [0, 1]")
+    over = ~budget.contains(made.detach() - x)
+    if bool(over.any()):
+        size = float(budget.size(made.detach() - x).max())
+        raise AttackFault(f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}")
+
+
+def _count(bad: Tensor) -> int:
+    return int(bad.flatten(1).any(dim=1).sum())
+
+
+def _strength(
+    run: Run, system: System, crafted: Crafted, seeds: Tensor, options: Mapping[str, Any]
+) -> tuple[Tensor, Counts]:
+    """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses."""
+    seeds = seeds if options["fixed"] else fold(seeds, "choose")
+    view = View.on(system, seeds, **options)
+    return crafted.goal.margin(view.output(crafted.examples)), view.counts
+
+
+def _stronger(better: Tensor, new: Crafted, old: Crafted) -> Crafted:
+    examples = torch.where(better[:, None, None, None], new.examples, old.examples)
+    classes = torch.where(better, new.goal.classes, old.goal.classes)
+    return Crafted(examples, replace(old.goal, classes=classes), old.counts.plus(new.counts))
+
+
+def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor]:
+    """Recompute everything on the defended system under the judge's seeds.
+
+    Returns a function from counts to Outcomes, the clean answers a seed, and the sizes ((K or 1), N).
+    """
+    cell, seeds = run.cell, range(run.cell.judge_seeds)
+    with torch.no_grad(), progress.task("judging", len(seeds)) as advance:
+        clean, attacked = [], []
+        for k in seeds:
+            clean.append(run.workshop.clean_answers(*run.system_names(), cell.first, cell.samples, cell.seed, k))
+            examples = crafted[k % len(crafted)].examples
+            attacked.append(
+                answer(Defended(run.defense), examples, judge_seeds(cell.seed, k, run.x, cell.first))
+            )
+            advance(1)
+    _finite(attacked + clean)
+    right = [correct(c, run.y) for c in clean]
+    won = [crafted[k % len(crafted)].goal.reached(a) for k, a in enumerate(attacked)]
+    sizes = torch.stack([run.budget.size(c.examples - run.x) for c in crafted])
+
+    def outcomes(counts: Counts) -> Outcomes:
+        return Outcomes(
+            clean=[_bits(r) for r in right],
+            accepted=[_bits(a.accepted) for a in attacked],
+            robust=[_bits(r & ~w) for r, w in zip(right, won, strict=True)],
+            size=[[round(v, 6) for v in row] for row in sizes.tolist()],
+            forward=counts.forward.tolist(),
+            backward=counts.backward.tolist(),
+        )
+
+    return outcomes, clean, sizes
+
+
+def _finite(outs: Iterable[Output]) -> None:
+    """A defense that answers NaN has not survived anything: the cell fails."""
+    for out in outs:
+        if bool(torch.isnan(out.logits).any()) or bool(torch.isnan(out.scores).any()):
+            raise RuntimeError("the defended system answered NaN")
+
+
+def _bits(flags: Tensor) -> str:
+    return "".join("1" if f else "0" for f in flags.tolist())
+
+
+def _substitute_facts(run: Run, clean: list[Output]) -> dict[str, float | int | str]:
+    """What is known of the substitute: its making, its accuracy, and its agreement with the oracle."""
+    if run.threat.name != "black-box" or run.info.needs == "nothing":
+        return {}
+    model, artifact = run.workshop.substitute(*run.system_names(), run.threat)
+    with torch.no_grad():
+        own = answer(Bare(model), run.x, run.seeds("view")).labels
+        undefended = run.threat.oracle == "undefended"
+        oracle = answer(Bare(run.defense.base), run.x, run.seeds("view")) if undefended else clean[0]
+    return {
+        "protocol": run.threat.substitute,
+        "model": run.threat.model,
+        "oracle": run.threat.oracle,
+        **{key: artifact.info[key] for key in ("rounds", "points", "queries", "rejected")},
+        "accuracy": float((own == run.y).double().mean()),
+        "agreement": float((own == oracle.labels).double().mean()),
+    }
+
+
+def _controls(run: Run, clean: list[Output]) -> dict[str, float]:
+    """Clean accuracies on the same images: the classifier alone, the defended system, and its own extras."""
+    with torch.no_grad():
+        bare = answer(Bare(run.defense.base), run.x, run.seeds("view"))
+        extra = run.defense.controls(run.x, run.y, run.seeds("view"))
+    defended = torch.stack([correct(c, run.y).double() for c in clean]).mean()
+    return {
+        "classifier": float(correct(bare, run.y).double().mean()),
+        "defended": float(defended),
+        **{name: float(value) for name, value in extra.items()},
+    }
+
+
+def _weights(run: Run) -> dict[str, str]:
+    """Content hashes of every trained part that stands behind the number."""
+    used = {"classifier": run.workshop.classifier(run.cell.dataset, run.cell.classifier)[1].digest}
+    for name, key in run.defense.training_keys().items():
+        used[f"defense.{name}"] = run.workshop.store.used[key].digest
+    if run.threat.name == "black-box" and run.info.needs != "nothing":
+        used["substitute"] = run.workshop.substitute(*run.system_names(), run.threat)[1].digest
+    return used
+
+
+def _hardware(device: torch.device) -> dict[str, str]:
+    described = {
+        "device": device.type,
+        "threads": str(torch.get_num_threads()),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }
+    if device.type == "cuda":
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described
+
+
+def estimate_seconds(run: Run) -> float:
+    """An upper estimate of a cell's crafting and judging, from timing one micro-batch of each kind of pass."""
+    size = MICRO_BATCH.get(run.x.device.type, 50)
+    chunks = -(-len(run.x) // size)
+    judging = _timed(run, "forward") * chunks * run.cell.judge_seeds
+    sets = run.cell.judge_seeds if run.threat.name == "seed-known" else 1
+    draws = run.threat.draws if run.defense.randomised and sets == 1 else 1
+    passes = run.info.passes(run.parameters) * draws * len(_goals(run))
+    if not run.threat.holds_defense:
+        return judging  # passes through a classifier alone are cheap beside one defended answer
+    gradients = gradients_of(run)
+    each = sum(_timed(run, g if run.info.needs == "gradient" else "forward") for g in gradients)
+    choosing = _timed(run, "forward") * len(gradients) * draws if len(gradients) > 1 else 0.0
+    return judging + chunks * sets * (passes * each + choosing)
+
+
+def _timed(run: Run, kind: str) -> float:
+    """Seconds of one micro-batch: an answer (`forward`) or a value and gradient of the kind named."""
+
+    def measure() -> float:
+        x, y = run.x[: MICRO_BATCH.get(run.x.device.type, 50)], run.y[: MICRO_BATCH.get(run.x.device.type, 50)]
+        gradient: Any = "full" if kind == "forward" else kind
+        view = View.on(Defended(run.defense, gradient, run.threat.unroll), run.seeds("view")[: len(x)])
+        started = time.perf_counter()
+        if kind == "forward":
+            view.output(x)
+        else:
+            view.value_and_grad(Goal.untargeted(y).loss, x)
+        return time.perf_counter() - started
+
+    return run.workshop.once(("timing", kind, *run.system_names()), measure)

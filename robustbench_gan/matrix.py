@@ -1,0 +1,279 @@
+"""A matrix of data sets, classifiers, defenses, attacks and threat models, read from TOML and laid out as cells."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from robustbench_gan import registry
+from robustbench_gan.attack import AttackInfo, info_of
+from robustbench_gan.budget import NORMS, Budget, Norm
+from robustbench_gan.data.dataset import HOLDOUT
+from robustbench_gan.defense import Defense
+from robustbench_gan.errors import UsageError, unknown
+from robustbench_gan.record import GOALS, Cell
+from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.threat import ACCESS_ORDER, THREATS, ThreatModel
+from robustbench_gan.workshop import Workshop, is_file_reference, user_digest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+ENGINE = (
+    "attack", "batching", "budget", "checks", "defense", "evaluate", "outcome", "record", "seeds",
+    "substitute", "threat", "training", "workshop",
+)  # fmt: skip
+
+
+class Block(BaseModel):
+    """One cross product. Texts are specs; a list of length one is a choice made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    datasets: list[str] = Field(default=["mnist"], min_length=1)
+    classifiers: list[str] = Field(default=["small-cnn"], min_length=1)
+    defenses: list[str] = Field(default=["none"], min_length=1)
+    attacks: list[str] = Field(default=["fgsm"], min_length=1)
+    threats: list[str] = Field(default=["white-box"], min_length=1)
+    goals: list[str] = Field(default=["untargeted"], min_length=1)
+    norm: str = "linf"
+    eps: list[float] = Field(default=[0.3], min_length=1)
+    gradient: str | None = None
+    eot: int | None = Field(default=None, ge=1)
+    samples: int | Literal["all"] = 200
+    seed: int = 0
+    judge_seeds: int = Field(default=1, ge=1)
+    train_seed: int = 0
+
+
+class Matrix(Block):
+    """Several blocks that share what they do not override, and the limit on a cell's cost."""
+
+    name: str = "matrix"
+    max_cell_minutes: float | None = Field(default=None, gt=0)
+    block: list[dict[str, Any]] = Field(default_factory=list)
+
+    def blocks(self) -> Iterator[Block]:
+        """Each block with the shared settings filled in; the matrix itself where it has none."""
+        shared = self.model_dump(exclude={"name", "max_cell_minutes", "block"})
+        for overrides in self.block or [{}]:
+            yield Block.model_validate({**shared, **overrides})
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell to run, its threat model in full, and the reason why it is not applicable, if it is not."""
+
+    cell: Cell
+    threat: ThreatModel
+    reason: str = ""
+
+
+def presets() -> list[str]:
+    """The names of the presets in the package."""
+    files = resources.files("robustbench_gan").joinpath("presets").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """A preset's TOML. Raises UsageError for an unknown one."""
+    if name not in presets():
+        raise unknown("preset", name, presets())
+    return resources.files("robustbench_gan").joinpath(f"presets/{name}.toml").read_text(encoding="utf-8")
+
+
+def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
+    """Read a matrix from TOML, with options of the command line on top of it and of its blocks.
+
+    Raises UsageError naming the source and the line, or the key, that is wrong.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is not valid TOML: {error}.") from error
+    for block in raw.get("block", []):
+        for key in overrides:
+            block.pop(key, None)
+    try:
+        matrix = Matrix.model_validate({**raw, **overrides})
+        list(matrix.blocks())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"key in {source}:", place, Matrix.model_fields) from error
+        raise UsageError(f"{source}: {place} = {first['input']!r}: {first['msg']}.") from error
+    return matrix
+
+
+def read_matrix_file(path: Path, overrides: dict[str, Any]) -> Matrix:
+    """`read_matrix` for a file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}.") from error
+    return read_matrix(text, str(path), overrides)
+
+
+def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
+    """Every cell of a matrix once, those that share a system next to each other.
+
+    Raises UsageError for unknown names and parameters, absurd budgets and samples beyond the split, before
+    anything is trained.
+    """
+    planned: dict[str, Planned] = {}
+    for block in matrix.blocks():
+        for item in _cells(block, workshop):
+            planned.setdefault(item.cell.fingerprint, item)
+    return list(planned.values())
+
+
+def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
+    attacks = [_canonical("attacks", Spec.parse(text)) for text in block.attacks]
+    threats = [_threat(text, block) for text in block.threats]
+    goals = [_goal(g) for g in block.goals]
+    budgets = [_budget(block.norm, eps) for eps in block.eps]
+    for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
+        data = _canonical("datasets", Spec.parse(dataset))
+        model = classifier if is_file_reference(classifier) else _canonical("models", Spec.parse(classifier))
+        chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
+        identity = _identity(workshop, data, model, chain, block.train_seed)
+        for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
+            first, samples = _samples(block, threat, len(workshop.dataset(data).test))
+            function = registry.load("attacks", Spec.parse(attack).name)
+            cell = Cell(
+                dataset=data, classifier=model, defense=chain, attack=attack, goal=goal, threat=text,
+                norm=budget.norm, eps=float("inf") if info_of(function).minimal else budget.eps,
+                first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
+                identity={**identity, "attack": registry.code_digest(function)},
+            )  # fmt: skip
+            yield Planned(cell, threat, why_not(info_of(function), _classes(chain), threat, goal, budget.norm))
+
+
+def _canonical(group: str, spec: Spec) -> str:
+    """The spec with every parameter written out; checks names, parameters and types."""
+    _, values = registry.resolve(group, spec)
+    if group == "attacks":
+        info_of(registry.load(group, spec.name))
+    return str(Spec(spec.name, registry.as_params(values)))
+
+
+def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
+    """A threat model and its canonical text; `gradient` and `eot` of the block fill in what it leaves open."""
+    spec = Spec.parse(text)
+    if spec.name not in THREATS:
+        raise unknown("threat model", spec.name, THREATS)
+    known = registry.parameters(THREATS[spec.name])
+    given = dict(spec.params)
+    defaults = {"gradient": block.gradient, "draws": block.eot}
+    for key, value in defaults.items():
+        if value is not None and key in known:
+            given.setdefault(key, value)
+    values = registry.bind(Spec(spec.name, registry.as_params(given)), THREATS[spec.name], "threat model")
+    threat = THREATS[spec.name](**values)
+    if threat.draws < 1 or threat.unroll < 1 or (threat.name == "black-box" and threat.rounds < 1):
+        raise UsageError(f"{text}: draws, unroll and rounds must be 1 or more.")
+    if threat.name == "black-box":
+        _canonical("models", Spec.parse(threat.model))
+    return str(Spec(spec.name, registry.as_params(values))), threat
+
+
+def _goal(text: str) -> Any:
+    if text not in GOALS:
+        raise unknown("goal", text, GOALS)
+    return text
+
+
+def _budget(norm: str, eps: float) -> Budget:
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
+    return Budget(norm, eps)
+
+
+def _samples(block: Block, threat: ThreatModel, total: int) -> tuple[int, int]:
+    """First judged image and how many. The first 150 test images are the substitute's wherever that fits.
+
+    So all threat models judge the same images; only when all images are asked for does black-box judge fewer.
+    """
+    black = threat.name == "black-box"
+    if block.samples == "all":
+        return (HOLDOUT, total - HOLDOUT) if black else (0, total)
+    if block.samples < 1 or block.samples > total - (HOLDOUT if black else 0):
+        raise UsageError(
+            f"samples={block.samples}: the test split has {total} images"
+            + (f", {HOLDOUT} of them the substitute's" if black else "")
+            + ". Ask for at least 1 and no more, or for 'all'."
+        )
+    return (HOLDOUT if block.samples <= total - HOLDOUT else 0), block.samples
+
+
+def _classes(chain: str) -> list[type[Defense]]:
+    return [registry.load("defenses", spec.name) for spec in parse_chain(chain)]
+
+
+@lru_cache
+def engine_digest() -> str:
+    """A hash of the core's code that decides results."""
+    here = Path(__file__).parent
+    return registry.digest_of((here / f"{name}.py").read_text(encoding="utf-8") for name in ENGINE)
+
+
+def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
+    """Hashes of everything besides names and parameters that decides an answer."""
+    build = registry.load("datasets", Spec.parse(data).name)
+    if is_file_reference(model):
+        classifier = user_digest(workshop.weights, model)
+    else:
+        classifier = registry.code_digest(registry.load("models", Spec.parse(model).name))
+    return {
+        "data": workshop.dataset(data).digest[:16],
+        "loader": registry.code_digest(build),
+        "classifier": classifier,
+        "defense": "+".join(registry.code_digest(kind) for kind in _classes(chain)),
+        "engine": engine_digest(),
+        "train_seed": str(train_seed),
+    }
+
+
+def why_not(
+    info: AttackInfo, chain: Sequence[type[Defense]], threat: ThreatModel, goal: str, norm: Norm
+) -> str:
+    """Why an attack cannot be run against a defense under a threat model; empty when it can. Known without running."""
+    purifies = any(kind.purifies for kind in chain)
+    randomised = any(kind.randomised for kind in chain)
+    if norm not in info.norms:
+        return f"the attack is defined in {', '.join(info.norms)}, not in {norm}"
+    if goal != "untargeted" and not info.targeted:
+        return "the attack has no targeted form"
+    if ACCESS_ORDER.index(info.needs) > ACCESS_ORDER.index(threat.access):
+        return f"the attack needs {info.needs}, the threat model grants {threat.access}"
+    if threat.name == "gray-box" and not purifies:
+        return "the defense is its classifier: there is nothing for a gray-box attacker not to know"
+    if threat.name == "seed-known" and not randomised:
+        return "the defense is not random: white-box already knows all there is"
+    if info.gradient:
+        return _why_not_gradient(info.gradient, threat, purifies)
+    if threat.white and info.needs == "gradient":
+        if threat.gradient == "bpda" and not purifies:
+            return "the defense has no purifier for BPDA to replace"
+        if threat.gradient == "truncated" and not any(kind.unrolls for kind in chain):
+            return "the defense has no iterations to truncate"
+    return ""
+
+
+def _why_not_gradient(gradient: str, threat: ThreatModel, purifies: bool) -> str:
+    if not threat.white:
+        return f"the attack is defined by the gradient {gradient!r} of the defended system"
+    if threat.gradient not in ("auto", gradient):
+        return f"the attack is defined by the gradient {gradient!r}, the threat model grants {threat.gradient!r}"
+    return "" if purifies else "the defense has no purifier for BPDA to replace"

@@ -1,0 +1,173 @@
+"""A matrix as a graph: every shared step named once, in an order in which each step finds what it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from robustbench_gan.errors import UsageError
+from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.files import write_text_atomically
+from robustbench_gan.matrix import Planned
+from robustbench_gan.record import Result, read_result, write_text
+from robustbench_gan.registry import Spec, digest_of
+from robustbench_gan.store import slug
+from robustbench_gan.workshop import Workshop
+
+Kind = Literal["classifier", "defense", "substitute", "cell"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work: what it is, a key of everything that decides it, and the keys it stands on."""
+
+    kind: Kind
+    label: str
+    key: str
+    needs: tuple[str, ...]
+    planned: Planned
+
+
+def steps_of(planned: Iterable[Planned]) -> list[Step]:
+    """Every step of the cells that can be run, each shared one once, in an order that respects what it needs."""
+    steps: dict[str, Step] = {}
+    for item in planned:
+        if item.reason:
+            continue
+        needs: tuple[str, ...] = ()
+        for kind, label, parts in _shared(item):
+            key = _key(kind, parts, item)
+            steps.setdefault(key, Step(kind, label, key, needs, item))
+            needs = (key,)
+        steps[item.cell.fingerprint] = Step("cell", _label(item), item.cell.fingerprint, needs, item)
+    return list(steps.values())
+
+
+def _shared(item: Planned) -> list[tuple[Kind, str, list[str]]]:
+    """The trained things a cell stands on, innermost first."""
+    cell = item.cell
+    base = [cell.dataset, cell.classifier]
+    name = f"{Spec.parse(cell.dataset).name} / {short(cell.classifier)}"
+    chain: list[tuple[Kind, str, list[str]]] = [
+        ("classifier", name, base),
+        ("defense", f"{name} / {short(cell.defense)}", [*base, cell.defense]),
+    ]
+    if cell.threat_name == "black-box" and Spec.parse(cell.attack).name != "noise":
+        label = f"{item.threat.model}, {item.threat.rounds} rounds, against {short(cell.defense)}"
+        chain.append(("substitute", label, [*base, cell.defense, cell.threat]))
+    return chain
+
+
+def _key(kind: Kind, parts: list[str], item: Planned) -> str:
+    relevant = ("data", "loader", "classifier", "train_seed") + (() if kind == "classifier" else ("defense",))
+    identity = {name: item.cell.identity[name] for name in relevant}
+    return f"{kind}-{digest_of([*parts, json.dumps(identity, sort_keys=True)])}"
+
+
+def short(text: str) -> str:
+    """A spec without its parameters, for labels: `ape-gan+magnet`."""
+    return "+".join(part.partition(":")[0] for part in text.split("+"))
+
+
+def _label(item: Planned) -> str:
+    cell = item.cell
+    return f"{short(cell.defense)} / {cell.threat_name} / {short(cell.attack)} {cell.norm} {cell.eps:g}"
+
+
+def result_path(out: Path, item: Planned) -> Path:
+    """Where a cell's result lies: one file a question, so that a newer answer replaces an older one."""
+    cell = item.cell
+    parts = [Spec.parse(cell.dataset).name, short(cell.classifier), short(cell.defense), cell.threat_name]
+    name = f"{slug(short(cell.attack))}-{cell.norm}-{cell.eps:g}-{cell.question[:16]}.json"
+    return out.joinpath("results", *(slug(part) for part in parts), slug(name))
+
+
+def finished(out: Path, item: Planned, settings: Settings) -> Result | None:
+    """The stored result of a cell, if it need not be run: right fingerprint, not failed, not to be tried again.
+
+    Raises UsageError for a file that is there but is no valid record of this version.
+    """
+    path = result_path(out, item)
+    if not path.exists():
+        return None
+    result = read_result(path)
+    if result.fingerprint != item.cell.fingerprint or result.status == "failed":
+        return None
+    if result.status == "not run":
+        limit, estimate = settings.max_cell_minutes, result.estimate_seconds
+        if limit is None or estimate is None or estimate <= 60 * limit:
+            return None
+    return result
+
+
+def train(step: Step, workshop: Workshop) -> None:
+    """Make a shared step's artifact. An error is the workshop's to remember: the cells that need it will fail."""
+    cell = step.planned.cell
+    makers: dict[Kind, Callable[[], object]] = {
+        "classifier": lambda: workshop.classifier(cell.dataset, cell.classifier),
+        "defense": lambda: workshop.defense(cell.dataset, cell.classifier, cell.defense),
+        "substitute": lambda: workshop.substitute(
+            cell.dataset, cell.classifier, cell.defense, step.planned.threat
+        ),
+    }
+    makers[step.kind]()
+
+
+def execute(
+    planned: list[Planned],
+    workshop: Workshop,
+    settings: Settings,
+    out: Path,
+    *,
+    on_step: Callable[[Step], None],
+    on_result: Callable[[Planned, Result, bool], None],
+) -> list[Result]:
+    """Run what is not finished, write each result as it comes, and return all of them in the order planned.
+
+    `on_step` is told of each step before it starts, `on_result` of each result and whether it was already there.
+    Whatever was finished stays on disk, however this ends.
+    """
+    results: dict[str, Result] = {}
+    todo: list[Planned] = []
+    for item in planned:
+        done = finished(out, item, settings)
+        if done is None:
+            todo.append(item)
+        else:
+            results[item.cell.fingerprint] = done
+            on_result(item, done, True)
+    for item in todo:
+        if item.reason:
+            results[item.cell.fingerprint] = _record(item, workshop, settings, out, on_result)
+    for step in steps_of(todo):
+        on_step(step)
+        if step.kind == "cell":
+            results[step.key] = _record(step.planned, workshop, settings, out, on_result)
+        else:
+            _try(step, workshop)
+    return [results[item.cell.fingerprint] for item in planned]
+
+
+def _try(step: Step, workshop: Workshop) -> None:
+    try:
+        train(step, workshop)
+    except UsageError:
+        raise
+    except Exception:  # remembered by the workshop; each cell that needs the step records it as its failure
+        return
+
+
+def _record(
+    item: Planned,
+    workshop: Workshop,
+    settings: Settings,
+    out: Path,
+    on_result: Callable[[Planned, Result, bool], None],
+) -> Result:
+    result = evaluate_cell(item, workshop, settings)
+    write_text_atomically(result_path(out, item), write_text(result))
+    on_result(item, result, False)
+    return result

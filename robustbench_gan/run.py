@@ -1,0 +1,182 @@
+"""A run of the command line: live progress, results as they finish, the leaderboard at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
+
+from robustbench_gan import progress
+from robustbench_gan.evaluate import Settings
+from robustbench_gan.files import write_atomically
+from robustbench_gan.leaderboard import build, console_table, rows
+from robustbench_gan.matrix import Matrix, Planned
+from robustbench_gan.plan import Step, execute, short, steps_of
+from robustbench_gan.progress import Advance
+from robustbench_gan.record import Result
+from robustbench_gan.registry import Spec, names, parse_chain, resolve
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.threat import Defended, answer
+from robustbench_gan.training import accuracy
+from robustbench_gan.workshop import Workshop
+
+STYLES = {"ok": "green", "suspect": "yellow", "failed": "red"}
+
+
+class RichReporter:
+    """Shows running steps as rich progress bars with the time each still needs."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Advance]:
+        """A bar that lives as long as the step."""
+        task = self.bars.add_task(description, total=total)
+        try:
+            yield lambda amount: self.bars.advance(task, amount)
+        finally:
+            self.bars.remove_task(task)
+
+
+def live_bars(console: Console) -> Progress:
+    """Progress bars on standard error; on something that is no terminal they stay silent."""
+    return Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), Remaining(), console=console, transient=True,
+    )  # fmt: skip
+
+
+def run(
+    asked: Matrix,
+    planned: list[Planned],
+    workshop: Workshop,
+    *,
+    out: Path,
+    batch_size: int,
+    as_json: bool,
+) -> int:
+    """Run a matrix and write DIR/results and DIR/README.md; returns the exit code.
+
+    Interrupted, it writes the leaderboard of what is finished and passes KeyboardInterrupt on.
+    """
+    console = Console(stderr=True)
+    _check_writable(out)
+    finished: list[Result] = []
+    settings = Settings(batch_size, asked.max_cell_minutes)
+    trained = sum(s.kind != "cell" for s in steps_of(planned))
+    console.print(
+        f"{asked.name}: {len(planned)} cells, {sum(bool(p.reason) for p in planned)} not applicable, "
+        f"{trained} shared steps, on {workshop.device}; results in {out}"
+    )
+    with live_bars(console) as bars:
+        overall = bars.add_task("cells", total=len(planned))
+
+        def on_step(step: Step) -> None:
+            bars.update(overall, description=f"cells, now {step.kind}: {step.label}")
+
+        def on_result(item: Planned, result: Result, stored: bool) -> None:
+            finished.append(result)
+            bars.advance(overall)
+            if not stored and result.status != "not applicable":
+                console.print(_line(result))
+
+        try:
+            with progress.reporting_to(RichReporter(bars)):
+                execute(planned, workshop, settings, out, on_step=on_step, on_result=on_result)
+        except KeyboardInterrupt:
+            if finished:
+                build(out)
+            raise
+    page = build(out)
+    _print_end(finished, planned, page, as_json)
+    return 1 if any(r.status == "failed" for r in finished) else 0
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before hours of work that results cannot be written. Raises UsageError."""
+    probe = out / "results" / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
+def _line(result: Result) -> Text:
+    """One finished cell on one line."""
+    cell, robust = result.cell, result.accuracy("robust")
+    what = f"{short(cell.classifier)} / {short(cell.defense)} / {cell.threat_name} / {short(cell.attack)}"
+    number = f"  robust {robust}, n {robust.n}" if robust and result.status in ("ok", "suspect") else ""
+    reason = f"  {result.reason}" if result.reason else ""
+    spent = result.seconds.crafting + result.seconds.judging
+    text = Text(f"{result.status:8}", style=STYLES.get(result.status, "dim"))
+    return text.append(f" {what}{number}{reason}  ({spent:.1f} s)", style="default")
+
+
+def _print_end(finished: Sequence[Result], planned: list[Planned], page: Path, as_json: bool) -> None:
+    shown = [r for r in finished if r.status != "not applicable"]
+    console = Console(stderr=as_json)
+    console.print(console_table(shown or finished))
+    by_status: dict[str, int] = {}
+    for result in finished:
+        by_status[result.status] = by_status.get(result.status, 0) + 1
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
+    console.print(f"{len(planned)} cells: {counts}.")
+    for status, meaning in (
+        ("failed", "count neither as attacked nor as robust; their reason stands in the leaderboard"),
+        ("suspect", "hold numbers that do not mean what they say; they never rank"),
+        ("not run", "were estimated above --max-cell-minutes"),
+    ):
+        if status in by_status:
+            console.print(f"{by_status[status]} {status} cells {meaning}.")
+    console.print(f"leaderboard: {page}")
+    if as_json:
+        click.echo(json.dumps(rows(finished), indent=1, allow_nan=False))
+
+
+def train_all(
+    specs: Sequence[str], workshop: Workshop, *, dataset: str, classifier: str
+) -> list[dict[str, Any]]:
+    """Train what each spec names, a model or a defense, and print its accuracy on all test images."""
+    console, done = Console(stderr=True), []
+    data = _canonical("datasets", dataset)
+    base = _canonical("models", classifier)
+    models = names("models")
+    with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
+        for text in specs:
+            is_model = Spec.parse(text.partition("+")[0]).name in models
+            row = _train_model(text, data, workshop) if is_model else _train_defense(text, data, base, workshop)
+            done.append(row)
+            facts = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
+            console.print(Text(f"{text}: {facts}"))
+    return done
+
+
+def _canonical(group: str, text: str) -> str:
+    spec = Spec.parse(text)
+    return str(Spec(spec.name, tuple(sorted(resolve(group, spec)[1].items()))))
+
+
+def _train_model(text: str, data: str, workshop: Workshop) -> dict[str, Any]:
+    model, artifact = workshop.classifier(data, _canonical("models", text))
+    test = accuracy(model, workshop.dataset(data).test)
+    return {"spec": text, "key": artifact.key, "test_accuracy": test, **artifact.info}
+
+
+def _train_defense(text: str, data: str, base: str, workshop: Workshop) -> dict[str, Any]:
+    """A defense's own clean accuracy is measured on the first 1,000 test images: some are slow."""
+    chain = "+".join(_canonical("defenses", str(spec)) for spec in parse_chain(text))
+    defense = workshop.defense(data, base, chain)
+    x, y = workshop.images(data, 0, min(1000, len(workshop.dataset(data).test)))
+    with torch.no_grad():
+        out = answer(Defended(defense), x, sample_seeds(0, "train", torch.arange(len(x), device=x.device)))
+    keys = dict(defense.training_keys())
+    info = {f"{n}.{k}": v for n, key in keys.items() for k, v in workshop.store.used[key].info.items()}
+    return {"spec": text, "keys": keys, "test_accuracy": float((out.labels == y).double().mean()), **info}

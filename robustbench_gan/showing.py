@@ -1,0 +1,68 @@
+"""Records and stored artifacts, printed for people."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from robustbench_gan.leaderboard import console_table
+from robustbench_gan.record import Result
+from robustbench_gan.store import Store, read_header
+
+
+def print_result(result: Result) -> None:
+    """One result: its row, what the attacker knew, controls, flags with their explanation, time."""
+    console = Console()
+    console.print(console_table([result]))
+    cell = result.cell
+    facts = {
+        "data set": cell.dataset, "classifier": cell.classifier, "defense": cell.defense,
+        "attack": cell.attack, "threat model": cell.threat, "goal": cell.goal,
+        "budget": f"{cell.norm} {cell.eps:g}",
+        "images": f"test {cell.first} to {cell.first + cell.samples - 1}, {cell.judge_seeds} judge seeds",
+        "status": result.status + (f": {result.reason}" if result.reason else ""),
+        "gradients": ", ".join(result.gradients),
+        "clean accuracy": ", ".join(f"{k} {v:.4f}" for k, v in result.controls.items()),
+        "substitute": ", ".join(f"{k} {v}" for k, v in result.substitute.items()),
+        "seconds": ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.model_dump().items()),
+        "hardware": ", ".join(f"{k} {v}" for k, v in result.hardware.items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in result.versions.items()),
+        "weights": ", ".join(f"{k} {v}" for k, v in result.weights.items()),
+        "traceback": "\n".join(result.traceback),
+        "fingerprint": result.fingerprint,
+    }  # fmt: skip
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        if value:
+            table.add_row(Text(name, style="bold"), Text(value))
+    console.print(table)
+    for flag in result.flags:
+        evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
+        console.print(Text(f"{flag.severity}: {flag.id} ({evidence})", style="yellow"))
+        console.print(Text(f"  {flag.message}"))
+
+
+def print_cache(store: Store, as_json: bool) -> None:
+    """Every stored artifact: key, size and the facts of its making."""
+    found = []
+    for path in store:
+        try:
+            info = json.loads(read_header(path).get("info", "{}"))
+        except Exception as error:  # a corrupt file is listed as such
+            info = {"unreadable": str(error)}
+        found.append({"key": path.stem, "kib": round(path.stat().st_size / 1024), "info": info})
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    console = Console()
+    console.print(f"{len(found)} artifacts in {store.root}")
+    table = Table("key", "KiB", "facts")
+    for item in found:
+        facts = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in item["info"].items())
+        table.add_row(Text(item["key"]), str(item["kib"]), Text(facts))
+    if found:
+        console.print(table)

@@ -1,0 +1,211 @@
+"""Workshop: the trained systems that cells share, each made once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan import registry
+from robustbench_gan.data.dataset import Dataset
+from robustbench_gan.defense import Composed, Defense
+from robustbench_gan.errors import UsageError
+from robustbench_gan.models import factory_from_file, schedule_of
+from robustbench_gan.outcome import Output
+from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.store import Artifact, Store, read_artifact
+from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
+from robustbench_gan.substitute import papernot
+from robustbench_gan.threat import Bare, Defended, System, ThreatModel, answer
+from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
+
+T = TypeVar("T")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda`. Raises UsageError for cuda where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
+    cuda = name != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def is_file_reference(text: str) -> bool:
+    """`path/to/file.py:factory` rather than a registered name."""
+    return ".py:" in text
+
+
+@dataclass
+class Workshop:
+    """Loads data sets, trains classifiers, defenses and substitutes, and remembers all of them.
+
+    `train_seed` seeds every training. `weights` are a user's own for a classifier given as a file.
+    """
+
+    store: Store = field(default_factory=Store)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    train_seed: int = 0
+    weights: Path | None = None
+    memory: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """Make a thing at its first use; an error is remembered as well, so that it is not run into twice."""
+        if key not in self.memory:
+            try:
+                self.memory[key] = make()
+            except (UsageError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                self.memory[key] = error
+        found = self.memory[key]
+        if isinstance(found, Exception):
+            raise found
+        result: T = found
+        return result
+
+    def dataset(self, text: str) -> Dataset:
+        """The data set of a spec."""
+
+        def make() -> Dataset:
+            build, params = registry.resolve("datasets", Spec.parse(text))
+            data: Dataset = build(**params)
+            return data
+
+        return self.once(("dataset", text), make)
+
+    def classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
+        """A trained, frozen classifier and its artifact; the module must not be changed."""
+        return self.once(("classifier", dataset, text), lambda: self._classifier(dataset, text))
+
+    def _classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
+        data = self.dataset(dataset)
+        if is_file_reference(text):
+            return self._users_classifier(data, text)
+        factory, params = registry.resolve("models", Spec.parse(text))
+        schedule = schedule_of(factory)
+        model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
+        model = model.to(self.device)
+        recipe = classifier_recipe(text, schedule, data, self.train_seed, registry.module_digest(factory))
+
+        def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+            name = f"training {Spec.parse(text).name} on {data.name}"
+            info = train_classifier(model, data, schedule, seed=self.train_seed, description=name)
+            return model.state_dict(), info
+
+        artifact = self.store.fetch("classifier", recipe, build)
+        model.load_state_dict(dict(artifact.tensors))
+        return freeze(model), artifact
+
+    def _users_classifier(self, data: Dataset, text: str) -> tuple[nn.Module, Artifact]:
+        model = factory_from_file(text)(data.shape, len(data.classes))
+        if self.weights is None:
+            raise UsageError(f"--classifier {text} needs --weights FILE.safetensors.")
+        artifact = read_artifact(self.weights, f"user-{self.weights.name}")
+        try:
+            model.load_state_dict(dict(artifact.tensors))
+        except RuntimeError as error:
+            raise UsageError(f"{self.weights} does not fit {text}: {error}") from error
+        return freeze(model.to(self.device)), artifact
+
+    def defense(self, dataset: str, classifier: str, text: str) -> Defense:
+        """A fitted, frozen defense around its classifier."""
+        return self.once(("defense", dataset, classifier, text), lambda: self._defense(dataset, classifier, text))
+
+    def _defense(self, dataset: str, classifier: str, text: str) -> Defense:
+        base, artifact = self.classifier(dataset, classifier)
+        stages = []
+        for spec in parse_chain(text):
+            kind, params = registry.resolve("defenses", spec)
+            stages.append(kind(base, **params))
+        defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
+        defense.base_key = artifact.key
+        defense.fit(self.dataset(dataset), self.train_seed, self.store)
+        freeze(defense.to(self.device))
+        return defense
+
+    def substitute(
+        self, dataset: str, classifier: str, defense: str, threat: ThreatModel
+    ) -> tuple[nn.Module, Artifact]:
+        """The black-box attacker's trained substitute, one for all attacks on the same oracle."""
+        key = ("substitute", dataset, classifier, defense, threat.model, threat.rounds, threat.oracle)
+        return self.once(key, lambda: self._substitute(dataset, classifier, defense, threat))
+
+    def _substitute(
+        self, dataset: str, classifier: str, defense_text: str, threat: ThreatModel
+    ) -> tuple[nn.Module, Artifact]:
+        data = self.dataset(dataset)
+        defense = self.defense(dataset, classifier, defense_text)
+        held_out, _ = data.black_box_holdout()
+        spec = Spec.parse(threat.model)
+        factory, params = registry.resolve("models", spec)
+        model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed + 1)
+        model = model.to(self.device)
+        bare = threat.oracle == "undefended"
+        system: System = Bare(defense.base) if bare else Defended(defense)
+        recipe = {
+            "recipe_version": SUBSTITUTE_VERSION,
+            "protocol": threat.substitute,
+            "model": str(spec),
+            "code": registry.module_digest(factory),
+            "rounds": threat.rounds,
+            "oracle": threat.oracle,
+            "base": defense.base_key,
+            "defense": None if bare else [defense_text, sorted(defense.training_keys().items())],
+            "data": data.digest,
+            "seed": self.train_seed,
+        }
+
+        def oracle(x: Tensor) -> Tensor:
+            seeds = sample_seeds(self.train_seed, f"oracle/{len(x)}", torch.arange(len(x), device=x.device))
+            with torch.no_grad():
+                return answer(system, x, seeds).labels
+
+        def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            info = papernot(model, held_out, oracle, rounds=threat.rounds, seed=self.train_seed)
+            return model.state_dict(), info
+
+        artifact = self.store.fetch("substitute", recipe, build)
+        model.load_state_dict(dict(artifact.tensors))
+        return freeze(model), artifact
+
+    def clean_answers(
+        self, dataset: str, classifier: str, defense: str, first: int, samples: int, seed: int, k: int
+    ) -> Output:
+        """The defended system's answers to the unperturbed images under one judge seed, shared by cells."""
+        key = ("clean", dataset, classifier, defense, first, samples, seed, k)
+
+        def make() -> Output:
+            x, _ = self.images(dataset, first, samples)
+            with torch.no_grad():
+                return answer(
+                    Defended(self.defense(dataset, classifier, defense)), x, judge_seeds(seed, k, x, first)
+                )
+
+        return self.once(key, make)
+
+    def images(self, dataset: str, first: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Test images (N, C, H, W) in [0, 1] and labels (N,) from `first` on."""
+        split = self.dataset(dataset).test.take(slice(first, first + samples))
+        return split.pixels().to(self.device), split.labels.to(self.device)
+
+
+def judge_seeds(seed: int, k: int, x: Tensor, first: int) -> Tensor:
+    """The judge's seeds of the images from `first` on, (N,) int64, for its k-th judgement."""
+    index = torch.arange(first, first + len(x), device=x.device)
+    return sample_seeds(seed, f"judge/{k}", index)
+
+
+def user_digest(weights: Path | None, reference: str) -> str:
+    """A hash of a user's own model file and weights."""
+    digest = hashlib.sha256(Path(reference.rpartition(":")[0]).read_bytes())
+    if weights is not None:
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
+
+

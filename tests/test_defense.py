@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from planted import Detector, Linear, Noise, Retrained, Round, Scale, Seen, Shift, Square, conv, images, seeds
+from torch import nn
+
+from robustbench_gan.defense import Composed, Defense, StraightThrough
+from robustbench_gan.errors import DisconnectedGradient, NotApplicable
+from robustbench_gan.outcome import Goal
+from robustbench_gan.seeds import fold, normal
+from robustbench_gan.threat import Defended, View
+
+
+def gradient_of(defense, x, gradient="full", unroll=5, seed=None):
+    """d(sum of the first logit) / dx through `attacked`."""
+    leaf = x.clone().requires_grad_()
+    out = defense.attacked(leaf, seeds(len(x)) if seed is None else seed, gradient, unroll)
+    (grad,) = torch.autograd.grad(out.logits[:, 0].sum(), leaf)
+    return out, grad
+
+
+def row(model, x, factor=1.0):
+    return (model.weight[0] * factor).reshape(1, *x.shape[1:]).expand_as(x)
+
+
+def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_other():
+    value = torch.randn(5, requires_grad=True)
+    stand_in = torch.randn(5, requires_grad=True)
+    out = StraightThrough.apply(value, stand_in)
+    weights = torch.randn(5)
+    assert torch.equal(out, value) and out.data_ptr() != value.data_ptr()
+    got = torch.autograd.grad((out * weights).sum(), [value, stand_in], allow_unused=True)
+    assert got[0] is None and torch.equal(got[1], weights)
+
+
+def test_a_defense_that_changes_nothing_is_its_classifier():
+    model, x = conv(), images(5)
+    defense = Defense(model)
+    out = defense(x, seeds(5))
+    assert torch.equal(out.logits, model(x)) and out.scores.shape == (5, 0)
+    assert defense.core is model and defense.base is model and defense.gradients == ("full",)
+    assert Scale(model).gradients == ("full", "bpda")
+    with pytest.raises(NotApplicable):
+        defense.attacked(x, seeds(5), "truncated", 3)
+
+
+@pytest.mark.parametrize("gradient", ["full", "bpda", "truncated", "cut"])
+@pytest.mark.parametrize("make", [Scale, Noise, Square, Round, lambda m: Composed([Scale(m), Shift(m)])])
+def test_whatever_gradient_is_granted_the_answer_is_that_of_forward(make, gradient):
+    x, model = images(4), conv()
+    defense = make(model)
+    if gradient == "truncated" and not isinstance(defense, Square | Composed):
+        with pytest.raises(NotApplicable):
+            defense.attacked(x, seeds(4), gradient, 2)
+        return
+    out = defense.attacked(x, seeds(4), gradient, 2)
+    assert torch.allclose(out.logits, defense(x, seeds(4)).logits, atol=1e-6)
+    if gradient != "truncated":
+        assert torch.equal(out.logits, defense(x, seeds(4)).logits)
+
+
+def test_full_differentiates_the_purifier_and_bpda_its_surrogate():
+    model, x = Linear(), images(4)
+    defense = Scale(model, factor=0.5, stand_in=3.0)
+    _, full = gradient_of(defense, x)
+    _, bpda = gradient_of(defense, x, "bpda")
+    assert torch.allclose(full, row(model, x, 0.5)) and torch.allclose(bpda, row(model, x, 3.0))
+
+
+def test_bpda_with_the_identity_takes_the_classifiers_gradient_at_the_purified_point():
+    model, x = conv(), images(4)
+    defense = Round(model)
+    _, bpda = gradient_of(defense, x, "bpda")
+    at = defense.purify(x, seeds(4)).requires_grad_()
+    (expected,) = torch.autograd.grad(model(at)[:, 0].sum(), at)
+    assert torch.allclose(bpda, expected)
+    here = x.clone().requires_grad_()
+    (elsewhere,) = torch.autograd.grad(model(here)[:, 0].sum(), here)
+    assert not torch.allclose(bpda, elsewhere)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_truncated_differentiates_the_last_steps_alone(steps):
+    """x^8 as three squarings: through the last s of them the slope is 2^s y^(2^s - 1) at y = x^(2^(3 - s))."""
+    model, x = Linear(), images(4) + 0.5
+    _, grad = gradient_of(Square(model), x, "truncated", steps)
+    y = x ** (2 ** (3 - steps))
+    slope = 2**steps * y ** (2**steps - 1)
+    assert torch.allclose(grad, row(model, x) * slope, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ask", ["value_and_grad", "jacobian"])
+def test_a_purifier_that_autograd_cannot_see_through_is_an_error_never_zeros(ask):
+    x, goal = images(3), Goal.untargeted(torch.tensor([0, 1, 2]))
+    view = View.on(Defended(Round(conv()), "full"), seeds(3))
+    with pytest.raises(DisconnectedGradient, match="no path from the loss to the input"):
+        view.jacobian(x) if ask == "jacobian" else view.value_and_grad(goal.loss, x)
+    assert View.on(Defended(Round(conv()), "bpda"), seeds(3)).jacobian(x).ne(0).any()
+
+
+def test_cut_gives_zeros_with_the_true_value():
+    x, goal = images(3), Goal.untargeted(torch.tensor([0, 1, 2]))
+    defense = Scale(conv())
+    view = View.on(Defended(defense, "cut"), seeds(3))
+    value, grad, out = view.value_and_grad(goal.loss, x)
+    assert grad.shape == x.shape and grad.eq(0).all()
+    assert torch.allclose(out.logits, defense(x, seeds(3)).logits, atol=1e-6)
+    assert torch.allclose(value, goal.loss(out)) and view.counts.zero_gradients.tolist() == [1, 1, 1]
+    assert view.jacobian(x).shape == (3, 3, *x.shape[1:]) and view.jacobian(x).eq(0).all()
+
+
+def test_the_first_of_a_composition_sees_the_input_first():
+    model, x = conv(), images(4)
+    out = Composed([Scale(model, factor=0.5), Shift(model)])(x, seeds(4))
+    assert torch.allclose(out.logits, model(x * 0.5 + 0.25))
+    out = Composed([Shift(model), Scale(model, factor=0.5)])(x, seeds(4))
+    assert torch.allclose(out.logits, model((x + 0.25) * 0.5))
+
+
+def test_each_stage_has_its_own_stream_of_seeds():
+    model, x, s = conv(), images(4), seeds(4)
+    stages = [Seen(model), Seen(model), Seen(model)]
+    Composed(stages)(x, s)
+    given = [stage.seen[0] for stage in stages]
+    assert [g.tolist() for g in given] == [fold(s, at).tolist() for at in range(3)]
+    assert len(torch.cat([s, *given]).unique()) == 16
+    noisy = Composed([Noise(model), Noise(model)]).purify(x, s)
+    both = normal(fold(s, 0), x.shape[1:]) + normal(fold(s, 1), x.shape[1:])
+    assert torch.allclose(noisy, x + 0.5 * both, atol=1e-6)
+
+
+def test_the_gradients_of_a_composition_follow_the_chain_rule():
+    model, x = Linear(), images(4)
+    both = Composed([Scale(model, factor=0.5, stand_in=3.0), Scale(model, factor=0.1, stand_in=7.0)])
+    assert torch.allclose(gradient_of(both, x)[1], row(model, x, 0.05))
+    assert torch.allclose(gradient_of(both, x, "bpda")[1], row(model, x, 21.0))
+    halved = Composed([Scale(model, factor=0.5), Square(model)])
+    expected = row(model, x) * 0.5 * 2 * (x * 0.5) ** 4  # only the last of the squarings
+    assert torch.allclose(gradient_of(halved, x, "truncated", 1)[1], expected)
+
+
+def test_a_composition_grants_the_gradients_that_every_purifying_stage_grants():
+    class OnlyBpda(Scale):
+        @property
+        def gradients(self):
+            return ("bpda",)
+
+    model = conv()
+    assert Composed([Defense(model), Defense(model)]).gradients == ("full",)
+    assert Composed([Scale(model), Defense(model)]).gradients == ("full", "bpda")
+    assert Composed([Scale(model), OnlyBpda(model)]).gradients == ("bpda",)
+
+
+def test_a_composition_is_random_purifying_or_unrolled_where_a_stage_is():
+    model = conv()
+    both = Composed([Noise(model), Defense(model)])
+    assert both.randomised and both.purifies and not both.unrolls
+    assert Composed([Square(model), Defense(model)]).unrolls
+    plain = Composed([Defense(model), Defense(model)])
+    assert not (plain.randomised or plain.purifies or plain.unrolls)
+    assert not Composed.randomised and not Composed.purifies  # the class itself is untouched
+
+
+def test_each_stage_scores_the_input_that_it_sees():
+    model, x, s = conv(), images(6), seeds(6)
+    both = Composed([Detector(model), Scale(model, factor=0.5), Detector(model, threshold=0.1)])
+    out = both(x, s)
+    mean = x.flatten(1).mean(dim=1)
+    assert torch.allclose(out.scores, torch.stack([mean - 0.5, mean * 0.5 - 0.1], dim=1))
+    assert torch.allclose(out.logits, model(x * 0.5))
+    assert Composed([Scale(model), Shift(model)])(x, s).scores.shape == (6, 0)
+
+
+def test_parts_and_keys_are_those_of_every_stage():
+    model = conv()
+    outer, inner = Detector(model), Detector(model)
+    both = Composed([outer, inner])
+    assert dict(both.parts()) == {"scale": outer.scale}
+    keyed = Composed([Retrained(model, name="x"), Retrained(model, name="y")])
+    assert keyed.training_keys() == {"0.core": "x", "1.core": "y"}
+
+
+def test_fitting_goes_from_the_classifier_outwards_and_each_stands_on_the_inner_ones(store):
+    model = conv()
+    outer, middle, inner = Retrained(model, name="outer"), Scale(model), Retrained(model, name="inner")
+    both = Composed([outer, middle, inner])
+    both.base_key = "base"
+    both.fit(None, 0, store)
+    assert inner.stood_on == (model, "base")
+    assert middle.base is inner.stood_on[0] or middle.base[0] is model
+    assert outer.stood_on is not None and outer.stood_on[0][0] is model
+    assert outer.stood_on[1] == "base+inner"
+    assert both.core is outer.core and both.core[0] is outer.stood_on[0]
+    assert inner.core is middle.core is outer.core is both.core
+    x = images(3)
+    assert torch.allclose(both(x, seeds(3)).logits, model(x * 0.5))
+
+
+def test_the_attackers_gradient_goes_through_the_detectors_too():
+    model, x = Linear(), images(4)
+    leaf = x.clone().requires_grad_()
+    out = Detector(model).attacked(leaf, seeds(4), "full", 5)
+    (grad,) = torch.autograd.grad(out.scores.sum(), leaf)
+    assert torch.allclose(grad, torch.full_like(x, 1 / 16))
+
+
+def test_a_defense_has_the_parameters_of_its_networks():
+    model = nn.Linear(2, 2)
+    defense = Defense(model)
+    assert {id(p) for p in defense.parameters()} == {id(p) for p in model.parameters()}

@@ -1,0 +1,176 @@
+"""Dependencies point one way; the imports of every file are read and held to it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rbg_attacks
+import rbg_defenses
+
+import robustbench_gan
+
+CORE = Path(robustbench_gan.__file__).parent
+PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defenses)}
+TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
+SYSTEMS = ["defense", "threat", "attack"]
+ENGINE = ["evaluate", "plan", "cli", "checks", "leaderboard"]
+NO_TORCH = ["registry", "record", "errors", "progress", "leaderboard"]
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def in_type_checking(tree: ast.AST) -> set[ast.AST]:
+    """Nodes below `if TYPE_CHECKING:`, which never run."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            found |= {below for statement in node.body for below in ast.walk(statement)}
+    return found
+
+
+def imports(source: str, module: str, is_package: bool, at_top: bool = False) -> set[str]:
+    """Every module that a source may import, in full; `at_top`: only what importing it runs."""
+    tree = ast.parse(source)
+    skipped = in_type_checking(tree)
+    if at_top:
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        skipped |= {b for node in ast.walk(tree) if isinstance(node, functions) for b in ast.walk(node)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[
+                    : None if is_package and node.level == 1 else -(node.level - is_package)
+                ]
+                base = ".".join([*parents, *([base] if base else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def read(root: Path, at_top: bool = False) -> dict[str, set[str]]:
+    return {
+        module_name(path, root): imports(
+            path.read_text(encoding="utf-8"), module_name(path, root), path.name == "__init__.py", at_top
+        )
+        for path in sorted(root.rglob("*.py"))
+    }
+
+
+def reaches(found: set[str], *targets: str) -> set[str]:
+    return {name for name in found for t in targets if name == t or name.startswith(t + ".")}
+
+
+def transitive(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """Every module that importing `start` runs, packages on the way included."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        parents = [name.rpartition(".")[0]] if "." in name else []
+        todo += [n for n in [*graph.get(name, ()), *parents] if n]
+    return seen
+
+
+def core_modules(*names: str) -> list[str]:
+    every = read(CORE)
+    return [
+        m
+        for m in every
+        for n in names
+        if m == f"robustbench_gan.{n}" or m.startswith(f"robustbench_gan.{n}.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "is_package", "expected"),
+    [
+        ("import torch.nn as nn", "a.b", False, {"torch.nn"}),
+        ("from torch import nn", "a.b", False, {"torch", "torch.nn"}),
+        ("def f():\n    import torch", "a.b", False, {"torch"}),
+        ("from . import c", "a.b", False, {"a", "a.c"}),
+        ("from .c import d", "a.b", False, {"a.c", "a.c.d"}),
+        ("from . import c", "a.b", True, {"a.b", "a.b.c"}),
+        ("from ..c import d", "a.b", True, {"a.c", "a.c.d"}),
+        ("from ..c import d", "a.b.x", False, {"a.c", "a.c.d"}),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", "a", False,
+         {"typing", "typing.TYPE_CHECKING"}),
+    ],
+)  # fmt: skip
+def test_the_reader_of_imports_sees_them(source, module, is_package, expected):
+    assert imports(source, module, is_package) == expected
+
+
+def test_the_reader_tells_what_runs_at_import():
+    source = "import a\ndef f():\n    import b\nclass C:\n    import c\n    def g(self):\n        import d\n"
+    assert imports(source, "m", False, at_top=True) == {"a", "c"}
+
+
+@pytest.mark.parametrize("name", core_modules(*NO_TORCH))
+def test_what_reads_records_never_imports_torch_not_even_through_another(name):
+    graph = read(CORE, at_top=True)
+    assert not reaches(transitive(name, graph), "torch", "safetensors.torch", "foolbox")
+    assert not reaches(read(CORE)[name], "torch")
+
+
+PROBE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+sys.exit(",".join(sorted(m for m in sys.modules if m.partition(".")[0] == "torch"))[:200] or 0)
+"""
+
+
+def test_importing_them_really_leaves_torch_out():
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *core_modules(*NO_TORCH)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_in_the_core_imports_a_plugin():
+    for name, found in read(CORE).items():
+        assert not {f for f in found if f.startswith("rbg_")}, name
+
+
+@pytest.mark.parametrize("package", PLUGINS)
+def test_plugins_import_neither_the_engine_nor_each_other(package):
+    others = [p for p in PLUGINS if p != package]
+    engine = [f"robustbench_gan.{m}" for m in ("cli", "evaluate", "plan", "leaderboard")]
+    for name, found in read(PLUGINS[package]).items():
+        assert not reaches(found, *engine, *others), name
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (["outcome", "budget", "seeds", "data", "models"], [*SYSTEMS, *ENGINE, "record", "store"]),
+        (["defense"], ["threat", "attack", *ENGINE]),
+        (["threat", "attack", "batching", "store", "training"], ENGINE),
+        (["registry", "record", "errors", "progress"], [*TENSORS, *SYSTEMS, *ENGINE]),
+        (["leaderboard"], [*TENSORS, *SYSTEMS, "evaluate", "plan", "cli", "store"]),
+        (["evaluate", "plan", "checks"], ["cli"]),
+    ],
+    ids=lambda names: names[0],
+)
+def test_lower_modules_do_not_know_the_higher_ones(low, high):
+    graph = read(CORE)
+    for name in core_modules(*low):
+        forbidden = reaches(graph[name], *(f"robustbench_gan.{m}" for m in high))
+        if name.partition(".")[2].partition(".")[0] == "data":
+            forbidden -= reaches(forbidden, "robustbench_gan.store")  # downloads are kept where artifacts are
+        assert not forbidden, name

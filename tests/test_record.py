@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from robustbench_gan.errors import UsageError
+from robustbench_gan.record import (
+    SCHEMA_VERSION,
+    Cell,
+    Flag,
+    Interval,
+    Outcomes,
+    Result,
+    Seconds,
+    interval,
+    read_result,
+    worst_case,
+    write_text,
+)
+
+CELL = {
+    "dataset": "mnist",
+    "classifier": "small-cnn",
+    "defense": "magnet:width=3",
+    "attack": "pgd:steps=10",
+    "threat": "white-box:gradient=auto,draws=1",
+    "norm": "linf",
+    "eps": 0.3,
+    "first": 150,
+    "samples": 4,
+    "seed": 7,
+    "judge_seeds": 2,
+    "identity": {"data": "abc", "engine": "def"},
+}
+
+
+def outcomes(samples=4, seeds=2, **changes):
+    base = {
+        "clean": ["1" * samples] * seeds,
+        "accepted": ["1" * samples] * seeds,
+        "robust": ["10" * (samples // 2)] * seeds,
+        "size": [[0.25] * samples],
+        "forward": [11] * samples,
+        "backward": [10] * samples,
+    }
+    return Outcomes(**{**base, **changes})
+
+
+def result(cell=None, **changes):
+    cell = cell or Cell(**CELL)
+    base = {
+        "cell": cell,
+        "fingerprint": cell.fingerprint,
+        "status": "ok",
+        "outcomes": outcomes(cell.samples, cell.judge_seeds),
+        "flags": [
+            Flag(id="zero", severity="warning", message="m", evidence={"n": 3, "share": 0.5, "t": "x"})
+        ],
+        "controls": {"classifier": 0.99},
+        "substitute": {"agreement": 0.1 + 0.2, "model": "e", "rounds": 6},
+        "seconds": Seconds(training=1.5, crafting=8.0, judging=4.0),
+        "versions": {"torch": "2"},
+        "weights": {"classifier": "00ff"},
+    }
+    return Result(**{**base, **changes})
+
+
+def strict(text):
+    def refuse(token):
+        raise AssertionError(f"{token} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def written(tmp_path, text):
+    path = tmp_path / "result.json"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"status": "suspect", "reason": "zero gradient"},
+        {"status": "failed", "reason": "é\n\"trace\"", "outcomes": None},
+        {"status": "not applicable", "reason": "no purifier", "outcomes": None},
+        {"status": "not run", "reason": "over its limit", "outcomes": None, "estimate_seconds": 1e9},
+        {"outcomes": outcomes(size=[[0.1, 0.2, math.inf, math.nan], [0.0, 1e-30, 0.5, 1.0]])},
+        {"flags": [Flag(id="x", severity="note", message="m", evidence={"a": -math.inf, "b": math.inf})]},
+    ],
+)  # fmt: skip
+def test_a_result_comes_back_from_its_json_unchanged(tmp_path, changes):
+    before = result(**changes)
+    text = write_text(before)
+    after = read_result(written(tmp_path, text))
+    strict(text)
+    assert repr(after) == repr(before)  # repr, since NaN is not equal to itself
+    assert write_text(after) == text
+
+
+def test_an_infinite_budget_comes_back_and_keeps_its_fingerprint(tmp_path):
+    cell = Cell(**{**CELL, "eps": math.inf})
+    text = write_text(result(cell))
+    after = read_result(written(tmp_path, text))
+    strict(text)
+    assert after.cell.eps == math.inf and after.fingerprint == cell.fingerprint
+    assert after == result(cell)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "cifar10"},
+        {"classifier": "a"},
+        {"defense": "magnet:width=4"},
+        {"attack": "pgd:steps=11"},
+        {"goal": "random"},
+        {"threat": "white-box:gradient=auto,draws=2"},
+        {"norm": "l2"},
+        {"eps": 0.3 + 1e-15},
+        {"eps": math.inf},
+        {"first": 0},
+        {"samples": 5},
+        {"seed": 8},
+        {"judge_seeds": 1},
+        {"identity": {"data": "abc", "engine": "deg"}},
+        {"identity": {}},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_changes_with_every_field(change):
+    assert set(Cell.model_fields) == {*CELL, "goal"}
+    assert Cell(**{**CELL, **change}).fingerprint != Cell(**CELL).fingerprint
+
+
+def test_the_fingerprint_depends_on_values_not_on_how_they_were_given():
+    again = {
+        **dict(reversed(CELL.items())),
+        "identity": {"engine": "def", "data": "abc"},
+        "goal": "untargeted",
+    }
+    assert Cell(**again).fingerprint == Cell(**CELL).fingerprint
+    assert Cell(**{**CELL, "eps": 1}).fingerprint == Cell(**{**CELL, "eps": 1.0}).fingerprint
+    assert (
+        Cell(**CELL).threat_name == "white-box" and Cell(**{**CELL, "threat": "query"}).threat_name == "query"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"eps": -1}, {"eps": math.nan}, {"samples": 0}, {"first": -1}, {"judge_seeds": 0}, {"norm": "l3"},
+     {"goal": "win"}, {"typo": 1}, {"seed": 1.5}],
+    ids=str,
+)  # fmt: skip
+def test_an_absurd_cell_is_refused(change):
+    with pytest.raises(ValidationError):
+        Cell(**{**CELL, **change})
+
+
+def edited(change):
+    raw = json.loads(write_text(result()))
+    change(raw)
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no JSON"),
+        ("{", "is no JSON"),
+        (write_text(result())[:-40], "is no JSON"),
+        ("[]", "schema version None"),
+        ("3", "schema version None"),
+        (
+            edited(lambda r: r.update(schema_version=SCHEMA_VERSION + 1)),
+            "schema version 2, this program reads 1",
+        ),
+        (edited(lambda r: r.pop("schema_version")), "schema version None"),
+        (edited(lambda r: r["cell"].update(eps=0.2)), "the fingerprint is not that of the cell"),
+        (edited(lambda r: r.update(fingerprint="0" * 64)), "the record was edited"),
+        (edited(lambda r: r.update(extra=1)), "extra: Extra inputs"),
+        (edited(lambda r: r["cell"].update(extra=1)), "cell.extra"),
+        (edited(lambda r: r.pop("status")), "status: Field required"),
+        (edited(lambda r: r.update(status="fine")), "status"),
+        (edited(lambda r: r.update(outcomes=None)), "must hold outcomes"),
+        (edited(lambda r: r.update(status="failed")), "must say why"),
+        (edited(lambda r: r["outcomes"].update(robust=["101", "101"])), "disagree in length"),
+        (edited(lambda r: r["outcomes"].update(robust=["1010"])), "disagree in length"),
+        (edited(lambda r: r["outcomes"].update(forward=[1, 2, 3])), "disagree in length"),
+        (edited(lambda r: r["outcomes"].update(size=[[0.1] * 3])), "disagree in length"),
+        (edited(lambda r: r["outcomes"].update(clean=["1x10", "1111"])), "outcomes.clean.0"),
+        (edited(lambda r: r["outcomes"].update(forward=["many"] * 4)), "outcomes.forward.0"),
+    ],
+)
+def test_a_broken_record_is_a_usage_error_that_names_file_and_fault(tmp_path, text, message):
+    with pytest.raises(UsageError, match=r"result\.json") as error:
+        read_result(written(tmp_path, text))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("samples", "seeds"), [(6, 2), (4, 3)])
+def test_outcomes_must_be_of_the_cells_samples_and_seeds(samples, seeds):
+    with pytest.raises(ValidationError, match=r"outcomes for 4 samples|judgements for 2 seeds"):
+        result(outcomes=outcomes(samples, seeds))
+
+
+def test_a_missing_or_binary_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        read_result(tmp_path / "none.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"binary\.json is no JSON"):
+        read_result(tmp_path / "binary.json")
+
+
+def test_only_an_ok_result_counts():
+    assert result().counts
+    assert not result(status="suspect").counts
+    assert not result(status="failed", reason="x", outcomes=None).counts
+
+
+def test_outcomes_are_arrays_of_seed_by_sample():
+    found = outcomes(robust=["1010", "0011"]).array("robust")
+    assert found.tolist() == [[True, False, True, False], [False, False, True, True]]
+    r = result(outcomes=outcomes(robust=["1010", "0011"]))
+    assert r.accuracy("robust").value == 0.5 and r.accuracy("clean").value == 1.0
+    assert result(status="failed", reason="x", outcomes=None).accuracy("robust") is None
+    assert (r.craft_seconds_per_image, r.defense_seconds_per_image) == (2.0, 0.5)
+
+
+def wilson(k, n, z=1.959963984540054):
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    return centre - half, centre + half
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 10), (10, 10), (3, 10), (50, 100), (999, 1000)])
+def test_yes_or_no_outcomes_get_wilsons_interval(k, n):
+    found = interval([1.0] * k + [0.0] * (n - k), "any")
+    low, high = wilson(k, n)
+    assert (found.value, found.n) == (k / n, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+    assert str(Interval(value=0.5, low=0.25, high=0.75, n=4)) == "0.500 [0.250, 0.750]"
+
+
+def test_the_bootstrap_interval_is_the_same_each_time_and_depends_on_its_text():
+    values = np.random.default_rng(0).integers(0, 3, 50) / 2
+    assert interval(values, "a") == interval(values, "a")
+    assert interval(values, "a") != interval(values, "b")
+
+
+def test_the_bootstrap_interval_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        found = interval(rng.integers(0, 5, 100) / 4, str(trial))  # true mean 0.5
+        covered += found.low <= 0.5 <= found.high
+    assert 180 <= covered <= 199
+
+
+def test_the_bootstrap_interval_has_the_width_of_the_standard_error():
+    values = np.random.default_rng(2).integers(0, 5, 400) / 4
+    found = interval(values, "x")
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert found.low < found.value < found.high
+
+
+def test_with_one_seed_the_worst_case_is_the_minimum():
+    robust = np.array([[[1, 1, 0, 1]], [[1, 0, 0, 1]]], dtype=bool)
+    assert worst_case(robust).tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 10])
+def test_attacks_that_do_not_vary_with_the_seed_give_the_minimum(seeds):
+    fixed = np.random.default_rng(3).random((3, 1, 40)) < 0.5
+    assert np.array_equal(worst_case(np.repeat(fixed, seeds, axis=1)), fixed[:, 0].min(axis=0))
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 10])
+def test_one_attack_is_its_own_worst_case(seeds):
+    robust = np.random.default_rng(4).random((1, seeds, 30)) < 0.5
+    assert np.allclose(worst_case(robust), robust[0].mean(axis=0))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 10])
+def test_the_worst_case_is_never_above_the_strongest_attack_alone(seeds):
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        robust = rng.random((4, seeds, 5)) < rng.random((4, 1, 1))
+        assert worst_case(robust).mean() <= robust.mean(axis=(1, 2)).min() + 1e-12
+
+
+@pytest.mark.parametrize("seeds", [2, 4, 5])
+def test_choosing_among_equal_noise_is_unbiased_where_the_naive_minimum_is_not(seeds):
+    """Eight attacks of the same true 0.6: picking the luckiest and reporting its luck would say far less."""
+    robust = np.random.default_rng(5).random((8, seeds, 20000)) < 0.6
+    crossed, naive = worst_case(robust).mean(), robust.mean(axis=1).min(axis=0).mean()
+    assert crossed == pytest.approx(0.6, abs=0.012)
+    assert naive < 0.45
+
+
+def test_the_truly_strongest_attack_is_found():
+    rng = np.random.default_rng(6)
+    robust = rng.random((3, 40, 500)) < np.array([0.9, 0.2, 0.8])[:, None, None]
+    assert worst_case(robust).mean() == pytest.approx(0.2, abs=0.02)
