@@ -107,7 +107,9 @@ def evaluate(
 
 def _overrides(options: dict[str, Any], max_cell_minutes: float | None) -> dict[str, Any]:
     """The options that were given, under the names a matrix has for them."""
-    given = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items() if v not in (None, ())}
+    given: dict[str, Any] = {
+        key: list(v) if isinstance(v, tuple) else v for key, v in options.items() if v not in (None, ())
+    }
     if "samples" in given and given["samples"] != "all":
         try:
             given["samples"] = int(given["samples"])
@@ -173,19 +175,18 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
 @user_errors
 def list_(what: str, as_json: bool, names: bool) -> None:
     """Show what is installed: name, summary, parameters with defaults, distribution and version."""
+    from robustbench_gan import registry
     from robustbench_gan.catalogue import catalogue, print_catalogue
 
     if names:
-        from robustbench_gan import registry
-
-        listed = catalogue(what) if what == "threats" else [{"name": n} for n in registry.names(what)]
-        click.echo(json.dumps([e["name"] for e in listed]) if as_json else "\n".join(e["name"] for e in listed))
+        listed = [e["name"] for e in catalogue(what)] if what == "threats" else registry.names(what)
+        click.echo(json.dumps(listed) if as_json else "\n".join(listed))
         return
-    found = catalogue(what)
+    entries = catalogue(what)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(entries, indent=1))
     else:
-        print_catalogue(what, found)
+        print_catalogue(what, entries)
 
 
 @main.command()

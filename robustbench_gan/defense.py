@@ -89,7 +89,7 @@ class Defense(nn.Module):
         return {}
 
     @final
-    def forward(self, x: Tensor, seed: Tensor) -> Output:
+    def forward(self, x: Tensor, seed: Tensor) -> Output:  # type: ignore[misc]
         """The answer of the defended system: logits (N, K), scores (N, M)."""
         purified = self.purify(x, seed)
         return Output(self.core(purified), self.scores(x, purified, seed))

@@ -31,6 +31,7 @@ from robustbench_gan.outcome import Goal, Output, correct
 from robustbench_gan.record import Cell, Outcomes, Result, Seconds, Status
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, integers, sample_seeds
+from robustbench_gan.store import Artifact
 from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View, answer
 from robustbench_gan.workshop import Workshop, judge_seeds
 
@@ -108,17 +109,15 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
     """
     if planned.reason:
         return _without_outcomes(planned.cell, "not applicable", planned.reason)
-    trained_before = sum(workshop.store.built_seconds.values())
     try:
         run = _prepare(planned, workshop, settings)
         estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
         if estimate is not None and estimate > 60 * (settings.max_cell_minutes or 0):
             reason = f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
             return _without_outcomes(planned.cell, "not run", reason, estimate_seconds=estimate)
-        training = sum(workshop.store.built_seconds.values()) - trained_before
-        return _attack_and_judge(run, training, estimate)
-    except NotApplicable as reason:
-        return _without_outcomes(planned.cell, "not applicable", str(reason))
+        return _attack_and_judge(run, estimate)
+    except NotApplicable as why:
+        return _without_outcomes(planned.cell, "not applicable", str(why))
     except UsageError:
         raise
     except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
@@ -179,14 +178,12 @@ def _goals(run: Run) -> list[Goal]:
     return [Goal.targeted(logits.argmin(dim=1))]
 
 
-def _attack_and_judge(run: Run, training: float, estimate: float | None) -> Result:
+def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     cell = run.cell
     started = time.perf_counter()
     crafted = craft(run)
     crafting = time.perf_counter() - started
-    started = time.perf_counter()
-    outcomes, clean, sizes = judge(run, crafted)
-    judging = time.perf_counter() - started
+    outcomes, clean, sizes, judging = judge(run, crafted)
     counts = crafted[0].counts
     for other in crafted[1:]:
         counts = counts.plus(other.counts)
@@ -212,11 +209,11 @@ def _attack_and_judge(run: Run, training: float, estimate: float | None) -> Resu
         substitute=substitute,
         gradients=list(gradients_of(run)) if run.threat.white else [],
         estimate_seconds=estimate,
-        seconds=Seconds(training=training, crafting=crafting, judging=judging),
+        seconds=Seconds(training=_training_seconds(run), crafting=crafting, judging=judging),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         hardware=_hardware(run.x.device),
         versions={name: importlib_metadata.version(name) for name in REPORTED_PACKAGES},
-        weights=_weights(run),
+        weights={name: artifact.digest for name, artifact in _artifacts(run).items()},
     )
 
 
@@ -328,21 +325,26 @@ def _stronger(better: Tensor, new: Crafted, old: Crafted) -> Crafted:
     return Crafted(examples, replace(old.goal, classes=classes), old.counts.plus(new.counts))
 
 
-def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor]:
+def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor, float]:
     """Recompute everything on the defended system under the judge's seeds.
 
-    Returns a function from counts to Outcomes, the clean answers a seed, and the sizes ((K or 1), N).
+    Returns a function from counts to Outcomes, the clean answers a seed, the sizes ((K or 1), N), and the
+    seconds that the answers to the examples took.
     """
     cell, seeds = run.cell, range(run.cell.judge_seeds)
-    with torch.no_grad(), progress.task("judging", len(seeds)) as advance:
+    with torch.no_grad(), progress.task("judging", 2 * len(seeds)) as advance:
         clean, attacked = [], []
         for k in seeds:
             clean.append(run.workshop.clean_answers(*run.system_names(), cell.first, cell.samples, cell.seed, k))
+            advance(1)
+        started = time.perf_counter()
+        for k in seeds:
             examples = crafted[k % len(crafted)].examples
             attacked.append(
                 answer(Defended(run.defense), examples, judge_seeds(cell.seed, k, run.x, cell.first))
             )
             advance(1)
+        seconds = time.perf_counter() - started
     _finite(attacked + clean)
     right = [correct(c, run.y) for c in clean]
     won = [crafted[k % len(crafted)].goal.reached(a) for k, a in enumerate(attacked)]
@@ -358,7 +360,7 @@ def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor]:
             backward=counts.backward.tolist(),
         )
 
-    return outcomes, clean, sizes
+    return outcomes, clean, sizes, seconds
 
 
 def _finite(outs: Iterable[Output]) -> None:
@@ -404,14 +406,18 @@ def _controls(run: Run, clean: list[Output]) -> dict[str, float]:
     }
 
 
-def _weights(run: Run) -> dict[str, str]:
-    """Content hashes of every trained part that stands behind the number."""
-    used = {"classifier": run.workshop.classifier(run.cell.dataset, run.cell.classifier)[1].digest}
+def _artifacts(run: Run) -> dict[str, Artifact]:
+    """Every trained part that stands behind the number."""
+    used = {"classifier": run.workshop.classifier(run.cell.dataset, run.cell.classifier)[1]}
     for name, key in run.defense.training_keys().items():
-        used[f"defense.{name}"] = run.workshop.store.used[key].digest
+        used[f"defense.{name}"] = run.workshop.store.used[key]
     if run.threat.name == "black-box" and run.info.needs != "nothing":
-        used["substitute"] = run.workshop.substitute(*run.system_names(), run.threat)[1].digest
+        used["substitute"] = run.workshop.substitute(*run.system_names(), run.threat)[1]
     return used
+
+
+def _training_seconds(run: Run) -> float:
+    return sum(float(artifact.info.get("build_seconds", 0.0)) for artifact in _artifacts(run).values())
 
 
 def _hardware(device: torch.device) -> dict[str, str]:

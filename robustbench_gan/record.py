@@ -73,10 +73,6 @@ def _hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _hash(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 class Flag(_Record):
     """A red flag with the evidence that raised it. An `invalid` one makes the result suspect."""
 
@@ -87,7 +83,11 @@ class Flag(_Record):
 
 
 class Seconds(_Record):
-    """Wall-clock seconds of the parts of a cell; training counts only what this run trained for it."""
+    """Wall-clock seconds of the parts of a cell.
+
+    `training` is what making the artifacts behind the cell took when they were made, whichever run did it;
+    `judging` the defended answers to the examples, without the unperturbed control that cells share.
+    """
 
     training: float = 0.0
     crafting: float = 0.0

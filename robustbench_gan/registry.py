@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -185,6 +185,8 @@ def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
     """Check a value against the default's type; a number may stand for a spec-less text, never the reverse."""
     default = parameter.default
     if parameter.choices:
+        if isinstance(value, bool):  # a choice may be spelt true or false
+            value = str(value).lower()
         if value not in parameter.choices:
             raise unknown(f"value of {spec.name}:{parameter.name}:", str(value), map(str, parameter.choices))
         return value

@@ -57,10 +57,9 @@ class Artifact:
 
 @dataclass
 class Store:
-    """A directory of artifacts. `built_seconds` sums what this process spent on training."""
+    """A directory of artifacts. `used` holds those that this process has fetched, by key."""
 
     root: Path = field(default_factory=lambda: cache_dir() / "artifacts")
-    built_seconds: dict[str, float] = field(default_factory=dict)
     used: dict[str, Artifact] = field(default_factory=dict)
 
     def path(self, key: str) -> Path:
@@ -74,7 +73,7 @@ class Store:
     def fetch(self, kind: str, recipe: Recipe, build: Build) -> Artifact:
         """The artifact of a recipe: loaded where it is stored, built, stored and then loaded where not.
 
-        `build` returns tensors by name and facts as JSON-able values. Two processes that build the same one at
+        `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added. Two processes that build the same one at
         once both go on with the file of the first. Raises UsageError when a stored file is corrupt.
         """
         key = recipe_key(kind, recipe)
@@ -83,8 +82,8 @@ class Store:
         path = self.path(key)
         if not path.exists():
             started = time.perf_counter()
-            tensors, info = build()
-            self.built_seconds[key] = time.perf_counter() - started
+            tensors, facts = build()
+            info = {**facts, "build_seconds": time.perf_counter() - started}
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
             # Cloned, since safetensors refuses tensors that share memory (tied weights).
             flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}

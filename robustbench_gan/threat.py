@@ -101,7 +101,9 @@ THREATS: Mapping[str, Callable[..., ThreatModel]] = {
 class System(Protocol):
     """What a view looks at: inputs (N, C, H, W) and seeds (N,) in, an Output out."""
 
-    defended: bool
+    @property
+    def defended(self) -> bool:
+        """Is the defense in the loop?"""
 
     def __call__(self, x: Tensor, seed: Tensor) -> Output:
         """Answer."""

@@ -82,7 +82,7 @@ def test_bpda_with_the_identity_takes_the_classifiers_gradient_at_the_purified_p
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 def test_truncated_differentiates_the_last_steps_alone(steps):
-    """x^8 as three squarings: through the last s of them the slope is 2^s y^(2^s - 1) at y = x^(2^(3 - s))."""
+    """x^8 as three squarings: the slope of the last s is 2^s y^(2^s - 1) at y = x^(2^(3 - s))."""
     model, x = Linear(), images(4) + 0.5
     _, grad = gradient_of(Square(model), x, "truncated", steps)
     y = x ** (2 ** (3 - steps))

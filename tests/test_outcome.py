@@ -15,7 +15,7 @@ def brute_accepted(scores):
 
 
 def brute_win(kind, logits, scores, cls):
-    """The goal is reached, spelled out: accepted, no NaN, the class left (a tie is left) or strictly taken."""
+    """The goal is reached, spelled out: accepted, no NaN, the class left (a tie is left) or taken."""
     if not brute_accepted(scores) or any(math.isnan(v) for v in logits):
         return False
     others = [v for k, v in enumerate(logits) if k != cls]

@@ -138,6 +138,12 @@ def test_the_fingerprint_changes_with_every_field(change):
     assert Cell(**{**CELL, **change}).fingerprint != Cell(**CELL).fingerprint
 
 
+def test_the_question_is_the_fingerprint_without_the_code_that_answers():
+    cell, newer = Cell(**CELL), Cell(**{**CELL, "identity": {"engine": "new"}})
+    assert newer.question == cell.question and newer.fingerprint != cell.fingerprint
+    assert Cell(**{**CELL, "seed": 8}).question != cell.question
+
+
 def test_the_fingerprint_depends_on_values_not_on_how_they_were_given():
     again = {
         **dict(reversed(CELL.items())),
@@ -193,6 +199,8 @@ def edited(change):
         (edited(lambda r: r["outcomes"].update(robust=["1010"])), "disagree in length"),
         (edited(lambda r: r["outcomes"].update(forward=[1, 2, 3])), "disagree in length"),
         (edited(lambda r: r["outcomes"].update(size=[[0.1] * 3])), "disagree in length"),
+        (edited(lambda r: r["outcomes"].update(size=[])), "lists of sizes for 2 judge seeds"),
+        (edited(lambda r: r["outcomes"].update(size=[[0.1] * 4] * 3)), "3 lists of sizes for 2 judge seeds"),
         (edited(lambda r: r["outcomes"].update(clean=["1x10", "1111"])), "outcomes.clean.0"),
         (edited(lambda r: r["outcomes"].update(forward=["many"] * 4)), "outcomes.forward.0"),
     ],
@@ -256,10 +264,10 @@ def test_the_bootstrap_interval_is_the_same_each_time_and_depends_on_its_text():
 def test_the_bootstrap_interval_covers_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(1)
     covered = 0
-    for trial in range(200):
+    for trial in range(100):
         found = interval(rng.integers(0, 5, 100) / 4, str(trial))  # true mean 0.5
         covered += found.low <= 0.5 <= found.high
-    assert 180 <= covered <= 199
+    assert 90 <= covered <= 100
 
 
 def test_the_bootstrap_interval_has_the_width_of_the_standard_error():

@@ -27,7 +27,7 @@ PARSED = [
     ("a:x='true',y=\"1\",z='a,b(c)+d=e'", Spec("a", (("x", "true"), ("y", "1"), ("z", "a,b(c)+d=e")))),
     ("a:path=/tmp/x.png", Spec("a", (("path", "/tmp/x.png"),))),
     ("a:path=C:x", Spec("a", (("path", "C:x"),))),
-    ("adv:attack=pgd(steps=10,step=.1)", Spec("adv", (("attack", Spec("pgd", (("step", 0.1), ("steps", 10)))),))),
+    ("adv:attack=pgd(step=.1)", Spec("adv", (("attack", Spec("pgd", (("step", 0.1),))),))),
     ("a:b=c(d=e(f=1),g='(')", Spec("a", (("b", Spec("c", (("d", Spec("e", (("f", 1),))), ("g", "(")))),))),
     ("a:b=c()", Spec("a", (("b", Spec("c")),))),
     ("a:x=''", Spec("a", (("x", ""),))),

@@ -251,6 +251,19 @@ def test_narrowing_in_the_middle_changes_nothing_for_those_who_stay():
     assert torch.equal(leaving.jacobian(x[stay]), everyone.jacobian(x)[stay])
 
 
+def test_what_others_were_asked_before_changes_nothing_for_a_sample():
+    x, system = images(4), Defended(Noise(conv()))
+    shared, alone = View.on(system, seeds(4)), View.on(system, seeds(4))
+    for _ in range(3):
+        shared.rows(torch.tensor([3])).output(x[[3]])
+    one = torch.tensor([1])
+    for view in (shared, alone):
+        view.rows(one).output(x[one])
+    together = shared.output(x).logits
+    assert torch.equal(together[one], alone.rows(one).output(x[one]).logits)
+    assert torch.equal(together[[0]], View.on(system, seeds(4)).output(x).logits[[0]])
+
+
 def network(name):
     factory = {"small-cnn": models.small_cnn, "a": models.a, "resnet18": models.resnet18}[name]
     shape = (3, 16, 16) if name == "resnet18" else (1, 28, 28)

@@ -1,0 +1,275 @@
+"""A data set, models, attacks and defenses with known answers or known faults, registered by `planted_plugins`.
+
+Each is as small as its one property allows, and named after it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan.attack import attack
+from robustbench_gan.budget import Budget
+from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.defense import Defense
+from robustbench_gan.models import Schedule, trained
+from robustbench_gan.outcome import Goal
+from robustbench_gan.seeds import normal
+from robustbench_gan.threat import View
+
+SHAPE = (1, 4, 4)
+PIXELS = 16
+UNTRAINED = Schedule(epochs=0, one_cycle=False)  # the weights of the factory are the weights used
+
+
+# ---- data and models
+
+
+def grey(*, classes: int = 3, tests: int = 200, side: int = 4) -> Dataset:
+    """Images of middle grey, in [0.25, 0.75], labelled by the known linear model: it is always right."""
+    generator = torch.Generator().manual_seed(11)
+    model = Fixed(classes, side=side)
+
+    def split(n: int) -> Split:
+        pixels = torch.randint(64, 192, (n, 1, side, side), generator=generator).to(torch.uint8)
+        return Split(pixels, model(pixels.float() / 255).argmax(dim=1))
+
+    names = tuple(f"class {c}" for c in range(classes))
+    return Dataset("grey", names, split(60), split(20), split(tests))
+
+
+class Fixed(nn.Module):
+    """logits = weight @ (x - 1/2), with known weights."""
+
+    def __init__(self, classes: int, seed: int = 3, side: int = 4) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(classes, side * side, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 0.5).flatten(1) @ self.weight.T
+
+
+@trained(UNTRAINED)
+def fixed(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The known linear model, not trained."""
+    return Fixed(classes, side=shape[1])
+
+
+@trained(UNTRAINED)
+def bent(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A small network with fixed weights, for which the optimum is not known."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return nn.Sequential(
+            nn.Conv2d(shape[0], 3, 3, padding=1), nn.Tanh(), nn.Flatten(),
+            nn.Linear(3 * shape[1] * shape[2], classes),
+        )  # fmt: skip
+
+
+@trained(Schedule(epochs=2, batch_size=30, lr=0.05))
+def quick(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A linear model that is trained."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
+# ---- attacks with a fault
+
+
+def _looked(view: View, x: Tensor, goal: Goal) -> None:
+    view.value_and_grad(goal.loss, x)
+
+
+@attack(needs="gradient", paper="planted")
+def same(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Looks at gradients and returns its input."""
+    _looked(view, x, goal)
+    return x.clone()
+
+
+@attack(needs="gradient", paper="planted")
+def over(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Steps 1.01 * eps away in one sample."""
+    _looked(view, x, goal)
+    bad = x.clone()
+    bad[0, 0, 0, 0] = (bad[0, 0, 0, 0] + 0.5).remainder(1)
+    return bad
+
+
+@attack(needs="gradient", paper="planted")
+def out_of_box(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Inside a huge ball, outside [0, 1]."""
+    _looked(view, x, goal)
+    bad = x.clone()
+    bad[-1, 0, 0, 0] = -0.01
+    return bad
+
+
+@attack(needs="gradient", paper="planted")
+def nan(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """One NaN pixel in one sample."""
+    _looked(view, x, goal)
+    bad = x.clone()
+    bad[0, 0, 1, 1] = torch.nan
+    return bad
+
+
+@attack(needs="gradient", paper="planted")
+def wrong_shape(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Returns all samples but the last."""
+    _looked(view, x, goal)
+    return x[:-1].clone()
+
+
+@attack(needs="gradient", paper="planted")
+def wrong_dtype(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Returns float64."""
+    _looked(view, x, goal)
+    return x.double()
+
+
+@attack(needs="gradient", paper="planted")
+def no_tensor(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Returns nothing."""
+    return None  # type: ignore[return-value]
+
+
+@attack(needs="gradient", paper="planted")
+def edits(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Edits its input in place by a legal step, and returns it."""
+    _looked(view, x, goal)
+    return x.add_(budget.eps / 2).clamp_(0, 1)
+
+
+@attack(needs="gradient", paper="planted")
+def crashes(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Raises."""
+    raise ArithmeticError("planted crash")
+
+
+@attack(needs="gradient", paper="planted")
+def never_calls(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """A legal step that looked at nothing."""
+    return (x + budget.eps).clamp(0, 1)
+
+
+@attack(needs="gradient", paper="planted")
+def no_backward(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Looks at answers, but asks for no gradient."""
+    view.output(x)
+    return (x + budget.eps).clamp(0, 1)
+
+
+@attack(needs="gradient", paper="planted")
+def interrupted(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """What Ctrl-C during an attack looks like from inside."""
+    raise KeyboardInterrupt
+
+
+@attack(needs="gradient", paper="planted")
+def waits(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 60.0) -> Tensor:
+    """Takes its time, so that a signal finds it at work."""
+    import time
+
+    time.sleep(seconds)
+    return x.clone()
+
+
+# ---- attacks with a known answer
+
+
+@attack(needs="labels", paper="planted")
+def bit(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Writes the low bit of the seed it holds into the first pixel (0 where it holds none): see `Lock`."""
+    view.labels(x)
+    known = (view.seed & 1) if view.fixed else torch.zeros_like(view.seed)
+    made = x.clone()
+    made[:, 0, 0, 0] = known.float()
+    return made
+
+
+def unregistered(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Does not stand under @attack."""
+    return x
+
+
+# ---- defenses with a fault
+
+
+class RejectAll(Defense):
+    """Rejects everything."""
+
+    def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
+        return x.new_ones(len(x), 1)
+
+
+class Detached(Defense):
+    """A purifier without a gradient: it changes nothing else."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x.detach().clone()
+
+
+class ZeroGradient(Defense):
+    """A purifier whose gradient is connected, and exactly zero."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x.detach() + 0 * x
+
+
+class AnswersNaN(Defense):
+    """NaN for the image that `never_calls` and others brighten, a right answer for clean ones."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        bright = x.flatten(1).mean(dim=1) > 0.55
+        return torch.where(bright[:, None, None, None], torch.nan, x)
+
+
+class SecretlyRandom(Defense):
+    """Says that it is deterministic, and is not."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x + 2 * normal(seed, x.shape[1:])
+
+
+class FailsToFit(Defense):
+    """Cannot be trained."""
+
+    def fit(self, data: object, seed: int, store: object) -> None:
+        raise ArithmeticError("planted: no convergence")
+
+
+# ---- defenses with a known answer
+
+
+class Lock(Defense):
+    """Random: shows the classifier an all-different image where the first pixel guesses the seed's low bit.
+
+    First pixels are 0 or 1 for a guess; the inverse image of the known linear model is never its class.
+    """
+
+    purifies = True
+    randomised = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        guess = x[:, 0, 0, 0]
+        opened = guess == (seed & 1).to(guess.dtype)
+        return torch.where(opened[:, None, None, None], 1 - x, x)
+
+
+class Noisy(Defense):
+    """Random: adds N(0, 1/4) noise from each sample's seed."""
+
+    purifies = True
+    randomised = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x + 0.5 * normal(seed, x.shape[1:])

@@ -1,0 +1,318 @@
+"""The judge: planted faults are found, and a number is what a hand computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from planted_cells import Fixed, grey
+from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401
+
+from robustbench_gan.data.dataset import HOLDOUT
+from robustbench_gan.evaluate import AttackFault, Settings, check_examples, evaluate_cell
+from robustbench_gan.budget import Budget
+from robustbench_gan.errors import UsageError
+from robustbench_gan.seeds import fold, sample_seeds
+from robustbench_gan.workshop import judge_seeds
+
+N = 20
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return workshop(tmp_path)
+
+
+def bits(flags):
+    return "".join("1" if flag else "0" for flag in flags.tolist())
+
+
+def judged_images(classes=3):
+    """The images a cell of N samples judges, their labels, and the weights of the known model."""
+    split = grey(classes=classes).test.take(slice(HOLDOUT, HOLDOUT + N))
+    return split.pixels(), split.labels, Fixed(classes).weight.detach()
+
+
+# ---- planted faults
+
+
+def test_a_defense_that_rejects_everything_scores_exactly_zero(shop):
+    result = cell(shop, defenses="rejectall", attacks=["noise"])
+    outcomes = judged(result)
+    assert outcomes.clean == outcomes.robust == outcomes.accepted == ["0" * N]
+    assert result.accuracy("robust").value == 0
+    assert result.controls["classifier"] == 1.0  # it is the defense that fails, not the classifier
+
+
+@pytest.mark.parametrize("gradient", ["full", "auto"])
+@pytest.mark.parametrize("threat", ["white-box"])
+def test_a_detached_purifier_is_a_failed_attack_in_white_box(shop, threat, gradient):
+    result = cell(shop, defenses="detached", attacks="pgd:steps=3", threats=threat, gradient=gradient)
+    assert result.status == "failed" and result.outcomes is None
+    assert result.reason.startswith("DisconnectedGradient")
+
+
+def test_a_detached_purifier_can_be_attacked_under_bpda(shop):
+    result = cell(shop, defenses="detached", attacks="pgd:steps=3", gradient="bpda", eps=0.2)
+    assert result.status == "ok"
+    assert judged(result).robust == judged(cell(shop, attacks="pgd:steps=3", eps=0.2)).robust
+    assert result.accuracy("robust").value < 0.5
+
+
+@pytest.mark.parametrize("attack", ["same"])
+def test_an_attack_that_returns_its_input_is_suspect(shop, attack):
+    result = cell(shop, attacks=attack)
+    assert result.status == "suspect" and flags(result) == {"no-perturbation": "invalid"}
+    assert judged(result).robust == ["1" * N]
+    assert not result.counts
+
+
+FAULTS = {
+    "over": "leave the linf ball",
+    "nan": "1 examples hold NaN",
+    "wrong-shape": f"returned ({N - 1}, 1, 4, 4) torch.float32, expected ({N}, 1, 4, 4)",
+    "wrong-dtype": f"returned ({N}, 1, 4, 4) torch.float64",
+    "no-tensor": "returned NoneType",
+    "edits": "edited its input in place",
+}
+
+
+@pytest.mark.parametrize("attack", FAULTS)
+def test_what_cannot_be_judged_fails_and_counts_for_nobody(shop, attack):
+    result = cell(shop, attacks=attack)
+    assert result.status == "failed" and result.outcomes is None
+    assert result.accuracy("robust") is None and not result.counts
+    assert FAULTS[attack] in result.reason and result.reason.startswith("AttackFault")
+
+
+def test_outside_the_box_fails_though_inside_the_ball(shop):
+    result = cell(shop, attacks="out-of-box", eps=1.0)
+    assert result.status == "failed" and "1 examples leave the box [0, 1]" in result.reason
+
+
+def test_the_last_sample_of_the_last_group_is_checked_as_the_first(shop):
+    result = cell(shop, attacks="out-of-box", eps=1.0, batch_size=7)
+    assert result.status == "failed"
+
+
+@pytest.mark.parametrize("norm", ["l0", "l1", "l2", "linf"])
+def test_budget_and_box_are_checked_with_the_slack_of_rounding_and_no_more(norm):
+    eps = 2.0 if norm == "l0" else 0.25
+    x = torch.full((3, 1, 4, 4), 0.5)
+    legal, illegal = x.clone(), x.clone()
+    if norm == "l0":
+        legal[:, :, 0, :2] = 1.0
+        illegal[1, :, 0, :3] = 1.0
+    else:
+        legal[:, :, 0, 0] += 0.25
+        illegal[1, :, 0, 0] += 0.2501
+    check_examples(legal, x, x.clone(), Budget(norm, eps))
+    with pytest.raises(AttackFault, match=f"1 examples leave the {norm} ball"):
+        check_examples(illegal, x, x.clone(), Budget(norm, eps))
+
+
+def test_an_exception_is_a_failed_cell_with_its_reason_and_its_place(shop):
+    result = cell(shop, attacks="crashes")
+    assert (result.status, result.reason) == ("failed", "ArithmeticError: planted crash")
+    assert any(frame.startswith("planted_cells.py:") and "in crashes" in frame for frame in result.traceback)
+
+
+def test_a_defense_that_cannot_be_trained_fails_its_cells_alone(shop):
+    result = cell(shop, defenses="failstofit")
+    assert result.status == "failed" and result.reason == "ArithmeticError: planted: no convergence"
+    assert cell(shop).status == "ok"
+
+
+def test_ctrl_c_is_no_failure(shop):
+    with pytest.raises(KeyboardInterrupt):
+        cell(shop, attacks="interrupted")
+
+
+def test_a_usage_error_inside_an_attack_stays_one(shop):
+    with pytest.raises(UsageError, match="steps >= 1"):
+        cell(shop, attacks="pgd:steps=0")
+
+
+def test_zero_gradients_are_suspect_and_bpda_sees_through_them(shop):
+    full = cell(shop, defenses="zerogradient", gradient="full", attacks="pgd:steps=3", eps=0.2)
+    assert full.status == "suspect" and flags(full)["zero-gradient"] == "invalid"
+    auto = cell(shop, defenses="zerogradient", gradient="auto", attacks="pgd:steps=3", eps=0.2)
+    assert auto.status == "ok" and auto.gradients == ["full", "bpda"]
+    assert auto.accuracy("robust").value < 0.5
+
+
+def test_a_white_box_attack_that_never_calls_the_system_is_suspect(shop):
+    result = cell(shop, attacks="never-calls", defenses="noisy")
+    assert result.status == "suspect" and flags(result)["defense-not-attacked"] == "invalid"
+
+
+def test_a_gradient_attack_that_asks_for_no_gradient_is_suspect(shop):
+    result = cell(shop, attacks="no-backward")
+    assert result.status == "suspect" and flags(result)["no-backward"] == "invalid"
+
+
+def test_a_cut_gradient_is_suspect_with_a_high_number(shop):
+    cut = cell(shop, attacks="fgsm", gradient="cut", eps=0.3)
+    real = cell(shop, attacks="fgsm", gradient="full", eps=0.3)
+    assert cut.status == "suspect" and flags(cut)["cut-gradient"] == "invalid"
+    assert cut.accuracy("robust").value == 1.0 and real.accuracy("robust").value == 0.0
+
+
+def test_a_defense_that_answers_nan_fails(shop):
+    result = cell(shop, defenses="answersnan", attacks="no-backward", eps=0.3)
+    assert result.status == "failed" and "answered NaN" in result.reason and result.outcomes is None
+
+
+def test_a_defense_that_hides_its_randomness_is_flagged(shop):
+    hidden = cell(shop, defenses="secretlyrandom", judge_seeds=2, attacks="pgd:steps=2")
+    assert hidden.status == "suspect" and flags(hidden)["undeclared-randomness"] == "invalid"
+    declared = cell(shop, defenses="noisy", judge_seeds=2, attacks="pgd:steps=2")
+    assert "undeclared-randomness" not in flags(declared)
+
+
+# ---- known answers
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["fgsm", "bim:steps=5", "pgd:steps=20,restarts=2"])
+def test_robust_accuracy_of_two_linear_classes_is_what_a_hand_computes(shop, attack, norm):
+    # The margin of the true class falls by at most eps times the dual norm of the weights' difference.
+    x, y, w = judged_images(classes=2)
+    signed = ((x - 0.5).flatten(1) @ (w[1] - w[0])) * (2 * y - 1)
+    dual = (w[1] - w[0]).abs().sum() if norm == "linf" else (w[1] - w[0]).norm()
+    eps = round(float(signed.median() / dual), 3)  # about half the samples fall, none leaves the box
+    assert (signed - eps * dual).abs().min() > 1e-3 and x.min() > eps and x.max() < 1 - eps
+    result = cell(shop, datasets="grey:classes=2", attacks=attack, norm=norm, eps=eps)
+    expected = signed > eps * dual
+    assert 0 < expected.sum() < N
+    assert judged(result).robust == [bits(expected)]
+    assert judged(result).clean == ["1" * N] and result.accuracy("robust").value == expected.double().mean()
+
+
+def test_targeted_success_is_the_target_and_all_keeps_the_best_of_them(shop):
+    x, y, w = judged_images()
+    eps, won = 0.1, []
+    for offset in (1, 2):
+        target = (y + offset) % 3
+        logits = (x - 0.5).flatten(1) @ w.T
+        slope = (torch.nn.functional.one_hot(target, 3) - logits.softmax(dim=1)) @ w  # of log p_target
+        moved = logits + eps * slope.sign() @ w.T  # inside the box: pixels are 0.25 to 0.75
+        won.append(moved.argmax(dim=1) == target)
+    result = cell(shop, goals="all", attacks="fgsm", eps=eps)
+    assert judged(result).robust == [bits(~(won[0] | won[1]))]
+    assert (won[0] != won[1]).any()  # else any choice would do
+    assert judged(result).backward == [2] * N  # one gradient a target, both charged
+
+
+@pytest.mark.parametrize("goal", ["random", "least-likely"])
+def test_targets_are_never_the_true_class_and_reproducible(shop, goal):
+    first = judged(cell(shop, goals=goal, attacks="fgsm", eps=0.2))
+    again = judged(cell(shop, goals=goal, attacks="fgsm", eps=0.2))
+    assert first == again
+    # With two classes the only other class is the target: targeted and untargeted agree.
+    two = {"datasets": "grey:classes=2", "attacks": "fgsm", "eps": 0.1}
+    assert judged(cell(shop, goals=goal, **two)).robust == judged(cell(shop, goals="untargeted", **two)).robust
+
+
+def test_a_seed_known_example_is_judged_on_the_very_seed_it_was_made_for(shop):
+    result = cell(shop, defenses="lock", attacks="bit", threats="seed-known", judge_seeds=4, eps=1.0)
+    assert judged(result).clean == ["1" * N] * 4
+    assert judged(result).robust == ["0" * N] * 4
+    assert len(judged(result).size) == 4
+
+
+def test_a_white_box_example_is_judged_on_seeds_the_attacker_did_not_have(shop):
+    result = cell(shop, defenses="lock", attacks="bit", threats="white-box", judge_seeds=4, eps=1.0)
+    x, _, _ = judged_images()
+    expected = [bits((judge_seeds(0, k, x, HOLDOUT) & 1) == 1) for k in range(4)]  # it always guesses 0
+    assert judged(result).robust == expected
+    assert len(set(expected)) == 4
+
+
+def test_the_attackers_draws_and_the_judges_seeds_have_nothing_in_common(shop, monkeypatch):
+    seen = {"view": [], "judge": []}
+    from planted_cells import Noisy
+
+    real = Noisy.purify
+
+    def recorded(self, x, seed):
+        seen["view" if torch.is_grad_enabled() else "judge"] += seed.tolist()
+        return real(self, x, seed)
+
+    monkeypatch.setattr(Noisy, "purify", recorded)
+    cell(shop, defenses="noisy", attacks="pgd:steps=2", gradient="full", eot=3, judge_seeds=3)
+    assert seen["view"] and seen["judge"]
+    index = torch.arange(HOLDOUT, HOLDOUT + N)
+    judge = {int(s) for k in range(3) for s in sample_seeds(0, f"judge/{k}", index)}
+    assert judge <= set(seen["judge"]) and not judge & set(seen["view"])
+    assert len(set(seen["view"])) == N * 3 * 2  # draws of two gradient steps, each new
+    assert int(fold(index[:1], 0)) not in judge
+
+
+def test_eot_charges_every_draw_and_a_deterministic_defense_none(shop):
+    random = judged(cell(shop, defenses="noisy", attacks="fgsm", gradient="full", eot=5))
+    assert random.backward == random.forward == [5] * N
+    still = judged(cell(shop, attacks="fgsm", gradient="full", eot=5))
+    assert still.backward == [1] * N
+
+
+def test_success_needs_a_clean_image_to_start_from(shop):
+    # `bent` is untrained: it is wrong on most images, and a wrong image is never robust.
+    outcomes = judged(cell(shop, classifiers="bent", attacks="noise"))
+    assert "0" in outcomes.clean[0]
+    assert all(r == "0" for c, r in zip(outcomes.clean[0], outcomes.robust[0], strict=True) if c == "0")
+
+
+def test_a_larger_budget_never_helps_the_defender(shop):
+    robust = [cell(shop, attacks="fgsm", datasets="grey:classes=2", eps=e).accuracy("robust").value
+              for e in (0.0, 0.02, 0.05, 0.1, 0.2)]  # fmt: skip
+    assert robust == sorted(robust, reverse=True) and robust[0] == 1.0 and robust[-1] < 0.5
+
+
+def test_a_cell_does_not_depend_on_the_cells_before_it(shop, tmp_path):
+    asked = {"defenses": "noisy", "attacks": "pgd:steps=3,restarts=2", "eot": 2, "judge_seeds": 2}
+    alone = cell(workshop(tmp_path / "other"), **asked)
+    cell(shop, attacks="noise", seed=9)
+    cell(shop, defenses="noisy", attacks="fgsm")
+    torch.manual_seed(123)
+    torch.rand(5)
+    after = cell(shop, **asked)
+    assert judged(after) == judged(alone)
+
+
+def test_another_seed_gives_other_draws(shop):
+    one, two = (judged(cell(shop, attacks="noise", norm="l2", eps=1.0, seed=s)) for s in (0, 1))
+    assert one.size != two.size
+
+
+def test_a_result_says_what_it_stood_on(shop):
+    result = cell(shop, classifiers="quick", attacks="fgsm", defenses="none")
+    assert result.weights.keys() == {"classifier"} and result.hardware["device"] == "cpu"
+    assert {"torch", "numpy", "robustbench-gan"} == result.versions.keys()
+    assert result.gradients == ["full"] and result.controls.keys() == {"classifier", "defended"}
+    assert result.seconds.training > 0 and result.seconds.judging > 0
+
+
+def test_an_estimate_above_the_limit_is_not_run_and_says_so(shop):
+    (only,) = planned(shop, attacks="pgd:steps=100")
+    result = evaluate_cell(only, shop, Settings(max_cell_minutes=1e-9))
+    assert result.status == "not run" and result.outcomes is None
+    assert result.reason.startswith("estimated at ") and "above the limit of 1e-09" in result.reason
+    assert result.estimate_seconds > 0
+    assert evaluate_cell(only, shop, Settings(max_cell_minutes=60)).status == "ok"
+
+
+def test_black_box_attacks_a_substitute_that_never_saw_the_judged_images(shop):
+    asked = {"threats": "black-box:model=quick,rounds=2", "attacks": "fgsm", "eps": 0.3}
+    result = cell(shop, **asked)
+    assert result.status in ("ok", "suspect") and result.cell.first == HOLDOUT
+    assert result.substitute["queries"] == HOLDOUT and result.substitute["points"] == 2 * HOLDOUT
+    assert result.weights.keys() == {"classifier", "substitute"}
+    assert 0 <= result.substitute["agreement"] <= 1
+    control = cell(shop, threats="black-box:model=quick,rounds=2", attacks="noise")
+    assert control.substitute == {} and "substitute" not in control.weights
+
+
+def test_gray_box_knows_the_classifier_and_not_the_purifier(shop):
+    gray = cell(shop, defenses="zerogradient", threats="gray-box", attacks="fgsm", eps=0.2)
+    bare = cell(shop, attacks="fgsm", eps=0.2)
+    assert gray.status == "ok" and judged(gray).robust == judged(bare).robust  # its purifier changes no value
