@@ -85,8 +85,8 @@ def red_flags(seen: Evidence) -> list[Flag]:
 def _gradient_flags(seen: Evidence, attackable: Tensor) -> list[Flag]:
     if seen.info.needs != "gradient":
         return []
-    forward, backward = seen.counts.forward[attackable], seen.counts.backward[attackable]
-    if seen.threat.white and not bool(forward.any()):
+    called, backward = seen.counts.calls[attackable], seen.counts.backward[attackable]
+    if seen.threat.white and not bool(called.any()):
         return [_flag("defense-not-attacked", "invalid")]
     if not bool(backward.any()):
         return [_flag("no-backward", "invalid")]

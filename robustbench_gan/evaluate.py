@@ -108,27 +108,30 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
     Raises UsageError (bad input) and lets KeyboardInterrupt through; everything else ends in the record.
     """
     if planned.reason:
-        return _without_outcomes(planned.cell, "not applicable", planned.reason)
+        return _without_outcomes(planned, "not applicable", planned.reason)
     try:
         run = _prepare(planned, workshop, settings)
         estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
         if estimate is not None and estimate > 60 * (settings.max_cell_minutes or 0):
             reason = f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
-            return _without_outcomes(planned.cell, "not run", reason, estimate_seconds=estimate)
+            return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
         return _attack_and_judge(run, estimate)
     except NotApplicable as why:
-        return _without_outcomes(planned.cell, "not applicable", str(why))
+        return _without_outcomes(planned, "not applicable", str(why))
     except UsageError:
         raise
     except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
         frames = traceback.extract_tb(error.__traceback__)
         trace = [f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames]
         reason = f"{type(error).__name__}: {error}"
-        return _without_outcomes(planned.cell, "failed", reason, traceback=trace)
+        return _without_outcomes(planned, "failed", reason, traceback=trace)
 
 
-def _without_outcomes(cell: Cell, status: Status, reason: str, **more: Any) -> Result:
-    return Result(cell=cell, fingerprint=cell.fingerprint, status=status, reason=reason, **more)
+def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any) -> Result:
+    cell, control = planned.cell, planned.control
+    return Result(
+        cell=cell, fingerprint=cell.fingerprint, status=status, reason=reason, control=control, **more
+    )
 
 
 def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
@@ -313,10 +316,14 @@ def _count(bad: Tensor) -> int:
 def _strength(
     run: Run, system: System, crafted: Crafted, seeds: Tensor, options: Mapping[str, Any]
 ) -> tuple[Tensor, Counts]:
-    """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses."""
+    """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses.
+
+    Its passes are charged to the attack, but are no call that the attack made: red flags look at those.
+    """
     seeds = seeds if options["fixed"] else fold(seeds, "choose")
     view = View.on(system, seeds, **options)
-    return crafted.goal.margin(view.output(crafted.examples)), view.counts
+    margin = crafted.goal.margin(view.output(crafted.examples))
+    return margin, replace(view.counts, calls=torch.zeros_like(view.counts.calls))
 
 
 def _stronger(better: Tensor, new: Crafted, old: Crafted) -> Crafted:

@@ -72,11 +72,12 @@ class Matrix(Block):
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell to run, its threat model in full, and the reason why it is not applicable, if it is not."""
+    """A cell to run, its threat model in full, the reason why it is not applicable, and if it is a control."""
 
     cell: Cell
     threat: ThreatModel
     reason: str = ""
+    control: bool = False
 
 
 def presets() -> list[str]:
@@ -101,8 +102,9 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{source} is not valid TOML: {error}.") from error
-    for block in raw.get("block", []):
-        for key in overrides:
+    given = raw.get("block")
+    for block in given if isinstance(given, list) else []:
+        for key in overrides if isinstance(block, dict) else ():
             block.pop(key, None)
     try:
         matrix = Matrix.model_validate({**raw, **overrides})
@@ -157,7 +159,9 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
                 identity={**identity, "attack": registry.code_digest(function)},
             )  # fmt: skip
-            yield Planned(cell, threat, why_not(info_of(function), _classes(chain), threat, goal, budget.norm))
+            info = info_of(function)
+            reason = why_not(info, _classes(chain), threat, goal, budget.norm)
+            yield Planned(cell, threat, reason, info.control)
 
 
 def _canonical(group: str, spec: Spec) -> str:

@@ -272,12 +272,19 @@ def test_at_budget_reads_one_list_of_sizes_a_seed() -> None:
     assert at_budget(found, 0.2).tolist() == [[False, True], [True, False]]
 
 
-def test_at_budget_refuses_what_has_no_outcomes_or_odd_sizes() -> None:
+def test_at_budget_refuses_what_has_no_outcomes() -> None:
     with pytest.raises(UsageError, match="is failed"):
         at_budget(result(status="failed"), 0.3)
-    odd = Outcomes(**(outcomes(["00"] * 3).model_dump() | {"size": [[0.1, 0.1]] * 2}))
-    with pytest.raises(UsageError, match="2 lists of sizes for 3"):
-        at_budget(result(["00"] * 3, more={"outcomes": odd}), 0.3)
+
+
+def test_the_overview_sets_threat_models_side_by_side() -> None:
+    found = [result("0111", attack="fgsm"), result("0011", attack="bim")]
+    found.append(result("1111", threat="black-box"))
+    overview = markdown(found).partition("## Worst case over attacks, by threat model")[2].partition("##")[0]
+    assert overview.index("black-box") < overview.index("white-box")
+    (line,) = [text for text in overview.splitlines() if text.startswith("| none")]
+    assert "1.000" in line
+    assert "0.500" in line
 
 
 def test_a_minimal_attack_joins_the_tables_of_finite_budgets() -> None:

@@ -124,7 +124,7 @@ def test_eot_of_a_deterministic_model_is_the_model(ask):
 
 def test_eot_converges_to_the_analytic_mean_of_losses_not_to_the_loss_of_the_mean():
     """x + s*n into a linear logit l = w.x + b: E l^2 = l^2 + s^2 |w|^2 and its gradient is 2 l w."""
-    model, x, sigma, draws = Linear(), images(32), 0.5, 800
+    model, x, sigma, draws = Linear(), images(32), 0.5, 200
     view = View.on(Defended(Noise(model, sigma=sigma)), seeds(32), draws=draws)
     value, grad, out = view.value_and_grad(lambda o: o.logits[:, 0] ** 2, x)
     logit, w = model(x)[:, 0], model.weight[0]

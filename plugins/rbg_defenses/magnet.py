@@ -77,7 +77,7 @@ class MagNet(Defense):
             "data": data.digest,
             "seed": seed,
         }
-        network = fresh(lambda: Autoencoder(channels, self.width), seed)
+        network = fresh(lambda: Autoencoder(channels, self.width), seed).to(memory_format=torch.channels_last)
         artifact = store.fetch("magnet-reformer", recipe, lambda: self._build(network, data, seed))
         network.load_state_dict(dict(artifact.tensors))
         self.reformer = network

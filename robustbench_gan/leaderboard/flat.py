@@ -27,7 +27,7 @@ def at_budget(result: Result, eps: float) -> Bools:
     """Per-sample robust outcomes at a radius, (K, N) bool: an attack won only where its size is within eps.
 
     This is how one cell of a minimal-norm attack, whose eps is infinite, serves every eps. Raises UsageError
-    for a result without outcomes, or whose sizes fit neither one judgement nor all of them.
+    for a result without outcomes.
     """
     outcomes = measured(result)
     if outcomes is None:
@@ -35,11 +35,6 @@ def at_budget(result: Result, eps: float) -> Bools:
     robust = outcomes.array("robust")
     if math.isinf(eps):
         return robust
-    if len(outcomes.size) not in (1, len(robust)):
-        raise UsageError(
-            f"result {result.fingerprint[:12]} has {len(outcomes.size)} lists of sizes for {len(robust)} "
-            "judge seeds: expected one list, or one a seed. Delete it and run again."
-        )
     inside = np.asarray(outcomes.size, dtype=np.float64) <= eps * (1 + SLACK) + SLACK
     return np.asarray(outcomes.array("clean") & (robust | ~inside), dtype=np.bool_)
 

@@ -15,6 +15,8 @@ from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Tabl
 from robustbench_gan.leaderboard.labels import Labels, duration, escape, number, radius
 from robustbench_gan.leaderboard.load import load_results
 from robustbench_gan.leaderboard.notes import notes
+from robustbench_gan.leaderboard.overview import overview
+from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.leaderboard.prose import MEANING, grants, made_with, specifications
 from robustbench_gan.record import Result
 
@@ -48,6 +50,8 @@ def markdown(
     made = tables(results, at)
     page = Page(Labels.among(results), times, Counter(t.setting.without_samples for t in made))
     blocks = [f"# {escape(title)}", MEANING, grants(results), made_with(results, times)]
+    if len({table.setting.threat for table in made}) > 1:
+        blocks += ["## Worst case over attacks, by threat model", *overview(made, page.labels)]
     for table in made:
         blocks += page.section(table)
     return "\n\n".join(block for block in [*blocks, specifications(results)] if block) + "\n"
@@ -147,10 +151,6 @@ class Page:
         return [number(values[key]) for key in keys]
 
 
-def pipe_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells that are escaped already."""
-    rule = ["---"] * len(header)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
 
 
 def _size(result: Result) -> str:

@@ -1,0 +1,248 @@
+"""A matrix: read from TOML with overrides, laid out as cells; every mistake is one line before any work."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from planted_plugins import installed, planned, workshop  # noqa: F401
+
+from robustbench_gan import matrix, registry
+from robustbench_gan.attack import AttackInfo
+from robustbench_gan.data import fashion_mnist as fashion_module
+from robustbench_gan.data.dataset import HOLDOUT
+from robustbench_gan.defense import Defense
+from robustbench_gan.errors import UsageError
+from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file, why_not
+from robustbench_gan.threat import black_box, gray_box, query, seed_known, white_box
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return workshop(tmp_path)
+
+
+def read(text, **overrides):
+    return read_matrix(text, "m.toml", overrides)
+
+
+# ---- reading
+
+
+def test_an_empty_matrix_is_its_defaults():
+    assert read("") == Matrix()
+    assert list(read("").blocks()) == [matrix.Block()]
+
+
+def test_blocks_inherit_what_they_do_not_say():
+    asked = read('eps=[0.1]\nsamples=7\n[[block]]\nattacks=["pgd"]\n[[block]]\nsamples=9\n')
+    one, two = asked.blocks()
+    assert (one.attacks, one.samples, one.eps) == (["pgd"], 7, [0.1])
+    assert (two.attacks, two.samples, two.eps) == (["fgsm"], 9, [0.1])
+
+
+def test_options_go_before_the_file_and_before_its_blocks():
+    asked = read('samples=7\n[[block]]\nsamples=9\nattacks=["pgd"]', samples=3, attacks=["bim"])
+    assert [(b.samples, b.attacks) for b in asked.blocks()] == [(3, ["bim"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("samples = = 3", ["m.toml is not valid TOML", "line 1"]),
+        ('eps = [0.1]\n\nattacks = ["fgsm"', ["m.toml is not valid TOML", "at end of document"]),
+        ('attakcs = ["fgsm"]', ["unknown key in m.toml", "'attakcs'", "Did you mean 'attacks'?"]),
+        ('[[block]]\nsample = 3', ["'sample'", "Did you mean 'samples'?"]),
+        ('samples = "many"', ["m.toml", "samples", "'many'"]),
+        ("samples = 1.5", ["samples"]),
+        ("attacks = []", ["attacks", "at least 1"]),
+        ('attacks = "fgsm"', ["attacks", "list"]),
+        ("eps = 0.3", ["eps", "list"]),
+        ('eps = ["a"]', ["eps.0", "'a'"]),
+        ("judge_seeds = 0", ["judge_seeds", "greater than or equal to 1"]),
+        ("eot = 0", ["eot"]),
+        ("max_cell_minutes = 0", ["max_cell_minutes"]),
+        ("[block]\nsamples = 3", ["block"]),
+        ("block = [3]", ["block"]),
+        ("[[block]]\nblock = []", ["unknown key in m.toml", "'block'"]),
+    ],
+)  # fmt: skip
+def test_a_bad_matrix_is_one_line_that_shows_the_place(text, says):
+    for overrides in ({}, {"goals": ["random"]}):
+        with pytest.raises(UsageError) as error:
+            read(text, **overrides)
+        for part in says:
+            assert part in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path, content):
+    path = tmp_path / "m.toml"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"cannot read .*m\.toml"):
+        read_matrix_file(path, {})
+
+
+# ---- laying out
+
+
+def test_a_matrix_is_the_product_of_its_lists(shop):
+    cells = planned(shop, classifiers=["fixed", "bent"], defenses=["none", "noisy"], attacks=["noise", "fgsm", "pgd"],
+                    threats=["white-box", "gray-box"], eps=[0.1, 0.2], goals=["untargeted", "random"])  # fmt: skip
+    assert len(cells) == 2 * 2 * 3 * 2 * 2 * 2
+
+
+def test_cells_hold_every_parameter_written_out(shop):
+    (item,) = planned(shop, attacks="pgd:steps=7", eot=3, gradient="bpda", defenses="noisy+none")
+    assert item.cell.attack == "pgd:random_start=True,restarts=1,step=0.0,steps=7"
+    assert item.cell.threat == "white-box:draws=3,gradient=bpda,unroll=5"
+    assert item.cell.defense == "noisy+none" and item.cell.dataset == "grey:classes=3,side=4,tests=200"
+    assert item.threat == white_box(gradient="bpda", draws=3, unroll=5)
+
+
+def test_a_threat_model_keeps_what_it_says_itself(shop):
+    (item,) = planned(shop, threats="white-box:gradient=full,draws=2", eot=9, gradient="bpda")
+    assert (item.threat.gradient, item.threat.draws) == ("full", 2)
+
+
+def test_the_identity_holds_hashes_of_code_and_data(shop):
+    (one,) = planned(shop)
+    assert one.cell.identity.keys() == {"data", "loader", "classifier", "defense", "engine", "train_seed", "attack"}
+    assert planned(shop, train_seed=1)[0].cell.fingerprint != one.cell.fingerprint
+    assert planned(shop, datasets="grey:tests=201")[0].cell.identity["data"] != one.cell.identity["data"]
+    assert planned(shop, attacks="noise")[0].cell.identity["attack"] != one.cell.identity["attack"]
+
+
+def test_the_same_images_are_judged_under_every_threat_model_where_that_fits(shop):
+    cells = planned(shop, threats=["white-box", "black-box"], samples=50)
+    assert {(c.cell.first, c.cell.samples) for c in cells} == {(HOLDOUT, 50)}
+    (many,) = planned(shop, samples=51)
+    assert (many.cell.first, many.cell.samples) == (0, 51)
+    black, white = planned(shop, threats=["black-box", "white-box"], samples="all")
+    assert (black.cell.first, black.cell.samples) == (HOLDOUT, 50)
+    assert (white.cell.first, white.cell.samples) == (0, 200)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 201])
+def test_samples_beyond_the_split_are_an_error_that_gives_its_size(shop, samples):
+    with pytest.raises(UsageError, match="the test split has 200 images"):
+        planned(shop, samples=samples)
+
+
+def test_black_box_cannot_judge_the_substitutes_images(shop):
+    planned(shop, samples=50, threats="black-box")
+    with pytest.raises(UsageError, match="150 of them the substitute's"):
+        planned(shop, samples=51, threats="black-box")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"attacks": "pdg"}, ["unknown attack 'pdg'", "Did you mean 'pgd'?", "rand-fgsm"]),
+        ({"defenses": "magent"}, ["unknown defense 'magent'", "Did you mean 'magnet'?", "none"]),
+        ({"classifiers": "small-cn"}, ["unknown model 'small-cn'", "Did you mean 'small-cnn'?", "lenet"]),
+        ({"datasets": "minst"}, ["unknown dataset 'minst'", "Did you mean 'mnist'?", "cifar10"]),
+        ({"threats": "whitebox"}, ["unknown threat model 'whitebox'", "Did you mean 'white-box'?", "seed-known"]),
+        ({"goals": "target"}, ["unknown goal 'target'", "untargeted"]),
+        ({"norm": "l3"}, ["unknown norm 'l3'", "linf"]),
+        ({"attacks": "pgd:stesp=3"}, ["unknown parameter of attack 'pgd': 'stesp'", "Did you mean 'step'?", "restarts"]),
+        ({"defenses": "none:x=3"}, ["parameter of defense 'none'"]),
+        ({"attacks": "pgd:steps=many"}, ["pgd:steps=many is not a int"]),
+        ({"attacks": "pgd:steps"}, ["cannot read 'steps'"]),
+        ({"defenses": "none+"}, ["cannot read"]),
+        ({"threats": "white-box:gradient=fool"}, ["white-box:gradient", "'fool'", "truncated"]),
+        ({"gradient": "fool"}, ["gradient", "'fool'"]),
+        ({"threats": "white-box:draws=0"}, ["must be 1 or more"]),
+        ({"threats": "black-box:rounds=0"}, ["must be 1 or more"]),
+        ({"threats": "black-box:model=nope"}, ["unknown model 'nope'"]),
+        ({"eps": -0.1}, ["eps=-0.1"]),
+        ({"eps": math.nan}, ["eps=nan"]),
+        ({"eps": 8.0}, ["eps=8.0", "did you mean 8/255?"]),
+        ({"attacks": "broken"}, ["'broken'", "planted 1.0", "ImportError: planted: no such thing"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_or_value_is_one_line_before_any_work(shop, tmp_path, asked, says):
+    with pytest.raises(UsageError) as error:
+        planned(shop, **asked)
+    for part in says:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value) and not (tmp_path / "artifacts").exists()
+
+
+# ---- presets
+
+
+def test_the_presets_are_there():
+    assert {"quick", "standard", "paper"} <= set(presets())
+    with pytest.raises(UsageError, match="Did you mean 'quick'"):
+        preset_text("qiuck")
+
+
+@pytest.mark.parametrize("name", ["quick", "standard", "paper"])
+def test_a_preset_lays_out_and_most_of_it_can_be_run(tmp_path, monkeypatch, name):
+    # No download: every data set a preset names is the planted one, of MNIST's shape.
+    from planted_cells import grey
+
+    from robustbench_gan.data import mnist as mnist_module
+
+    big = grey(classes=10, tests=1200, side=28)
+    real = registry.resolve
+
+    def resolve(group, spec):
+        target, values = real(group, spec)
+        return (lambda: big, values) if group == "datasets" else (target, values)
+
+    monkeypatch.setattr(registry, "resolve", resolve)
+    assert mnist_module and fashion_module
+    cells = lay_out(read_matrix(preset_text(name), name, {}), workshop(tmp_path))
+    runs = [c for c in cells if not c.reason]
+    assert len(runs) > len(cells) / 3 and len(runs) >= 20
+    assert all(c.cell.samples >= 200 for c in cells)
+
+
+# ---- what cannot be
+
+
+def info(norms=("linf",), needs="gradient", targeted=True, gradient=None):
+    return AttackInfo(norms, needs, lambda p: 1, False, targeted, gradient, False, "planted")
+
+
+def kind(purifies=False, randomised=False, unrolls=False):
+    return type("Kind", (Defense,), {"purifies": purifies, "randomised": randomised, "unrolls": unrolls})
+
+
+PURIFIER = kind(purifies=True)
+
+
+@pytest.mark.parametrize(
+    ("info", "chain", "threat", "goal", "norm", "says"),
+    [
+        (info(), [Defense], white_box(), "untargeted", "linf", ""),
+        (info(), [Defense], white_box(), "untargeted", "l2", "defined in linf, not in l2"),
+        (info(targeted=False), [Defense], white_box(), "random", "linf", "no targeted form"),
+        (info(targeted=False), [Defense], white_box(), "untargeted", "linf", ""),
+        (info(), [Defense], query(), "untargeted", "linf", "needs gradient, the threat model grants scores"),
+        (info(needs="scores"), [Defense], query(access="labels"), "untargeted", "linf", "needs scores"),
+        (info(needs="labels"), [Defense], query(access="labels"), "untargeted", "linf", ""),
+        (info(needs="nothing"), [Defense], query(), "untargeted", "linf", ""),
+        (info(), [Defense], black_box(), "untargeted", "linf", ""),
+        (info(), [Defense], gray_box(), "untargeted", "linf", "nothing for a gray-box attacker not to know"),
+        (info(), [PURIFIER], gray_box(), "untargeted", "linf", ""),
+        (info(), [Defense, PURIFIER], gray_box(), "untargeted", "linf", ""),
+        (info(), [PURIFIER], seed_known(), "untargeted", "linf", "the defense is not random"),
+        (info(), [kind(True, True)], seed_known(), "untargeted", "linf", ""),
+        (info(gradient="bpda"), [PURIFIER], white_box(), "untargeted", "linf", ""),
+        (info(gradient="bpda"), [Defense], white_box(), "untargeted", "linf", "no purifier for BPDA"),
+        (info(gradient="bpda"), [PURIFIER], white_box(gradient="full"), "untargeted", "linf", "grants 'full'"),
+        (info(gradient="bpda"), [PURIFIER], black_box(), "untargeted", "linf", "gradient 'bpda' of the defended"),
+        (info(), [Defense], white_box(gradient="bpda"), "untargeted", "linf", "no purifier for BPDA"),
+        (info(), [PURIFIER], white_box(gradient="truncated"), "untargeted", "linf", "no iterations to truncate"),
+        (info(), [kind(True, True, True)], white_box(gradient="truncated"), "untargeted", "linf", ""),
+        (info(needs="nothing"), [Defense], white_box(gradient="bpda"), "untargeted", "linf", ""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_known_before_it_is_run(info, chain, threat, goal, norm, says):
+    found = why_not(info, chain, threat, goal, norm)
+    assert (says in found) and bool(says) == bool(found)

@@ -1,0 +1,47 @@
+"""Every attack x defense x threat model has a status that somebody read and committed (linf, untargeted).
+
+`python tools/expected_statuses.py` writes the file anew; nothing here does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from robustbench_gan import registry
+from robustbench_gan.attack import info_of
+from robustbench_gan.matrix import why_not
+from robustbench_gan.threat import THREATS
+
+EXPECTED = json.loads((Path(__file__).parent / "expected_statuses.json").read_text(encoding="utf-8"))
+ATTACKS, DEFENSES = registry.names("attacks"), registry.names("defenses")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_the_status_of_every_combination_is_the_expected_one(attack, defense):
+    assert attack in EXPECTED, f"no row for attack {attack!r}: run tools/expected_statuses.py and read what it wrote"
+    assert defense in EXPECTED[attack], f"no row for defense {defense!r}: run tools/expected_statuses.py"
+    info, chain = info_of(registry.load("attacks", attack)), [registry.load("defenses", defense)]
+    found = {name: why_not(info, chain, make(), "untargeted", "linf") or "run" for name, make in THREATS.items()}
+    assert found == EXPECTED[attack][defense]
+
+
+def test_no_row_is_left_over():
+    assert sorted(EXPECTED) == ATTACKS
+    assert all(sorted(rows) == DEFENSES for rows in EXPECTED.values())
+
+
+@pytest.mark.parametrize("threat", THREATS)
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_every_defense_can_be_attacked_or_says_why_nothing_can(threat, defense):
+    # A defense that no gradient attack reaches under a threat model is a hole in the matrix: know each one.
+    unreached = {
+        ("adversarial-training", "gray-box"), ("none", "gray-box"),  # there is nothing the attacker does not know
+        ("adversarial-training", "seed-known"), ("none", "seed-known"), ("magnet", "seed-known"),  # not random
+    }  # fmt: skip
+    reached = any(EXPECTED[a][defense][threat] == "run" for a in ATTACKS if a != "noise")
+    if threat != "query":
+        assert reached == ((defense, threat) not in unreached)
