@@ -158,9 +158,9 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
             reasons.setdefault(item.reason, []).append(where)
         else:
             console.print(f"  {where}  ({budget})", markup=False)
-    for reason, cells in reasons.items():
+    for reason, places in reasons.items():
         console.print(f"not applicable: {reason}", style="bold", markup=False)
-        for where in cells:
+        for where in places:
             console.print(f"  {where}", markup=False)
     runs = sum(not item.reason for item in planned)
     console.print(f"{runs} cells to run, {len(planned) - runs} not applicable.")
@@ -240,10 +240,10 @@ def leaderboard() -> None:
 @leaderboard.command("build")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Where to write it; README.md in DIRECTORY by default.")
+              help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows.")
 @user_errors
 def leaderboard_build(directory: Path, out: Path | None) -> None:
-    """Write the Markdown leaderboard of every result below DIRECTORY."""
+    """Write the Markdown leaderboard, or a CSV table, of every result below DIRECTORY."""
     from robustbench_gan.leaderboard import build
 
     click.echo(f"wrote {build(directory, out)}")

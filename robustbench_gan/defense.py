@@ -88,7 +88,7 @@ class Defense(nn.Module):
         """Further clean accuracies that belong beside the defense's own, by name."""
         return {}
 
-    @final
+    @final  # type: ignore[misc]
     def forward(self, x: Tensor, seed: Tensor) -> Output:  # type: ignore[misc]
         """The answer of the defended system: logits (N, K), scores (N, M)."""
         purified = self.purify(x, seed)

@@ -168,7 +168,10 @@ def _canonical(group: str, spec: Spec) -> str:
     """The spec with every parameter written out; checks names, parameters and types."""
     _, values = registry.resolve(group, spec)
     if group == "attacks":
-        info_of(registry.load(group, spec.name))
+        try:
+            info_of(registry.load(group, spec.name))
+        except TypeError as error:
+            raise UsageError(f"the plugin {spec.name!r} is broken: {error}.") from error
     return str(Spec(spec.name, registry.as_params(values)))
 
 

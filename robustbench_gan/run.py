@@ -48,6 +48,12 @@ class RichReporter:
             self.bars.remove_task(task)
 
 
+def console_for(*, stderr: bool) -> Console:
+    """A console as wide as the terminal; into a file or pipe wide enough that no row is broken."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=200)
+
+
 def live_bars(console: Console) -> Progress:
     """Progress bars on standard error; on something that is no terminal they stay silent."""
     return Progress(
@@ -69,7 +75,7 @@ def run(
 
     Interrupted, it writes the leaderboard of what is finished and passes KeyboardInterrupt on.
     """
-    console = Console(stderr=True)
+    console = console_for(stderr=True)
     _check_writable(out)
     finished: list[Result] = []
     settings = Settings(batch_size, asked.max_cell_minutes)
@@ -122,7 +128,7 @@ def _line(result: Result) -> Text:
 
 def _print_end(finished: Sequence[Result], planned: list[Planned], page: Path, as_json: bool) -> None:
     shown = [r for r in finished if r.status != "not applicable"]
-    console = Console(stderr=as_json)
+    console = console_for(stderr=as_json)
     console.print(console_table(shown or finished))
     by_status: dict[str, int] = {}
     for result in finished:
@@ -145,7 +151,7 @@ def train_all(
     specs: Sequence[str], workshop: Workshop, *, dataset: str, classifier: str
 ) -> list[dict[str, Any]]:
     """Train what each spec names, a model or a defense, and print its accuracy on all test images."""
-    console, done = Console(stderr=True), []
+    console, done = console_for(stderr=True), []
     data = _canonical("datasets", dataset)
     base = _canonical("models", classifier)
     models = names("models")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from robustbench_gan.leaderboard import console_table
 from robustbench_gan.record import Result
+from robustbench_gan.run import console_for
 from robustbench_gan.store import Store, read_header
 
 
 def print_result(result: Result) -> None:
     """One result: its row, what the attacker knew, controls, flags with their explanation, time."""
-    console = Console()
+    console = console_for(stderr=False)
     console.print(console_table([result]))
     cell = result.cell
     facts = {
@@ -58,7 +58,7 @@ def print_cache(store: Store, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    console = Console()
+    console = console_for(stderr=False)
     console.print(f"{len(found)} artifacts in {store.root}")
     table = Table("key", "KiB", "facts")
     for item in found:

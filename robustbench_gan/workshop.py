@@ -106,7 +106,7 @@ class Workshop:
         model = factory_from_file(text)(data.shape, len(data.classes))
         if self.weights is None:
             raise UsageError(f"--classifier {text} needs --weights FILE.safetensors.")
-        artifact = read_artifact(self.weights, f"user-{self.weights.name}")
+        artifact = read_artifact(self.weights, f"user-{user_digest(self.weights, text)}")
         try:
             model.load_state_dict(dict(artifact.tensors))
         except RuntimeError as error:
@@ -202,10 +202,14 @@ def judge_seeds(seed: int, k: int, x: Tensor, first: int) -> Tensor:
 
 
 def user_digest(weights: Path | None, reference: str) -> str:
-    """A hash of a user's own model file and weights."""
-    digest = hashlib.sha256(Path(reference.rpartition(":")[0]).read_bytes())
-    if weights is not None:
-        digest.update(weights.read_bytes())
+    """A hash of a user's own model file and weights. Raises UsageError when one cannot be read."""
+    digest = hashlib.sha256()
+    for path in (Path(reference.rpartition(":")[0]), *([weights] if weights is not None else [])):
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            why = error.strerror or error
+            raise UsageError(f"--classifier {reference}: cannot read {path}: {why}.") from error
     return digest.hexdigest()[:16]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from planted import Linear, images, plant, seeds
+from planted_plugins import cell, flags, installed, workshop  # noqa: F401 - a fixture
 
 from robustbench_gan import registry
 from robustbench_gan.budget import Budget
@@ -89,6 +91,12 @@ def test_the_defense_of_the_guide_is_a_pure_function_of_its_seeds(example):
     assert torch.equal(cleaned[2:], blur.purify(x[2:], seeds(4)[2:]))
 
 
+def test_the_judge_counts_the_plugins_of_the_guide(example, tmp_path):
+    result = cell(workshop(tmp_path), defenses="blur", attacks="normalised", eps=0.3)
+    assert (result.status, flags(result)) == ("ok", {}), result.reason
+    assert result.accuracy("robust").value < result.accuracy("clean").value
+
+
 def test_the_plugin_of_the_readme_runs(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -108,11 +116,9 @@ def test_two_runs_generate_the_same(generator):
     )
     seen = []
     for hash_seed, columns in (("1", "40"), ("2", "200")):
-        environment = {"PYTHONHASHSEED": hash_seed, "COLUMNS": columns, "LANG": "C", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "COLUMNS": columns, "LANG": "C"}
         command = [sys.executable, "-c", code]
-        done = subprocess.run(
-            command, cwd=ROOT, env={**__import__("os").environ, **environment}, capture_output=True, check=True
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
         seen.append(json.loads(done.stdout))
     assert seen[0] == seen[1]
 

@@ -20,6 +20,7 @@ from robustbench_gan.leaderboard import (
     at_budget,
     build,
     console_table,
+    frame,
     load_results,
     markdown,
     rows,
@@ -522,3 +523,14 @@ def test_nothing_imports_torch() -> None:
     code += "print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_csv_holds_the_rows(tmp_path: Path) -> None:
+    found = [result("0111", attack="fgsm"), result("0011", attack="bim")]
+    for at, one in enumerate(found):
+        (tmp_path / "results").mkdir(exist_ok=True)
+        (tmp_path / "results" / f"{at}.json").write_text(write_text(one))
+    lines = build(tmp_path, tmp_path / "rows.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[0].split(",")[:4] == list(rows(found)[0])[:4]
+    assert sorted(frame(found)["robust_accuracy"]) == [0.5, 0.75]

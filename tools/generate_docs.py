@@ -204,7 +204,8 @@ def schema() -> str:
 def command_line() -> str:
     """The help page of every command."""
     blocks = ["The help pages of `rbg` and its commands."]
-    for command, context in commands(rbg, click.Context(rbg, info_name="rbg", **rbg.context_settings, terminal_width=HELP_WIDTH)):
+    top = click.Context(rbg, info_name="rbg", terminal_width=HELP_WIDTH, **rbg.context_settings)
+    for command, context in commands(rbg, top):
         blocks += [f"## {context.command_path}", f"```text\n{click.unstyle(command.get_help(context))}\n```"]
     return page("Command line", *blocks)
 

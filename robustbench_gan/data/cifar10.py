@@ -36,6 +36,9 @@ RECORDS = 10_000
 TRAIN = 45_000
 """How many of the official training images train; the 5,000 after them validate."""
 
+ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+"""The archive as its authors publish it: one that matches needs no further check."""
+
 SHA256 = {
     "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
     "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
@@ -70,7 +73,12 @@ def cifar10() -> Dataset:
 
 def _read(path: Path) -> dict[str, NDArray[np.uint8]]:
     contents = _read_folder(path) if path.is_dir() else _read_archive(path)
-    return {name: _records(contents.get(name), name, path) for name in SHA256}
+    published = path.is_file() and _md5(path) == ARCHIVE_MD5
+    return {name: _records(contents.get(name), name, path, published) for name in SHA256}
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:
@@ -94,12 +102,12 @@ def _read_archive(path: Path) -> dict[str, bytes]:
     return contents
 
 
-def _records(content: bytes | None, name: str, path: Path) -> NDArray[np.uint8]:
+def _records(content: bytes | None, name: str, path: Path, published: bool) -> NDArray[np.uint8]:
     length = RECORD * RECORDS
     if content is None or len(content) != length:
         raise UsageError(f"{path}: expected a file {name} of {length} bytes in it, found none such")
     digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256[name]:
+    if not published and digest != SHA256[name]:
         raise UsageError(f"{path}: expected {name} with SHA-256 {SHA256[name]}, found {digest}")
     return np.frombuffer(content, dtype=np.uint8).reshape(RECORDS, RECORD)
 

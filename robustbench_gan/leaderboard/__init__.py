@@ -1,7 +1,7 @@
 """Leaderboard: validated results in; flat rows, Markdown and a console table out. No torch."""
 
 from robustbench_gan.leaderboard.console import console_table
-from robustbench_gan.leaderboard.flat import at_budget, rows
+from robustbench_gan.leaderboard.flat import at_budget, frame, rows
 from robustbench_gan.leaderboard.headline import Standing, Table, tables
 from robustbench_gan.leaderboard.load import load_results
 from robustbench_gan.leaderboard.page import build, markdown
@@ -12,6 +12,7 @@ __all__ = [
     "at_budget",
     "build",
     "console_table",
+    "frame",
     "load_results",
     "markdown",
     "rows",

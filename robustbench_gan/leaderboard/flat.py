@@ -105,3 +105,10 @@ def cost(result: Result) -> dict[str, float | None]:
         "training_seconds": finite(result.seconds.training) if ran else None,
         "estimate_seconds": None if estimate is None else finite(estimate),
     }
+
+
+def frame(results: Iterable[Result]) -> Any:
+    """The rows as a pandas DataFrame, for analysis and for CSV."""
+    import pandas as pd  # slow to import, and nothing else here needs it
+
+    return pd.DataFrame(rows(results))

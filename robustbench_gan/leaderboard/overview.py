@@ -22,7 +22,8 @@ def overview(tables: Iterable[Table], labels: Labels) -> list[str]:
     for table in tables:
         s = table.setting
         names = labels("dataset", s.dataset), labels("classifier", s.classifier)
-        groups[(*names, s.goal, radius(s.norm, s.eps))].append(table)
+        key = (*names, s.goal, radius(s.norm, s.eps))
+        groups[key].append(table)
     blocks: list[str] = []
     for heading, members in groups.items():
         blocks += [f"**{escape(' · '.join(heading))}**", _grid(members, labels)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_text_atomically
-from robustbench_gan.leaderboard.flat import cost, measured, median_size, robust_interval
+from robustbench_gan.leaderboard.flat import cost, frame, measured, median_size, robust_interval
 from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Table, tables
 from robustbench_gan.leaderboard.labels import Labels, duration, escape, number, radius
 from robustbench_gan.leaderboard.load import load_results
@@ -26,6 +26,7 @@ TITLE = "Leaderboard"
 def build(directory: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
     """Write the leaderboard of a directory's results to DIR/README.md, or to `out`, whole or not at all.
 
+    An `out` that ends in .csv gets the flat rows instead of the page.
     `only` restricts it to some fingerprints. Returns the file written. Raises UsageError where there is
     nothing to show, a result cannot be read, or the file cannot be written.
     """
@@ -33,7 +34,8 @@ def build(directory: Path, out: Path | None = None, only: Collection[str] | None
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
     path = Path(directory) / "README.md" if out is None else Path(out)
-    write_text_atomically(path, markdown(results))
+    text = frame(results).to_csv(index=False) if path.suffix == ".csv" else markdown(results)
+    write_text_atomically(path, text)
     return path
 
 

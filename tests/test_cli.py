@@ -1,0 +1,385 @@
+"""The command line: bad input is one line and exit code 2, output can be piped, nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from planted_plugins import environment, installed  # noqa: F401
+
+from robustbench_gan.cli import main
+from robustbench_gan.leaderboard import load_results
+from robustbench_gan.matrix import Matrix
+from robustbench_gan.store import Store
+
+ROW = [
+    "dataset", "classifier", "defense", "attack", "goal", "threat", "norm", "eps", "n", "clean_accuracy",
+    "robust_accuracy", "ci_low", "ci_high", "status", "flags", "craft_seconds_per_image",
+    "defense_seconds_per_image",
+]  # fmt: skip
+SMALL = ["--dataset", "grey", "--classifier", "fixed", "--defense", "none", "--attack", "fgsm", "--threat",
+         "white-box", "--eps", "0.1", "--samples", "10", "--judge-seeds", "1", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture
+def rbg(tmp_path, monkeypatch):
+    """Call `rbg` in an empty directory with an empty cache."""
+    monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments, **more):
+        return CliRunner().invoke(main, [str(a) for a in arguments], **more)
+
+    return call
+
+
+def refused(result, *says):
+    """Exit code 2, nothing on standard output, and one line that says all this.
+
+    Click's own usage may stand before it, or what the run was about to do.
+    """
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert isinstance(result.exception, SystemExit) and result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(("Usage:", "Try '", "quick: "))]
+    assert len(lines) == 1, result.stderr
+    for part in says:
+        assert part in lines[0]
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--attack", "pdg"], ["unknown attack 'pdg'", "Did you mean 'pgd'?", "fgsm"]),
+        (["--defense", "magnte"], ["unknown defense 'magnte'", "Did you mean 'magnet'?", "defense-gan"]),
+        (["--classifier", "small_cnn"], ["unknown model 'small_cnn'", "Did you mean 'small-cnn'?", "lenet"]),
+        (["--dataset", "mnits"], ["unknown dataset 'mnits'", "Did you mean 'mnist'?", "folder"]),
+        (["--threat", "gray"], ["unknown threat model 'gray'", "Did you mean 'gray-box'?", "seed-known"]),
+        (["--preset", "quik"], ["unknown preset 'quik'", "Did you mean 'quick'?", "standard"]),
+        (["--goal", "untarget"], ["unknown goal 'untarget'", "Did you mean 'untargeted'?", "least-likely"]),
+        (["--norm", "linfty"], ["unknown norm 'linfty'", "Did you mean 'linf'?", "l2"]),
+        (["--attack", "pgd:step_size=1"], ["unknown parameter of attack 'pgd': 'step_size'", "restarts"]),
+        (["--attack", "pgd:steps=1.5"], ["pgd:steps=1.5 is not a int", "40"]),
+        (["--attack", "pgd:steps=3,steps=4"], ["'steps' is given twice"]),
+        (["--attack", "pgd("], ["cannot read 'pgd('"]),
+        (["--attack", ""], ["cannot read ''"]),
+        (["--defense", "magnet:width=0"], ["magnet needs width >= 1"]),
+        (["--defense", "adversarial-training:attack=nope"], ["unknown attack 'nope'"]),
+        (["--attack", "broken"], ["'broken'", "planted 1.0", "planted_broken:attack", "ImportError"]),
+        (["--eps", "-0.1"], ["eps=-0.1", "0 or more"]),
+        (["--eps", "nan"], ["eps=nan"]),
+        (["--eps", "8"], ["eps=8.0", "8/255"]),
+        (["--eps", "big"], ["--eps", "'big'"]),
+        (["--samples", "0"], ["samples=0", "200 images"]),
+        (["--samples", "-3"], ["samples=-3"]),
+        (["--samples", "201"], ["samples=201", "200 images"]),
+        (["--samples", "ten"], ["--samples 'ten'", "whole number or 'all'"]),
+        (["--judge-seeds", "0"], ["--judge-seeds"]),
+        (["--eot", "0"], ["--eot"]),
+        (["--batch-size", "0"], ["--batch-size"]),
+        (["--max-cell-minutes", "0"], ["--max-cell-minutes"]),
+        (["--gradient", "ful"], ["--gradient", "bpda"]),
+        (["--device", "tpu"], ["--device"]),
+        (["--attack", "pgd:steps=0"], ["steps >= 1"]),
+        (["--bogus"], ["--bogus"]),
+        (["nothing.toml"], ["nothing.toml", "does not exist"]),
+        (["--classifier", "nothing.py:make", "--weights", __file__], ["nothing.py"]),
+        (["--weights", "nothing.safetensors"], ["nothing.safetensors", "does not exist"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(rbg, arguments, says):
+    options = list(SMALL)
+    for name in {a for a in arguments if a.startswith("--")} & set(options):
+        at = options.index(name)
+        del options[at : at + 2]
+    refused(rbg("evaluate", *options, *arguments, "--out", "out"), *says)
+
+
+def test_several_thresholds_of_one_mistake_leave_finished_results_alone(rbg, tmp_path):
+    assert rbg("evaluate", *SMALL, "--out", "out").exit_code == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "here" / "out").rglob("*") if p.is_file()}
+    refused(rbg("evaluate", *SMALL, "--attack", "pdg", "--out", "out"), "'pdg'")
+    refused(rbg("evaluate", *SMALL, "--eps", "-1", "--out", "out"), "eps=-1")
+    assert {p: p.read_bytes() for p in (tmp_path / "here" / "out").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("samples = \n", ["m.toml is not valid TOML", "line 1"]),
+        ("samples = 3\nattakcs = []\n", ["unknown key in m.toml", "'attakcs'", "Did you mean 'attacks'?", "defenses"]),
+        ("[[block]]\neps = 0.3\n", ["m.toml", "eps"]),
+        ("block = [3]\n", ["m.toml", "block"]),
+        ("[block]\nsamples = 3\n", ["m.toml", "block"]),
+    ],
+)  # fmt: skip
+def test_a_bad_matrix_file_is_one_line(rbg, text, says):
+    with open("m.toml", "w") as file:  # noqa: PTH123 - a name relative to the fixture's directory
+        file.write(text)
+    refused(rbg("evaluate", "m.toml", "--device", "cpu"), *says)
+    refused(rbg("evaluate", "m.toml", "--goal", "random"), *says)
+
+
+def test_a_matrix_and_a_preset_at_once_are_refused(rbg, tmp_path):
+    (tmp_path / "here" / "m.toml").write_text("")
+    refused(rbg("evaluate", "m.toml", "--preset", "quick"), "not both")
+
+
+@pytest.mark.parametrize("place", ["out", "out/results"])
+def test_results_that_cannot_be_written_are_known_before_any_work(rbg, tmp_path, place):
+    blocked = tmp_path / "here" / place
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("a file in the way")
+    refused(rbg("evaluate", *SMALL, "--out", "out"), "out")
+    assert blocked.read_text() == "a file in the way" and not (tmp_path / "cache" / "artifacts").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\x00" * 64])
+def test_a_damaged_artifact_is_named_and_nothing_else_is_lost(rbg, tmp_path, damage):
+    assert rbg("evaluate", *SMALL, "--classifier", "quick", "--out", "first").exit_code == 0
+    artifacts = list(Store(tmp_path / "cache" / "artifacts"))
+    for path in artifacts:
+        path.write_bytes(damage(path.read_bytes()))
+    result = rbg("evaluate", *SMALL, "--classifier", "quick", "--out", "second")
+    refused(result, "cannot read weights", "Delete the file")
+    assert len(load_results(tmp_path / "here" / "first")) == 2
+    listed = rbg("cache", "list", "--json")
+    assert listed.exit_code == 0 and "unreadable" in json.loads(listed.stdout)[0]["info"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [('{"schema_version": 99}', "schema version 99"), ('{"schema_version": 1, "ce', "is no JSON")]
+)
+def test_a_result_that_cannot_be_read_is_named_and_kept(rbg, tmp_path, text, says):
+    assert rbg("evaluate", *SMALL, "--out", "out").exit_code == 0
+    (path,) = (tmp_path / "here" / "out" / "results").rglob("*.json")
+    path.write_text(text)
+    result = rbg("evaluate", *SMALL, "--out", "out")
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+    assert says in result.stderr and path.name in result.stderr.replace("\n", "")
+    assert path.read_text() == text
+    refused(rbg("show", path), says)
+    refused(rbg("leaderboard", "build", "out"), says)
+
+
+# ---- a classifier of one's own
+
+
+OWN = "import torch\ndef make(shape, classes):\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, classes))\n"
+
+
+@pytest.fixture
+def own(tmp_path, rbg):
+    from safetensors.torch import save_file
+
+    here = tmp_path / "here"
+    (here / "mine.py").write_text(OWN)
+    import torch
+
+    save_file({"1.weight": torch.eye(3, 16), "1.bias": torch.zeros(3)}, here / "good.safetensors")
+    save_file({"1.weight": torch.eye(3, 15), "1.bias": torch.zeros(3)}, here / "wrong.safetensors")
+    (here / "bad.safetensors").write_bytes(b"no safetensors")
+    (here / "raises.py").write_text("raise RuntimeError('planted')\n")
+    (here / "number.py").write_text("def make():\n    return 3\n")
+
+    def call(classifier, weights=None):
+        options = [a for a in SMALL if a not in ("--classifier", "fixed")]
+        result = rbg("evaluate", *options, "--classifier", classifier, *(["--weights", weights] if weights else []))
+        return result
+
+    return call
+
+
+def test_a_classifier_of_ones_own_is_evaluated(own, tmp_path):
+    result = own("mine.py:make", "good.safetensors")
+    assert result.exit_code == 0, result.stderr
+    (record,) = load_results(tmp_path / "here" / "rbg-results")
+    assert record.status == "ok" and record.cell.classifier == "mine.py:make"
+
+
+@pytest.mark.parametrize(
+    ("classifier", "weights", "says"),
+    [
+        ("nothing.py:make", "good.safetensors", "nothing.py"),
+        ("mine.py:made", "good.safetensors", "no function 'made'"),
+        ("raises.py:make", "good.safetensors", "RuntimeError: planted"),
+        ("number.py:make", "good.safetensors", "int, not a torch.nn.Module"),
+        ("mine.py:make", None, "needs --weights"),
+        ("mine.py:make", "wrong.safetensors", "does not fit"),
+        ("mine.py:make", "bad.safetensors", "cannot read weights"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said_in_a_line(own, classifier, weights, says):
+    result = own(classifier, weights)
+    assert result.exit_code == 2, (result.output, result.exception)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("rbg: ")]
+    assert len(lines) == 1 and says in result.stderr and "Traceback" not in result.stderr
+
+
+# ---- output
+
+
+def test_json_is_one_array_of_rows_and_nothing_else(rbg):
+    result = rbg("evaluate", *SMALL, "--attack", "noise", "--threat", "gray-box", "--attack", "crashes", "--json")
+    assert result.exit_code == 1
+    rows = json.loads(result.stdout)
+    assert len(rows) == 6 and all(set(ROW) <= set(row) for row in rows)
+    by_status = {row["status"]: row for row in rows}
+    assert by_status.keys() == {"ok", "not applicable", "failed"}
+    assert by_status["failed"]["robust_accuracy"] is None and by_status["failed"]["n"] == 10
+    good = by_status["ok"]
+    assert 0 <= good["ci_low"] <= good["robust_accuracy"] <= good["ci_high"] <= 1
+    assert isinstance(good["flags"], list) and good["craft_seconds_per_image"] > 0
+
+
+def test_a_dry_run_trains_nothing_and_writes_nothing(rbg, tmp_path):
+    asked = [*SMALL, "--classifier", "quick", "--threat", "black-box:model=quick,rounds=2", "--threat", "gray-box", "--dry-run"]
+    result = rbg("evaluate", *asked)
+    assert result.exit_code == 0
+    assert "substitute" in result.stdout and "not applicable: the defense is its classifier" in result.stdout
+    assert "4 cells to run, 2 not applicable." in result.stdout
+    plan = json.loads(rbg("evaluate", *asked, "--json").stdout)
+    assert len(plan["cells"]) == 6 and sum(bool(c["not_applicable"]) for c in plan["cells"]) == 2
+    assert [s["kind"] for s in plan["steps"]].count("substitute") == 2
+    assert not list((tmp_path / "here").iterdir()) and not (tmp_path / "cache").exists()
+
+
+def test_the_exit_code_says_whether_a_cell_failed(rbg):
+    assert rbg("evaluate", *SMALL, "--out", "a").exit_code == 0
+    suspect = rbg("evaluate", *SMALL, "--attack", "same", "--out", "a")
+    assert suspect.exit_code == 0 and "suspect" in suspect.stdout
+    failed = rbg("evaluate", *SMALL, "--attack", "crashes", "--attack", "noise", "--out", "a")
+    assert failed.exit_code == 1 and "ArithmeticError: planted crash" in failed.output
+
+
+def test_the_matrix_goes_on_after_a_failure_and_says_where_it_failed(rbg, tmp_path):
+    assert rbg("evaluate", *SMALL, "--attack", "crashes", "--attack", "noise", "--out", "out").exit_code == 1
+    found = {r.cell.attack: r for r in load_results(tmp_path / "here" / "out")}
+    assert {name: r.status for name, r in found.items()} == {"fgsm": "ok", "crashes": "failed", "noise": "ok"}
+    assert found["crashes"].traceback[-1].startswith("planted_cells.py:")
+    page = (tmp_path / "here" / "out" / "README.md").read_text()
+    assert "planted crash" in page
+
+
+def test_ctrl_c_is_130_and_keeps_what_is_finished(rbg, tmp_path):
+    result = rbg("evaluate", *SMALL, "--attack", "interrupted", "--out", "out")
+    assert result.exit_code == 130 and "interrupted" in result.stderr and "Traceback" not in result.stderr
+    assert [r.cell.attack for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
+    assert (tmp_path / "here" / "out" / "README.md").exists()
+
+
+def test_cells_above_the_time_limit_are_not_run_and_the_table_says_so(rbg, tmp_path):
+    result = rbg("evaluate", *SMALL, "--max-cell-minutes", "0.0000001", "--json", "--out", "out")
+    (row,) = json.loads(result.stdout)
+    assert result.exit_code == 0 and row["status"] == "not run" and row["estimate_seconds"] > 0
+    assert "estimated at" in row["reason"] and row["robust_accuracy"] is None
+    assert "not run" in (tmp_path / "here" / "out" / "README.md").read_text()
+
+
+def test_a_broken_plugin_breaks_only_itself(rbg):
+    listed = json.loads(rbg("list", "attacks", "--json").stdout)
+    broken = {e["name"]: e["error"] for e in listed if e["error"]}
+    assert broken.keys() == {"broken"} and "ImportError: planted: no such thing" in broken["broken"]
+    assert {"fgsm", "pgd", "same"} <= {e["name"] for e in listed}
+    shown = rbg("list", "attacks", env={"COLUMNS": "1000"})
+    assert shown.exit_code == 0 and "no such thing" in shown.stdout
+    assert rbg("evaluate", *SMALL).exit_code == 0
+    refused(rbg("evaluate", *SMALL, "--attack", "broken"), "'broken'", "planted")
+
+
+def test_an_attack_without_its_facts_is_refused_in_a_line(rbg):
+    refused(rbg("evaluate", *SMALL, "--attack", "unregistered"), "unregistered", "@attack")
+
+
+@pytest.mark.parametrize("what", ["attacks", "defenses", "models", "datasets", "threats"])
+def test_every_list_can_be_printed_in_every_form(rbg, what):
+    entries = json.loads(rbg("list", what, "--json").stdout)
+    names = rbg("list", what, "--names").stdout.split()
+    assert names == [e["name"] for e in entries] == json.loads(rbg("list", what, "--names", "--json").stdout)
+    assert all(e["summary"].endswith((".", ")")) or e["error"] for e in entries if e["distribution"] != "planted")
+    table = rbg("list", what, env={"COLUMNS": "300"})
+    assert table.exit_code == 0 and all(name in table.stdout for name in names)
+
+
+def test_show_explains_flags_and_gives_the_row(rbg, tmp_path):
+    rbg("evaluate", *SMALL, "--attack", "same", "--out", "out")
+    paths = {p.name.split("-")[0]: p for p in (tmp_path / "here" / "out" / "results").rglob("*.json")}
+    shown = rbg("show", paths["same"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0 and "no-perturbation" in shown.stdout and "white-box" in shown.stdout
+    row = json.loads(rbg("show", paths["same"], "--json").stdout)
+    assert row["status"] == "suspect" and set(ROW) <= set(row)
+
+
+def test_a_leaderboard_is_built_where_it_is_asked_for(rbg, tmp_path):
+    rbg("evaluate", *SMALL, "--out", "out")
+    built = rbg("leaderboard", "build", "out", "--out", "page.md")
+    assert built.exit_code == 0 and "page.md" in built.stdout
+    assert (tmp_path / "here" / "page.md").read_text() == (tmp_path / "here" / "out" / "README.md").read_text()
+    (tmp_path / "here" / "empty" / "results").mkdir(parents=True)
+    refused(rbg("leaderboard", "build", "empty"), "no results")
+    refused(rbg("leaderboard", "build", "."), "no directory `results`")
+
+
+def test_the_cache_is_listed_and_cleared_and_trained_into(rbg):
+    trained = rbg("train", "quick", "noisy", "--dataset", "grey", "--classifier", "quick", "--json")
+    assert trained.exit_code == 0, trained.stderr
+    model, defense = json.loads(trained.stdout)
+    assert 0 < defense["test_accuracy"] <= model["test_accuracy"] <= 1
+    assert [item["key"] for item in json.loads(rbg("cache", "list", "--json").stdout)] == [model["key"]]
+    assert rbg("cache", "clear", input="n\n").exit_code == 1
+    assert "deleted 1 artifacts" in rbg("cache", "clear", "--yes").stdout
+    assert json.loads(rbg("cache", "list", "--json").stdout) == []
+    refused(rbg("train", "quik", "--dataset", "grey"), "'quik'")
+
+
+def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, monkeypatch):
+    from robustbench_gan import run as runs
+
+    asked = []
+
+    def run(matrix, planned, workshop, **more):
+        asked.append((matrix, planned, more))
+        return 0
+
+    monkeypatch.setattr(runs, "run", run)
+    options = ["--dataset", "grey:side=28", "--samples", "5", "--eps", "0.1", "--eps", "0.2", "--max-cell-minutes", "7"]
+    assert rbg("evaluate", *options).exit_code == 0
+    (matrix, planned, more), *_ = asked
+    assert isinstance(matrix, Matrix) and matrix.name == "quick" and matrix.max_cell_minutes == 7
+    assert {c.cell.samples for c in planned} == {5} and {c.cell.eps for c in planned} == {0.1, 0.2}
+    assert more["batch_size"] == 200 and not math.isnan(planned[0].cell.eps)
+
+
+# ---- what is imported
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["evaluate", "--help"], ["list", "attacks", "--names"]])
+def test_no_torch_where_none_is_needed(tmp_path, installed, arguments):  # noqa: F811
+    code = (
+        "import sys\nfrom robustbench_gan.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules and 'scipy' not in sys.modules, 'imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(installed, tmp_path), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_the_installed_program_sees_plugins_and_fails_in_one_line(tmp_path, installed):  # noqa: F811
+    def rbg(*arguments):
+        command = [sys.executable, "-c", "from robustbench_gan.cli import main; main()", *arguments]
+        return subprocess.run(command, env=environment(installed, tmp_path), text=True, capture_output=True, cwd=tmp_path)
+
+    ran = rbg("evaluate", *SMALL, "--attack", "crashes", "--json")
+    assert ran.returncode == 1 and [row["status"] for row in json.loads(ran.stdout)] == ["failed", "ok"]
+    bad = rbg("evaluate", *SMALL, "--attack", "pdg")
+    assert (bad.returncode, bad.stdout) == (2, "") and bad.stderr.count("\n") == 1
