@@ -13,7 +13,9 @@ ALLOWED_SKIPS = Path(__file__).parent / "tests" / "allowed_skips.txt"
 
 def allowed_skips() -> set[str]:
     """The ids in the list; what follows a '#' is the reason."""
-    lines = (line.partition("#")[0].strip() for line in ALLOWED_SKIPS.read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.partition("#")[0].strip() for line in ALLOWED_SKIPS.read_text(encoding="utf-8").splitlines()
+    )
     return {line for line in lines if line}
 
 
@@ -25,7 +27,9 @@ def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
     report.outcome = "failed"
-    report.longrepr = f"{reason}\n{report.nodeid} must not be skipped under CI: it is not in tests/allowed_skips.txt"
+    report.longrepr = (
+        f"{reason}\n{report.nodeid} must not be skipped under CI: it is not in tests/allowed_skips.txt"
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -33,7 +33,9 @@ def user_errors(command: Callable[P, R]) -> Callable[P, R]:
             click.echo(f"rbg: {error}", err=True)
             sys.exit(BAD_USAGE)
         except KeyboardInterrupt:
-            click.echo("rbg: interrupted. What was finished is kept; the same command goes on from there.", err=True)
+            click.echo(
+                "rbg: interrupted. What was finished is kept; the same command goes on from there.", err=True
+            )
             sys.exit(INTERRUPTED)
 
     return wrapped
@@ -47,38 +49,96 @@ def main() -> None:
 
 @main.command()
 @click.argument("matrix", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--preset", metavar="P", help="A matrix of the package: quick (the default), standard or paper.")
+@click.option(
+    "--preset", metavar="P", help="A matrix of the package: quick (the default), standard or paper."
+)
 @click.option("--dataset", "datasets", multiple=True, metavar="S", help="Data set, e.g. mnist. Repeatable.")
-@click.option("--classifier", "classifiers", multiple=True, metavar="S",
-              help="Classifier, e.g. small-cnn, or your own: path/to/file.py:factory with --weights. Repeatable.")
-@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Safetensors weights of a classifier given as a file.")
-@click.option("--defense", "defenses", multiple=True, metavar="S",
-              help="Defense with parameters, e.g. magnet:epochs=5; outer+inner composes. Repeatable.")
-@click.option("--attack", "attacks", multiple=True, metavar="S",
-              help="Attack with parameters, e.g. pgd:steps=40,restarts=5. Repeatable.")
-@click.option("--threat", "threats", multiple=True, metavar="NAME",
-              help="Threat model: black-box, query, gray-box, white-box or seed-known. Repeatable.")
-@click.option("--gradient", type=click.Choice(["auto", "full", "bpda", "truncated", "cut"]),
-              help="The gradient a white-box attacker gets; auto takes the worst of all that apply.")
-@click.option("--eot", type=click.IntRange(min=1), metavar="N", help="EOT draws a white-box pass averages over.")
-@click.option("--goal", "goals", multiple=True, metavar="G",
-              help="untargeted, random, least-likely or all. Repeatable.")
+@click.option(
+    "--classifier",
+    "classifiers",
+    multiple=True,
+    metavar="S",
+    help="Classifier, e.g. small-cnn, or your own: path/to/file.py:factory with --weights. Repeatable.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Safetensors weights of a classifier given as a file.",
+)
+@click.option(
+    "--defense",
+    "defenses",
+    multiple=True,
+    metavar="S",
+    help="Defense with parameters, e.g. magnet:epochs=5; outer+inner composes. Repeatable.",
+)
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="S",
+    help="Attack with parameters, e.g. pgd:steps=40,restarts=5. Repeatable.",
+)
+@click.option(
+    "--threat",
+    "threats",
+    multiple=True,
+    metavar="NAME",
+    help="Threat model: black-box, query, gray-box, white-box or seed-known. Repeatable.",
+)
+@click.option(
+    "--gradient",
+    type=click.Choice(["auto", "full", "bpda", "truncated", "cut"]),
+    help="The gradient a white-box attacker gets; auto takes the worst of all that apply.",
+)
+@click.option(
+    "--eot", type=click.IntRange(min=1), metavar="N", help="EOT draws a white-box pass averages over."
+)
+@click.option(
+    "--goal", "goals", multiple=True, metavar="G", help="untargeted, random, least-likely or all. Repeatable."
+)
 @click.option("--norm", metavar="N", help="Norm of the budget: l0, l1, l2 or linf.")
 @click.option("--eps", multiple=True, type=float, metavar="F", help="Radius on pixels in [0, 1]. Repeatable.")
 @click.option("--samples", metavar="N", help="Test images to judge, or 'all'.")
 @click.option("--seed", type=int, metavar="N", help="Seed of attacks and judge.")
-@click.option("--judge-seeds", type=click.IntRange(min=1), metavar="K",
-              help="How many seeds of the defense every example is judged under.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=200, show_default=True, metavar="N",
-              help="Samples an attack is given at once; cannot change a result.")
-@click.option("--max-cell-minutes", type=click.FloatRange(min=0, min_open=True), metavar="F",
-              help="Cells estimated above this are not run, and the table says so.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-              help="Where to compute.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("rbg-results"),
-              show_default=True, metavar="DIR", help="Where results and the leaderboard go.")
-@click.option("--dry-run", is_flag=True, help="Show what would be trained and run, and what is not applicable.")
+@click.option(
+    "--judge-seeds",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="How many seeds of the defense every example is judged under.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Samples an attack is given at once; cannot change a result.",
+)
+@click.option(
+    "--max-cell-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="F",
+    help="Cells estimated above this are not run, and the table says so.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("rbg-results"),
+    show_default=True,
+    metavar="DIR",
+    help="Where results and the leaderboard go.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be trained and run, and what is not applicable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output.")
 @user_errors
 def evaluate(
@@ -141,7 +201,9 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     if as_json:
         cells = [{**p.cell.model_dump(mode="json"), "not_applicable": p.reason} for p in planned]
         shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps if s.kind != "cell"]
-        click.echo(json.dumps({"matrix": asked.model_dump(mode="json"), "steps": shared, "cells": cells}, indent=1))
+        click.echo(
+            json.dumps({"matrix": asked.model_dump(mode="json"), "steps": shared, "cells": cells}, indent=1)
+        )
         return
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{asked.name}: trained once and shared by cells", style="bold")
@@ -153,7 +215,9 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     for item in planned:
         c = item.cell
         budget = f"{c.goal}, {c.norm} {c.eps:g}, n {c.samples}, {c.judge_seeds} judge seeds"
-        where = f"{short(c.dataset)} / {short(c.classifier)} / {short(c.defense)} / {c.threat_name} / {c.attack}"
+        where = (
+            f"{short(c.dataset)} / {short(c.classifier)} / {short(c.defense)} / {c.threat_name} / {c.attack}"
+        )
         if item.reason:
             reasons.setdefault(item.reason, []).append(where)
         else:
@@ -192,10 +256,17 @@ def list_(what: str, as_json: bool, names: bool) -> None:
 @main.command()
 @click.argument("specs", nargs=-1, required=True, metavar="S...")
 @click.option("--dataset", default="mnist", show_default=True, help="Data set to train on.")
-@click.option("--classifier", default="small-cnn", show_default=True, help="Classifier that defenses stand on.")
+@click.option(
+    "--classifier", default="small-cnn", show_default=True, help="Classifier that defenses stand on."
+)
 @click.option("--train-seed", type=int, default=0, show_default=True, help="Seed of the training.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-              help="Where to compute.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @user_errors
 def train(
@@ -239,8 +310,12 @@ def leaderboard() -> None:
 
 @leaderboard.command("build")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows.",
+)
 @user_errors
 def leaderboard_build(directory: Path, out: Path | None) -> None:
     """Write the Markdown leaderboard, or a CSV table, of every result below DIRECTORY."""

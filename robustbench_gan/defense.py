@@ -45,7 +45,9 @@ class Defense(nn.Module):
     purifies: ClassVar[bool] = False
     randomised: ClassVar[bool] = False
     unrolls: ClassVar[bool] = False
-    base_key: str = ""  # the store's key of `base`, set by the engine: part of the recipe of what stands on it
+    base_key: str = (
+        ""  # the store's key of `base`, set by the engine: part of the recipe of what stands on it
+    )
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()

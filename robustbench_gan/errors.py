@@ -10,7 +10,7 @@ class UsageError(ValueError):
     """Bad input: the message names the value, what was expected and how to mend it."""
 
 
-class NotApplicable(Exception):  # noqa: N818 - it is an outcome, not an error
+class NotApplicable(Exception):
     """Raised by an attack or a threat model when a combination means nothing; the message is the reason."""
 
 

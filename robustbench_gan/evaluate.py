@@ -113,7 +113,9 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
         run = _prepare(planned, workshop, settings)
         estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
         if estimate is not None and estimate > 60 * (settings.max_cell_minutes or 0):
-            reason = f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
+            reason = (
+                f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
+            )
             return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
         return _attack_and_judge(run, estimate)
     except NotApplicable as why:
@@ -306,7 +308,9 @@ def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
     over = ~budget.contains(made.detach() - x)
     if bool(over.any()):
         size = float(budget.size(made.detach() - x).max())
-        raise AttackFault(f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}")
+        raise AttackFault(
+            f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}"
+        )
 
 
 def _count(bad: Tensor) -> int:
@@ -342,7 +346,9 @@ def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor, 
     with torch.no_grad(), progress.task("judging", 2 * len(seeds)) as advance:
         clean, attacked = [], []
         for k in seeds:
-            clean.append(run.workshop.clean_answers(*run.system_names(), cell.first, cell.samples, cell.seed, k))
+            clean.append(
+                run.workshop.clean_answers(*run.system_names(), cell.first, cell.samples, cell.seed, k)
+            )
             advance(1)
         started = time.perf_counter()
         for k in seeds:
@@ -459,7 +465,10 @@ def _timed(run: Run, kind: str) -> float:
     """Seconds of one micro-batch: an answer (`forward`) or a value and gradient of the kind named."""
 
     def measure() -> float:
-        x, y = run.x[: MICRO_BATCH.get(run.x.device.type, 50)], run.y[: MICRO_BATCH.get(run.x.device.type, 50)]
+        x, y = (
+            run.x[: MICRO_BATCH.get(run.x.device.type, 50)],
+            run.y[: MICRO_BATCH.get(run.x.device.type, 50)],
+        )
         gradient: Any = "full" if kind == "forward" else kind
         view = View.on(Defended(run.defense, gradient, run.threat.unroll), run.seeds("view")[: len(x)])
         started = time.perf_counter()

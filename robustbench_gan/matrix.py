@@ -21,6 +21,7 @@ from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError, unknown
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.store import slug
 from robustbench_gan.threat import ACCESS_ORDER, THREATS, ThreatModel
 from robustbench_gan.workshop import Workshop, is_file_reference, user_digest
 
@@ -145,22 +146,24 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     threats = [_threat(text, block) for text in block.threats]
     goals = [_goal(g) for g in block.goals]
     budgets = [_budget(block.norm, eps) for eps in block.eps]
+    functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
+    digests = {text: registry.code_digest(function) for text, function in functions.items()}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
-        data = _canonical("datasets", Spec.parse(dataset))
-        model = classifier if is_file_reference(classifier) else _canonical("models", Spec.parse(classifier))
+        data = _published(_canonical("datasets", Spec.parse(dataset)), workshop)
+        model = _classifier(classifier, workshop)
         chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
+        kinds = _classes(chain)
         for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
             first, samples = _samples(block, threat, len(workshop.dataset(data).test))
-            function = registry.load("attacks", Spec.parse(attack).name)
+            info = info_of(functions[attack])
             cell = Cell(
                 dataset=data, classifier=model, defense=chain, attack=attack, goal=goal, threat=text,
-                norm=budget.norm, eps=float("inf") if info_of(function).minimal else budget.eps,
+                norm=budget.norm, eps=float("inf") if info.minimal else budget.eps,
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
-                identity={**identity, "attack": registry.code_digest(function)},
+                identity={**identity, "attack": digests[attack]},
             )  # fmt: skip
-            info = info_of(function)
-            reason = why_not(info, _classes(chain), threat, goal, budget.norm)
+            reason = why_not(info, kinds, threat, goal, budget.norm)
             yield Planned(cell, threat, reason, info.control)
 
 
@@ -173,6 +176,26 @@ def _canonical(group: str, spec: Spec) -> str:
         except TypeError as error:
             raise UsageError(f"the plugin {spec.name!r} is broken: {error}.") from error
     return str(Spec(spec.name, registry.as_params(values)))
+
+
+def _published(text: str, workshop: Workshop) -> str:
+    """The data set's text for records: one found by a path is called by its own name, since paths are private."""
+    params = dict(Spec.parse(text).params)
+    if "path" not in params:
+        return text
+    kept = {key: value for key, value in params.items() if key not in ("path", "name")}
+    published = str(Spec(slug(workshop.dataset(text).name), registry.as_params(kept)))
+    workshop.aliases[published] = text
+    return published
+
+
+def _classifier(text: str, workshop: Workshop) -> str:
+    """The classifier's text for records: a registered one in full, a user's file without its directory."""
+    if not is_file_reference(text):
+        return _canonical("models", Spec.parse(text))
+    published = f"{Path(text.rpartition(':')[0]).name}:{text.rpartition(':')[2]}"
+    workshop.aliases[published] = text
+    return published
 
 
 def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
@@ -237,9 +260,9 @@ def engine_digest() -> str:
 
 def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
     """Hashes of everything besides names and parameters that decides an answer."""
-    build = registry.load("datasets", Spec.parse(data).name)
+    build = registry.load("datasets", Spec.parse(workshop.aliases.get(data, data)).name)
     if is_file_reference(model):
-        classifier = user_digest(workshop.weights, model)
+        classifier = user_digest(workshop.weights, workshop.aliases[model])
     else:
         classifier = registry.code_digest(registry.load("models", Spec.parse(model).name))
     return {
@@ -282,5 +305,7 @@ def _why_not_gradient(gradient: str, threat: ThreatModel, purifies: bool) -> str
     if not threat.white:
         return f"the attack is defined by the gradient {gradient!r} of the defended system"
     if threat.gradient not in ("auto", gradient):
-        return f"the attack is defined by the gradient {gradient!r}, the threat model grants {threat.gradient!r}"
+        return (
+            f"the attack is defined by the gradient {gradient!r}, the threat model grants {threat.gradient!r}"
+        )
     return "" if purifies else "the defense has no purifier for BPDA to replace"

@@ -158,7 +158,9 @@ def train_all(
     with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
         for text in specs:
             is_model = Spec.parse(text.partition("+")[0]).name in models
-            row = _train_model(text, data, workshop) if is_model else _train_defense(text, data, base, workshop)
+            row = (
+                _train_model(text, data, workshop) if is_model else _train_defense(text, data, base, workshop)
+            )
             done.append(row)
             facts = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
             console.print(Text(f"{text}: {facts}"))

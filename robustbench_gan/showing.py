@@ -62,7 +62,9 @@ def print_cache(store: Store, as_json: bool) -> None:
     console.print(f"{len(found)} artifacts in {store.root}")
     table = Table("key", "KiB", "facts")
     for item in found:
-        facts = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in item["info"].items())
+        facts = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in item["info"].items()
+        )
         table.add_row(Text(item["key"]), str(item["kib"]), Text(facts))
     if found:
         console.print(table)

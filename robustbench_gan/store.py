@@ -10,7 +10,6 @@ import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,8 +72,9 @@ class Store:
     def fetch(self, kind: str, recipe: Recipe, build: Build) -> Artifact:
         """The artifact of a recipe: loaded where it is stored, built, stored and then loaded where not.
 
-        `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added. Two processes that build the same one at
-        once both go on with the file of the first. Raises UsageError when a stored file is corrupt.
+        `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added.
+        Two processes that build the same one at once both go on with the file of the first. Raises UsageError
+        when a stored file is corrupt.
         """
         key = recipe_key(kind, recipe)
         if key in self.used:

@@ -191,9 +191,7 @@ class View:
     def on(cls, system: System, seed: Tensor, **options: Any) -> View:
         """A view of n samples that counts from zero."""
         n = len(seed)
-        return cls(
-            system, seed, Counts.zeros(n, seed.device), torch.arange(n, device=seed.device), **options
-        )
+        return cls(system, seed, Counts.zeros(n, seed.device), torch.arange(n, device=seed.device), **options)
 
     def rows(self, index: Tensor) -> View:
         """The same view narrowed to some samples, so that finished samples stop costing."""
@@ -202,7 +200,9 @@ class View:
     def part(self, name: str) -> nn.Module:
         """A named module of the defense. Raises PermissionError where the threat model does not give it."""
         if name not in self.parts:
-            raise PermissionError(f"this view has no part {name!r}; it has: {', '.join(self.parts) or 'none'}")
+            raise PermissionError(
+                f"this view has no part {name!r}; it has: {', '.join(self.parts) or 'none'}"
+            )
         return _CountedPart(self.parts[name], self)
 
     def output(self, x: Tensor) -> Output:

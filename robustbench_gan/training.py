@@ -36,7 +36,7 @@ class Samples(Protocol):
         """(B, C, H, W) float32."""
 
 
-class Diverged(RuntimeError):  # noqa: N818 - it names what happened
+class Diverged(RuntimeError):
     """Training gave a loss that is not a number."""
 
 
@@ -139,9 +139,7 @@ def train_classifier(
     model: nn.Module, data: Dataset, schedule: Schedule, *, seed: int, description: str
 ) -> dict[str, float]:
     """Train a classifier on the training split; returns its validation accuracy and the seconds."""
-    seconds = optimise(
-        model, data.train, cross_entropy(model), schedule, seed=seed, description=description
-    )
+    seconds = optimise(model, data.train, cross_entropy(model), schedule, seed=seed, description=description)
     return {"validation_accuracy": accuracy(model, data.validation), "seconds": seconds}
 
 

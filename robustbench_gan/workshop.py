@@ -45,13 +45,15 @@ def is_file_reference(text: str) -> bool:
 class Workshop:
     """Loads data sets, trains classifiers, defenses and substitutes, and remembers all of them.
 
-    `train_seed` seeds every training. `weights` are a user's own for a classifier given as a file.
+    `train_seed` seeds every training. `weights` are a user's own for a classifier given as a file. `aliases`
+    leads from the name that a record has for something on this machine, without its path, to where it lies.
     """
 
     store: Store = field(default_factory=Store)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     train_seed: int = 0
     weights: Path | None = None
+    aliases: dict[str, str] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
@@ -73,7 +75,7 @@ class Workshop:
         """The data set of a spec."""
 
         def make() -> Dataset:
-            build, params = registry.resolve("datasets", Spec.parse(text))
+            build, params = registry.resolve("datasets", Spec.parse(self.aliases.get(text, text)))
             data: Dataset = build(**params)
             return data
 
@@ -86,7 +88,7 @@ class Workshop:
     def _classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
         data = self.dataset(dataset)
         if is_file_reference(text):
-            return self._users_classifier(data, text)
+            return self._users_classifier(data, self.aliases.get(text, text))
         factory, params = registry.resolve("models", Spec.parse(text))
         schedule = schedule_of(factory)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
@@ -115,7 +117,9 @@ class Workshop:
 
     def defense(self, dataset: str, classifier: str, text: str) -> Defense:
         """A fitted, frozen defense around its classifier."""
-        return self.once(("defense", dataset, classifier, text), lambda: self._defense(dataset, classifier, text))
+        return self.once(
+            ("defense", dataset, classifier, text), lambda: self._defense(dataset, classifier, text)
+        )
 
     def _defense(self, dataset: str, classifier: str, text: str) -> Defense:
         base, artifact = self.classifier(dataset, classifier)
@@ -211,5 +215,3 @@ def user_digest(weights: Path | None, reference: str) -> str:
             why = error.strerror or error
             raise UsageError(f"--classifier {reference}: cannot read {path}: {why}.") from error
     return digest.hexdigest()[:16]
-
-

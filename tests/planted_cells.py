@@ -167,7 +167,9 @@ def interrupted(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor)
 
 
 @attack(needs="gradient", paper="planted")
-def waits(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 60.0) -> Tensor:
+def waits(
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 60.0
+) -> Tensor:
     """Takes its time, so that a signal finds it at work."""
     import time
 

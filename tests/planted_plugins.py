@@ -49,7 +49,12 @@ def entry_points() -> str:
 
 def write_site(root: Path) -> Path:
     """A directory that, on the path, installs the planted distribution."""
-    return plant(root, "planted", entry_points(), {"planted_broken.py": "raise ImportError('planted: no such thing')\n"})
+    return plant(
+        root,
+        "planted",
+        entry_points(),
+        {"planted_broken.py": "raise ImportError('planted: no such thing')\n"},
+    )
 
 
 def environment(root: Path, cache: Path) -> dict[str, str]:

@@ -46,7 +46,9 @@ def test_an_honest_attack_raises_nothing():
     assert raised() == {}
 
 
-@pytest.mark.parametrize(("zero", "severity"), [(0, None), (1, "note"), (5, "note"), (6, "invalid"), (N, "invalid")])
+@pytest.mark.parametrize(
+    ("zero", "severity"), [(0, None), (1, "note"), (5, "note"), (6, "invalid"), (N, "invalid")]
+)
 def test_zero_gradients_are_invalid_above_their_share(zero, severity):
     assert ZERO_GRADIENT_SHARE == 0.05
     flag = red_flags(evidence(counts=counts(zero_gradients=some(zero))))
@@ -105,7 +107,9 @@ def test_small_perturbations_are_the_aim_of_minimal_attacks_and_nothing_odd_in_l
     small = torch.full((1, N), 0.01)
     assert raised(sizes=small, info=info(minimal=True), eps=float("inf")) == {}
     assert raised(sizes=small, norm="l2") == {}
-    assert raised(sizes=torch.zeros(1, N), info=info(minimal=True), eps=float("inf")) == {"no-perturbation": "invalid"}
+    assert raised(sizes=torch.zeros(1, N), info=info(minimal=True), eps=float("inf")) == {
+        "no-perturbation": "invalid"
+    }
 
 
 def test_a_ball_of_radius_zero_allows_no_move():
@@ -114,10 +118,14 @@ def test_a_ball_of_radius_zero_allows_no_move():
 
 def test_a_cut_gradient_is_always_suspect():
     assert raised(gradients=("cut",))["cut-gradient"] == "invalid"
-    assert raised(gradients=("full", "cut"), clean=torch.zeros(1, N, dtype=torch.bool)) == {"cut-gradient": "invalid"}
+    assert raised(gradients=("full", "cut"), clean=torch.zeros(1, N, dtype=torch.bool)) == {
+        "cut-gradient": "invalid"
+    }
 
 
-@pytest.mark.parametrize(("agreement", "found"), [(0.79, True), (AGREEMENT, False), (1.0, False), (None, False)])
+@pytest.mark.parametrize(
+    ("agreement", "found"), [(0.79, True), (AGREEMENT, False), (1.0, False), (None, False)]
+)
 def test_a_substitute_that_disagrees_is_weak(agreement, found):
     assert raised(agreement=agreement) == ({"weak-substitute": "warning"} if found else {})
 

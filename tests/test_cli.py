@@ -45,7 +45,11 @@ def refused(result, *says):
     """
     assert result.exit_code == 2, (result.output, result.exception)
     assert isinstance(result.exception, SystemExit) and result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(("Usage:", "Try '", "quick: "))]
+    lines = [
+        line
+        for line in result.stderr.splitlines()
+        if line and not line.startswith(("Usage:", "Try '", "quick: "))
+    ]
     assert len(lines) == 1, result.stderr
     for part in says:
         assert part in lines[0]
@@ -156,7 +160,8 @@ def test_a_damaged_artifact_is_named_and_nothing_else_is_lost(rbg, tmp_path, dam
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [('{"schema_version": 99}', "schema version 99"), ('{"schema_version": 1, "ce', "is no JSON")]
+    ("text", "says"),
+    [('{"schema_version": 99}', "schema version 99"), ('{"schema_version": 1, "ce', "is no JSON")],
 )
 def test_a_result_that_cannot_be_read_is_named_and_kept(rbg, tmp_path, text, says):
     assert rbg("evaluate", *SMALL, "--out", "out").exit_code == 0
@@ -192,7 +197,9 @@ def own(tmp_path, rbg):
 
     def call(classifier, weights=None):
         options = [a for a in SMALL if a not in ("--classifier", "fixed")]
-        result = rbg("evaluate", *options, "--classifier", classifier, *(["--weights", weights] if weights else []))
+        result = rbg(
+            "evaluate", *options, "--classifier", classifier, *(["--weights", weights] if weights else [])
+        )
         return result
 
     return call
@@ -228,7 +235,9 @@ def test_what_is_wrong_with_it_is_said_in_a_line(own, classifier, weights, says)
 
 
 def test_json_is_one_array_of_rows_and_nothing_else(rbg):
-    result = rbg("evaluate", *SMALL, "--attack", "noise", "--threat", "gray-box", "--attack", "crashes", "--json")
+    result = rbg(
+        "evaluate", *SMALL, "--attack", "noise", "--threat", "gray-box", "--attack", "crashes", "--json"
+    )
     assert result.exit_code == 1
     rows = json.loads(result.stdout)
     assert len(rows) == 6 and all(set(ROW) <= set(row) for row in rows)
@@ -241,7 +250,16 @@ def test_json_is_one_array_of_rows_and_nothing_else(rbg):
 
 
 def test_a_dry_run_trains_nothing_and_writes_nothing(rbg, tmp_path):
-    asked = [*SMALL, "--classifier", "quick", "--threat", "black-box:model=quick,rounds=2", "--threat", "gray-box", "--dry-run"]
+    asked = [
+        *SMALL,
+        "--classifier",
+        "quick",
+        "--threat",
+        "black-box:model=quick,rounds=2",
+        "--threat",
+        "gray-box",
+        "--dry-run",
+    ]
     result = rbg("evaluate", *asked)
     assert result.exit_code == 0
     assert "substitute" in result.stdout and "not applicable: the defense is its classifier" in result.stdout
@@ -304,7 +322,9 @@ def test_every_list_can_be_printed_in_every_form(rbg, what):
     entries = json.loads(rbg("list", what, "--json").stdout)
     names = rbg("list", what, "--names").stdout.split()
     assert names == [e["name"] for e in entries] == json.loads(rbg("list", what, "--names", "--json").stdout)
-    assert all(e["summary"].endswith((".", ")")) or e["error"] for e in entries if e["distribution"] != "planted")
+    assert all(
+        e["summary"].endswith((".", ")")) or e["error"] for e in entries if e["distribution"] != "planted"
+    )
     table = rbg("list", what, env={"COLUMNS": "300"})
     assert table.exit_code == 0 and all(name in table.stdout for name in names)
 
@@ -322,7 +342,9 @@ def test_a_leaderboard_is_built_where_it_is_asked_for(rbg, tmp_path):
     rbg("evaluate", *SMALL, "--out", "out")
     built = rbg("leaderboard", "build", "out", "--out", "page.md")
     assert built.exit_code == 0 and "page.md" in built.stdout
-    assert (tmp_path / "here" / "page.md").read_text() == (tmp_path / "here" / "out" / "README.md").read_text()
+    assert (tmp_path / "here" / "page.md").read_text() == (
+        tmp_path / "here" / "out" / "README.md"
+    ).read_text()
     (tmp_path / "here" / "empty" / "results").mkdir(parents=True)
     refused(rbg("leaderboard", "build", "empty"), "no results")
     refused(rbg("leaderboard", "build", "."), "no directory `results`")
@@ -350,7 +372,18 @@ def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, 
         return 0
 
     monkeypatch.setattr(runs, "run", run)
-    options = ["--dataset", "grey:side=28", "--samples", "5", "--eps", "0.1", "--eps", "0.2", "--max-cell-minutes", "7"]
+    options = [
+        "--dataset",
+        "grey:side=28",
+        "--samples",
+        "5",
+        "--eps",
+        "0.1",
+        "--eps",
+        "0.2",
+        "--max-cell-minutes",
+        "7",
+    ]
     assert rbg("evaluate", *options).exit_code == 0
     (matrix, planned, more), *_ = asked
     assert isinstance(matrix, Matrix) and matrix.name == "quick" and matrix.max_cell_minutes == 7
@@ -361,14 +394,18 @@ def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, 
 # ---- what is imported
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["evaluate", "--help"], ["list", "attacks", "--names"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["evaluate", "--help"], ["list", "attacks", "--names"]]
+)
 def test_no_torch_where_none_is_needed(tmp_path, installed, arguments):  # noqa: F811
     code = (
         "import sys\nfrom robustbench_gan.cli import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'scipy' not in sys.modules, 'imported'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(installed, tmp_path), text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(installed, tmp_path), text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout and done.stderr == ""
 
@@ -377,7 +414,9 @@ def test_no_torch_where_none_is_needed(tmp_path, installed, arguments):  # noqa:
 def test_the_installed_program_sees_plugins_and_fails_in_one_line(tmp_path, installed):  # noqa: F811
     def rbg(*arguments):
         command = [sys.executable, "-c", "from robustbench_gan.cli import main; main()", *arguments]
-        return subprocess.run(command, env=environment(installed, tmp_path), text=True, capture_output=True, cwd=tmp_path)
+        return subprocess.run(
+            command, env=environment(installed, tmp_path), text=True, capture_output=True, cwd=tmp_path
+        )
 
     ran = rbg("evaluate", *SMALL, "--attack", "crashes", "--json")
     assert ran.returncode == 1 and [row["status"] for row in json.loads(ran.stdout)] == ["failed", "ok"]

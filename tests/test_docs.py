@@ -102,7 +102,9 @@ def test_the_plugin_of_the_readme_runs(tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     space = {"__name__": "my_plugin"}
     exec(compile(code, "README.md", "exec"), space)
-    (kind,) = [v for v in space.values() if isinstance(v, type) and issubclass(v, Defense) and v is not Defense]
+    (kind,) = [
+        v for v in space.values() if isinstance(v, type) and issubclass(v, Defense) and v is not Defense
+    ]
     x = images(5)
     cleaned = kind(Linear()).purify(x, seeds(5))
     assert cleaned.shape == x.shape

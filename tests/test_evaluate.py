@@ -7,10 +7,10 @@ import torch
 from planted_cells import Fixed, grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401
 
-from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.evaluate import AttackFault, Settings, check_examples, evaluate_cell
 from robustbench_gan.budget import Budget
+from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
+from robustbench_gan.evaluate import AttackFault, Settings, check_examples, evaluate_cell
 from robustbench_gan.seeds import fold, sample_seeds
 from robustbench_gan.workshop import judge_seeds
 
@@ -211,7 +211,9 @@ def test_targets_are_never_the_true_class_and_reproducible(shop, goal):
     assert first == again
     # With two classes the only other class is the target: targeted and untargeted agree.
     two = {"datasets": "grey:classes=2", "attacks": "fgsm", "eps": 0.1}
-    assert judged(cell(shop, goals=goal, **two)).robust == judged(cell(shop, goals="untargeted", **two)).robust
+    assert (
+        judged(cell(shop, goals=goal, **two)).robust == judged(cell(shop, goals="untargeted", **two)).robust
+    )
 
 
 def test_a_seed_known_example_is_judged_on_the_very_seed_it_was_made_for(shop):

@@ -14,9 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.figures
 
-QUICK_GAN = (
-    "defense-gan:width=32,iterations=50,restarts=4,gan_steps=600,gan_lr=0.0005,critic_steps=3,ema=0.99,gan_decay=true"
-)
+QUICK_GAN = "defense-gan:width=32,iterations=50,restarts=4,gan_steps=600,gan_lr=0.0005,critic_steps=3,ema=0.99,gan_decay=true"
 PGD_TRAINED = (
     "adversarial-training:attack=pgd(steps=7,step=0.1),mix=1.0,labels=true,epochs=10,batch_size=100,"
     "lr=0.005,warmup=0.2"
@@ -35,7 +33,15 @@ def evaluated(tmp_path, *arguments):
 
 @pytest.mark.parametrize(
     ("model", "least"),
-    [("a", 0.990), ("b", 0.95), ("b:dropout=keep", 0.95), ("c", 0.990), ("d", 0.975), ("e", 0.975), ("f", 0.985)],
+    [
+        ("a", 0.990),
+        ("b", 0.95),
+        ("b:dropout=keep", 0.95),
+        ("c", 0.990),
+        ("d", 0.975),
+        ("e", 0.975),
+        ("f", 0.985),
+    ],
 )
 def test_test_accuracy_of_the_papers_classifiers(model, least):
     (row,) = rbg("train", model)
@@ -43,8 +49,19 @@ def test_test_accuracy_of_the_papers_classifiers(model, least):
 
 
 def test_undefended_white_box(tmp_path):
-    arguments = ["--defense", "none", "--threat", "white-box", "--samples", "1000", "--max-cell-minutes", "60"]
-    rows = evaluated(tmp_path, *arguments, "--attack", "fgsm", "--attack", "pgd:steps=20", "--judge-seeds", "1")
+    arguments = [
+        "--defense",
+        "none",
+        "--threat",
+        "white-box",
+        "--samples",
+        "1000",
+        "--max-cell-minutes",
+        "60",
+    ]
+    rows = evaluated(
+        tmp_path, *arguments, "--attack", "fgsm", "--attack", "pgd:steps=20", "--judge-seeds", "1"
+    )
     fgsm, pgd = (row["robust_accuracy"] for row in rows)
     assert fgsm <= 0.40
     assert pgd <= 0.02

@@ -28,7 +28,10 @@ CELLS = {
 def outcomes(root, batch_size, asked):
     """Per-sample outcomes, sizes and passes, in a workshop of its own."""
     where = workshop(root)
-    return [judged(evaluate_cell(item, where, Settings(batch_size))) for item in planned(where, **{**SMALL, **asked})]
+    return [
+        judged(evaluate_cell(item, where, Settings(batch_size)))
+        for item in planned(where, **{**SMALL, **asked})
+    ]
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -83,6 +86,8 @@ def test_two_processes_at_the_same_store_give_the_same_results(tmp_path, install
     runs = [start("one"), start("two", "--batch-size", "7")]
     errors = [run.communicate(timeout=120)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
-    one, two = ({r.fingerprint: (r.outcomes, r.weights) for r in load_results(tmp_path / n)} for n in ("one", "two"))
+    one, two = (
+        {r.fingerprint: (r.outcomes, r.weights) for r in load_results(tmp_path / n)} for n in ("one", "two")
+    )
     assert one == two and len(one) == 8
-    assert not [p for p in (tmp_path / "cache").rglob(".tmp-*")]
+    assert not list((tmp_path / "cache").rglob(".tmp-*"))

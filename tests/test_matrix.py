@@ -13,7 +13,15 @@ from robustbench_gan.data import fashion_mnist as fashion_module
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
-from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file, why_not
+from robustbench_gan.matrix import (
+    Matrix,
+    lay_out,
+    preset_text,
+    presets,
+    read_matrix,
+    read_matrix_file,
+    why_not,
+)
 from robustbench_gan.threat import black_box, gray_box, query, seed_known, white_box
 
 
@@ -109,7 +117,15 @@ def test_a_threat_model_keeps_what_it_says_itself(shop):
 
 def test_the_identity_holds_hashes_of_code_and_data(shop):
     (one,) = planned(shop)
-    assert one.cell.identity.keys() == {"data", "loader", "classifier", "defense", "engine", "train_seed", "attack"}
+    assert one.cell.identity.keys() == {
+        "data",
+        "loader",
+        "classifier",
+        "defense",
+        "engine",
+        "train_seed",
+        "attack",
+    }
     assert planned(shop, train_seed=1)[0].cell.fingerprint != one.cell.fingerprint
     assert planned(shop, datasets="grey:tests=201")[0].cell.identity["data"] != one.cell.identity["data"]
     assert planned(shop, attacks="noise")[0].cell.identity["attack"] != one.cell.identity["attack"]

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 POINTS = [
-    (group, name, target) for group, points in PROJECT["entry-points"].items() for name, target in points.items()
+    (group, name, target)
+    for group, points in PROJECT["entry-points"].items()
+    for name, target in points.items()
 ]
 PACKAGES = ["robustbench_gan", "rbg_attacks", "rbg_defenses"]
 
@@ -75,8 +77,13 @@ def test_every_requirement_is_pinned():
             name, version = re.fullmatch(r"([a-z0-9-]+)==([^\s;]+)(?:; python_version .*)?", line).groups()
             assert "+" not in version, f"{name}: a build suffix fits one machine"
             pinned.setdefault(name, []).append(version)
-    wanted = [*PROJECT["dependencies"], *(r for many in PROJECT["optional-dependencies"].values() for r in many)]
-    names = {re.match(r"[A-Za-z0-9_.-]+", requirement).group().lower().replace("_", "-") for requirement in wanted}
+    wanted = [
+        *PROJECT["dependencies"],
+        *(r for many in PROJECT["optional-dependencies"].values() for r in many),
+    ]
+    names = {
+        re.match(r"[A-Za-z0-9_.-]+", requirement).group().lower().replace("_", "-") for requirement in wanted
+    }
     assert names - {"robustbench-gan"} <= set(pinned)
 
 

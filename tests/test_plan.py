@@ -51,7 +51,11 @@ def test_every_shared_step_stands_once_and_before_what_needs_it(shop):
 
 def test_noise_needs_no_substitute_and_what_cannot_be_needs_nothing(shop):
     threat = "black-box:model=quick,rounds=2"
-    assert [s.kind for s in steps_of(planned(shop, attacks="noise", threats=threat))] == ["classifier", "defense", "cell"]
+    assert [s.kind for s in steps_of(planned(shop, attacks="noise", threats=threat))] == [
+        "classifier",
+        "defense",
+        "cell",
+    ]
     assert "substitute" in [s.kind for s in steps_of(planned(shop, attacks="fgsm", threats=threat))]
     assert steps_of(planned(shop, threats="gray-box")) == []
 
@@ -179,7 +183,12 @@ def test_a_step_that_fails_fails_every_cell_on_it_once_and_no_other(shop, tmp_pa
 
 def test_steps_are_told_of_before_they_start(shop, tmp_path):
     told = []
-    run(planned(shop, classifiers="quick"), shop, tmp_path, on_step=lambda step: told.append((step.kind, len(list(shop.store)))))
+    run(
+        planned(shop, classifiers="quick"),
+        shop,
+        tmp_path,
+        on_step=lambda step: told.append((step.kind, len(list(shop.store)))),
+    )
     assert told == [("classifier", 0), ("defense", 1), ("cell", 1)]
 
 

@@ -68,7 +68,11 @@ def undisturbed(tmp_path_factory, installed):  # noqa: F811
 @pytest.mark.slow
 def test_a_second_run_recomputes_nothing(undisturbed, installed):  # noqa: F811
     root, _, _ = undisturbed
-    ok = [p for p in (root / "whole" / "out" / "results").rglob("*.json") if '"status": "failed"' not in p.read_text()]
+    ok = [
+        p
+        for p in (root / "whole" / "out" / "results").rglob("*.json")
+        if '"status": "failed"' not in p.read_text()
+    ]
     before, cache = {p: p.stat().st_mtime_ns for p in ok}, files(root / "whole" / "cache")
     assert len(ok) > 10 and cache
     run = start(root, installed, "whole")

@@ -22,10 +22,14 @@ ATTACKS, DEFENSES = registry.names("attacks"), registry.names("defenses")
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_the_status_of_every_combination_is_the_expected_one(attack, defense):
-    assert attack in EXPECTED, f"no row for attack {attack!r}: run tools/expected_statuses.py and read what it wrote"
+    assert attack in EXPECTED, (
+        f"no row for attack {attack!r}: run tools/expected_statuses.py and read what it wrote"
+    )
     assert defense in EXPECTED[attack], f"no row for defense {defense!r}: run tools/expected_statuses.py"
     info, chain = info_of(registry.load("attacks", attack)), [registry.load("defenses", defense)]
-    found = {name: why_not(info, chain, make(), "untargeted", "linf") or "run" for name, make in THREATS.items()}
+    found = {
+        name: why_not(info, chain, make(), "untargeted", "linf") or "run" for name, make in THREATS.items()
+    }
     assert found == EXPECTED[attack][defense]
 
 

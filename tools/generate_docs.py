@@ -92,7 +92,10 @@ def built_ins(group: str) -> Iterator[tuple[str, Any]]:
         if item["distribution"] == OURS:
             if item["error"]:
                 raise SystemExit(f"generate_docs: {item['error']}")
-            yield item["name"], THREATS[item["name"]] if group == "threats" else registry.load(group, item["name"])
+            yield (
+                item["name"],
+                THREATS[item["name"]] if group == "threats" else registry.load(group, item["name"]),
+            )
 
 
 def described(target: Any) -> list[str]:
@@ -165,7 +168,9 @@ def flags() -> str:
 def statuses(source: Path) -> str:
     """Which combinations can be run, from the table that the tests hold the planner to."""
     if not source.is_file():
-        raise SystemExit(f"generate_docs: {source.relative_to(ROOT)} is missing; docs/statuses.md comes from it.")
+        raise SystemExit(
+            f"generate_docs: {source.relative_to(ROOT)} is missing; docs/statuses.md comes from it."
+        )
     return page("What can be run", *status_blocks(json.loads(source.read_text(encoding="utf-8"))))
 
 
@@ -198,7 +203,9 @@ class _Schema(GenerateJsonSchema):
 def schema() -> str:
     """The JSON Schema of a stored result."""
     found = Result.model_json_schema(schema_generator=_Schema)
-    return json.dumps({"$schema": GenerateJsonSchema.schema_dialect, **found}, indent=2, sort_keys=True) + "\n"
+    return (
+        json.dumps({"$schema": GenerateJsonSchema.schema_dialect, **found}, indent=2, sort_keys=True) + "\n"
+    )
 
 
 def command_line() -> str:

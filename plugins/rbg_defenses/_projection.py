@@ -92,7 +92,9 @@ class Unrolled(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, start: Tensor, generator: nn.Module, how: Projection, steps: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, start: Tensor, generator: nn.Module, how: Projection, steps: int
+    ) -> Tensor:
         """Project x (N, C, H, W) from start (N, R, k): the winning codes (N, k)."""
         z, _, path = descend(generator, x, start, how, keep=min(steps, how.updates))
         ctx.save_for_backward(x, path)

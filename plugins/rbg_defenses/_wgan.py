@@ -51,7 +51,9 @@ class Generator(nn.Module):
         super().__init__()
         channels, side, other = shape
         if side != other or side not in SIDES:
-            raise UsageError(f"defense-gan makes images of side {SIDES}, not {side}x{other}: resize the data.")
+            raise UsageError(
+                f"defense-gan makes images of side {SIDES}, not {side}x{other}: resize the data."
+            )
         self.width, self.latent, self.first = width, latent, 7 if side == 28 else 8
         self.linear = nn.Linear(latent, 4 * 4 * 4 * width)
         self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 5, stride=2, padding=1)

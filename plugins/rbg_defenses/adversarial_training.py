@@ -50,7 +50,9 @@ class AdversarialTraining(Defense):
     ) -> None:
         super().__init__(base)
         if not 0 <= mix <= 1 or not 0 <= warmup < 1:
-            raise UsageError(f"adversarial-training needs mix in [0, 1] and warmup in [0, 1), not {mix}, {warmup}")
+            raise UsageError(
+                f"adversarial-training needs mix in [0, 1] and warmup in [0, 1), not {mix}, {warmup}"
+            )
         self.inner = attack if isinstance(attack, Spec) else Spec.parse(attack)
         self.function, self.parameters_of_attack = registry.resolve("attacks", self.inner)
         self.budget, self.mix, self.labels, self.warmup = Budget(norm, eps), mix, labels, warmup

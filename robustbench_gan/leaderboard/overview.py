@@ -36,7 +36,11 @@ def _grid(tables: Sequence[Table], labels: Labels) -> str:
     for at, table in enumerate(ordered):
         for standing in table.standings:
             rows.setdefault(standing.defense, [None] * len(ordered))[at] = standing
-    header = ["defense", "clean accuracy", *(f"{t.setting.threat} (n = {t.setting.samples})" for t in ordered)]
+    header = [
+        "defense",
+        "clean accuracy",
+        *(f"{t.setting.threat} (n = {t.setting.samples})" for t in ordered),
+    ]
     lines = [[escape(labels("defense", d)), _clean(row), *map(_worst, row)] for d, row in rows.items()]
     return pipe_table(header, sorted(lines))
 

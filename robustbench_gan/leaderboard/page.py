@@ -153,8 +153,6 @@ class Page:
         return [number(values[key]) for key in keys]
 
 
-
-
 def _size(result: Result) -> str:
     median = median_size(result)
     return "" if median is None else f", median size {number(median)}"

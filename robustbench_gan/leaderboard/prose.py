@@ -14,7 +14,8 @@ as robust when the defended system accepts it and classifies it right unperturbe
 succeed on it. The worst case takes for each image the attack that hurts it most, so it can be lower than
 every column beside it; with several judge seeds that attack is chosen on one half of them and scored on the
 other, so with few seeds it can also lie a little above the lowest column. Results that failed, are suspect or
-were not run never count, and a defense that lacks some is marked † and ranks below those that lack none. Passing is not a robustness proof: a better attack may still break what stands here."""
+were not run never count, and a defense that lacks some is marked † and ranks below those that lack none.
+Passing is not a robustness proof: a better attack may still break what stands here."""
 GRANTS = {
     "black-box": "no weights; it queries labels, trains a substitute on 150 held-out images that it augments "
     "and attacks that. Unless `oracle=undefended` is written, the labels are those of the defended system.",
