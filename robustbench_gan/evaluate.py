@@ -33,7 +33,7 @@ from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, integers, sample_seeds
 from robustbench_gan.store import Artifact
 from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View, answer
-from robustbench_gan.workshop import Workshop, judge_seeds
+from robustbench_gan.workshop import Judged, Workshop, judge_seeds
 
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
 
@@ -342,22 +342,18 @@ def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor, 
     Returns a function from counts to Outcomes, the clean answers a seed, the sizes ((K or 1), N), and the
     seconds that the answers to the examples took.
     """
-    cell, seeds = run.cell, range(run.cell.judge_seeds)
-    with torch.no_grad(), progress.task("judging", 2 * len(seeds)) as advance:
-        clean, attacked = [], []
-        for k in seeds:
-            clean.append(
-                run.workshop.clean_answers(*run.system_names(), cell.first, cell.samples, cell.seed, k)
-            )
-            advance(1)
-        started = time.perf_counter()
-        for k in seeds:
-            examples = crafted[k % len(crafted)].examples
-            attacked.append(
-                answer(Defended(run.defense), examples, judge_seeds(cell.seed, k, run.x, cell.first))
-            )
-            advance(1)
-        seconds = time.perf_counter() - started
+    cell, names = run.cell, run.system_names()
+
+    def ask(x: Tensor, k: int) -> Judged:
+        answers = run.workshop.judged(names, x, cell.first, cell.seed, k)
+        advance(1)
+        return answers
+
+    seeds = range(cell.judge_seeds)
+    with progress.task("judging", 2 * len(seeds)) as advance:
+        clean = [ask(run.x, k).out for k in seeds]
+        judged = [ask(crafted[k % len(crafted)].examples, k) for k in seeds]
+    attacked, seconds = [j.out for j in judged], sum(j.seconds for j in judged)
     _finite(attacked + clean)
     right = [correct(c, run.y) for c in clean]
     won = [crafted[k % len(crafted)].goal.reached(a) for k, a in enumerate(attacked)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,13 @@ def pick_device(name: str) -> torch.device:
 def is_file_reference(text: str) -> bool:
     """`path/to/file.py:factory` rather than a registered name."""
     return ".py:" in text
+
+
+class Judged(NamedTuple):
+    """Answers of a defended system, and the seconds they took when they were asked."""
+
+    out: Output
+    seconds: float
 
 
 @dataclass
@@ -178,20 +186,22 @@ class Workshop:
         model.load_state_dict(dict(artifact.tensors))
         return freeze(model), artifact
 
-    def clean_answers(
-        self, dataset: str, classifier: str, defense: str, first: int, samples: int, seed: int, k: int
-    ) -> Output:
-        """The defended system's answers to the unperturbed images under one judge seed, shared by cells."""
-        key = ("clean", dataset, classifier, defense, first, samples, seed, k)
+    def judged(self, names: tuple[str, str, str], x: Tensor, first: int, seed: int, k: int) -> Judged:
+        """The defended system's answers to x, (N, C, H, W), under the judge's k-th seeds; asked only once.
 
-        def make() -> Output:
-            x, _ = self.images(dataset, first, samples)
+        `names` are data set, classifier and defense. Cells share the unperturbed control this way, and
+        examples that do not depend on the threat model.
+        """
+        content = hashlib.blake2b(x.cpu().numpy().tobytes(), digest_size=16).digest()
+
+        def make() -> Judged:
+            defense = self.defense(*names)
+            started = time.perf_counter()
             with torch.no_grad():
-                return answer(
-                    Defended(self.defense(dataset, classifier, defense)), x, judge_seeds(seed, k, x, first)
-                )
+                out = answer(Defended(defense), x, judge_seeds(seed, k, x, first))
+            return Judged(out, time.perf_counter() - started)
 
-        return self.once(key, make)
+        return self.once(("judged", names, content, first, seed, k), make)
 
     def images(self, dataset: str, first: int, samples: int) -> tuple[Tensor, Tensor]:
         """Test images (N, C, H, W) in [0, 1] and labels (N,) from `first` on."""

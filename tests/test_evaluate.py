@@ -251,6 +251,23 @@ def test_the_attackers_draws_and_the_judges_seeds_have_nothing_in_common(shop, m
     assert int(fold(index[:1], 0)) not in judge
 
 
+def test_every_gradient_of_auto_and_the_choice_between_them_draw_anew(shop, monkeypatch):
+    from planted_cells import Noisy
+
+    seen, real = [], Noisy.purify
+
+    def recorded(self, x, seed):
+        seen.extend(seed.tolist())
+        return real(self, x, seed)
+
+    monkeypatch.setattr(Noisy, "purify", recorded)
+    result = cell(shop, defenses="noisy", attacks="pgd:steps=2", gradient="auto", eot=3, judge_seeds=2)
+    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), 2 judge seeds.
+    assert result.gradients == ["full", "bpda"]
+    assert len(set(seen)) == N * (2 * 3 * 3 + 3 + 2)
+    assert judged(result).forward == [2 * 3 * 3 + 2 * 3] * N
+
+
 def test_eot_charges_every_draw_and_a_deterministic_defense_none(shop):
     random = judged(cell(shop, defenses="noisy", attacks="fgsm", gradient="full", eot=5))
     assert random.backward == random.forward == [5] * N

@@ -9,7 +9,6 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 
 from robustbench_gan import matrix, registry
 from robustbench_gan.attack import AttackInfo
-from robustbench_gan.data import fashion_mnist as fashion_module
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
@@ -201,8 +200,6 @@ def test_a_preset_lays_out_and_most_of_it_can_be_run(tmp_path, monkeypatch, name
     # No download: every data set a preset names is the planted one, of MNIST's shape.
     from planted_cells import grey
 
-    from robustbench_gan.data import mnist as mnist_module
-
     big = grey(classes=10, tests=1200, side=28)
     real = registry.resolve
 
@@ -211,7 +208,6 @@ def test_a_preset_lays_out_and_most_of_it_can_be_run(tmp_path, monkeypatch, name
         return (lambda: big, values) if group == "datasets" else (target, values)
 
     monkeypatch.setattr(registry, "resolve", resolve)
-    assert mnist_module and fashion_module
     cells = lay_out(read_matrix(preset_text(name), name, {}), workshop(tmp_path))
     runs = [c for c in cells if not c.reason]
     assert len(runs) > len(cells) / 3 and len(runs) >= 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planted import Linear, seeds
+from planted import Linear
 from torch import nn
 from torch.nn import functional as F
 
@@ -109,4 +109,3 @@ def test_it_is_the_same_for_the_same_seed_and_agrees_with_its_oracle():
     assert torch.equal(models[0](x), models[1](x))
     agreed = models[0](x).argmax(dim=1) == oracle.model(x).argmax(dim=1)
     assert agreed.double().mean() > 0.75
-    assert len(seeds(3)) == 3

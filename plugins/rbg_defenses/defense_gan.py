@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
 from robustbench_gan import registry
@@ -98,7 +99,7 @@ class DefenseGAN(Defense):
 
         artifact = store.fetch("wgan-gp", recipe, build)
         network.load_state_dict(dict(artifact.tensors))
-        self.generator = freeze(network.to(device))
+        self.generator = freeze(FrozenGenerator(network.to(device)))
         self.keys = {"generator": artifact.key}
 
     def training_keys(self) -> dict[str, str]:
