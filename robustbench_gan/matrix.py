@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
 from robustbench_gan import registry
 from robustbench_gan.attack import AttackInfo, info_of
@@ -163,19 +164,31 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
                 identity={**identity, "attack": digests[attack]},
             )  # fmt: skip
-            reason = why_not(info, kinds, threat, goal, budget.norm)
+            reason = why_not(info, kinds, threat, goal, budget.norm, budget.eps)
             yield Planned(cell, threat, reason, info.control)
 
 
 def _canonical(group: str, spec: Spec) -> str:
     """The spec with every parameter written out; checks names, parameters and types."""
-    _, values = registry.resolve(group, spec)
+    target, values = registry.resolve(group, spec)
+    if group == "defenses":
+        _try_to_build(target, values)
     if group == "attacks":
         try:
             info_of(registry.load(group, spec.name))
         except TypeError as error:
             raise UsageError(f"the plugin {spec.name!r} is broken: {error}.") from error
     return str(Spec(spec.name, registry.as_params(values)))
+
+
+def _try_to_build(kind: type[Defense], values: dict[str, Any]) -> None:
+    """Find impossible parameters before anything is trained; what else goes wrong is for the cell to record."""
+    try:
+        kind(nn.Identity(), **values)
+    except UsageError:
+        raise
+    except Exception:
+        return
 
 
 def _published(text: str, workshop: Workshop) -> str:
@@ -276,13 +289,20 @@ def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed:
 
 
 def why_not(
-    info: AttackInfo, chain: Sequence[type[Defense]], threat: ThreatModel, goal: str, norm: Norm
+    info: AttackInfo,
+    chain: Sequence[type[Defense]],
+    threat: ThreatModel,
+    goal: str,
+    norm: Norm,
+    eps: float = 0.0,
 ) -> str:
     """Why an attack cannot be run against a defense under a threat model; empty when it can. Known without running."""
     purifies = any(kind.purifies for kind in chain)
     randomised = any(kind.randomised for kind in chain)
     if norm not in info.norms:
         return f"the attack is defined in {', '.join(info.norms)}, not in {norm}"
+    if eps == float("inf") and not (info.minimal or info.control):
+        return "the attack needs a finite eps"
     if goal != "untargeted" and not info.targeted:
         return "the attack has no targeted form"
     if ACCESS_ORDER.index(info.needs) > ACCESS_ORDER.index(threat.access):

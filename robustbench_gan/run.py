@@ -16,6 +16,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from robustbench_gan import progress
+from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import Settings
 from robustbench_gan.files import write_atomically
 from robustbench_gan.leaderboard import build, console_table, rows
@@ -73,7 +74,8 @@ def run(
 ) -> int:
     """Run a matrix and write DIR/results and DIR/README.md; returns the exit code.
 
-    Interrupted, it writes the leaderboard of what is finished and passes KeyboardInterrupt on.
+    Interrupted, or stopped by an error that the user can mend, it writes the leaderboard of what is finished
+    and passes the exception on.
     """
     console = console_for(stderr=True)
     _check_writable(out)
@@ -99,7 +101,7 @@ def run(
         try:
             with progress.reporting_to(RichReporter(bars)):
                 execute(planned, workshop, settings, out, on_step=on_step, on_result=on_result)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, UsageError):
             if finished:
                 build(out)
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._wgan import Generator
 
