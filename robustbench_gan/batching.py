@@ -11,12 +11,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-MICRO_BATCH = {"cpu": 50, "cuda": 250}
+MICRO_BATCH = {"cpu": 100, "cuda": 250}
+
+
+def micro_batch_size(device: torch.device) -> int:
+    """How many rows every computation on a device has."""
+    return MICRO_BATCH.get(device.type, MICRO_BATCH["cpu"])
 
 
 def micro_batches(count: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
     """Row indices of fixed length and how many of them are real: the rest repeat the first row of the chunk."""
-    size = MICRO_BATCH.get(device.type, 50)
+    size = micro_batch_size(device)
     for start in range(0, count, size):
         rows = torch.arange(start, min(start + size, count), device=device)
         padding = rows[:1].expand(size - len(rows))

@@ -49,7 +49,7 @@ EXPLANATIONS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a cell's run leaves to check. Tensors are (N,) but `sizes` and `clean`, (K or 1, N) and (K, N)."""
+    """What a cell's run leaves to check: `sizes` is (K or 1, N), `clean` and `robust` are (K, N)."""
 
     info: AttackInfo
     threat: ThreatModel
@@ -59,6 +59,7 @@ class Evidence:
     norm: str
     sizes: Tensor
     clean: Tensor
+    robust: Tensor
     randomised: bool
     agreement: float | None = None
 
@@ -91,7 +92,8 @@ def _gradient_flags(seen: Evidence, attackable: Tensor) -> list[Flag]:
     if not bool(backward.any()):
         return [_flag("no-backward", "invalid")]
     calls = seen.counts.gradients[attackable]
-    zero = (calls > 0) & (seen.counts.zero_gradients[attackable] == calls)
+    stands = seen.robust.any(dim=0)[attackable]  # a sample that fell to a random start needed no gradient
+    zero = (calls > 0) & (seen.counts.zero_gradients[attackable] == calls) & stands
     count, total = int(zero.sum()), int(attackable.sum())
     if count == 0:
         return []

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from robustbench_gan import progress, registry
 from robustbench_gan.attack import AttackInfo, info_of
-from robustbench_gan.batching import MICRO_BATCH
+from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.budget import SLACK, Budget
 from robustbench_gan.checks import Evidence, red_flags
 from robustbench_gan.defense import Defense
@@ -188,16 +189,14 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     started = time.perf_counter()
     crafted = craft(run)
     crafting = time.perf_counter() - started
-    outcomes, clean, sizes, judging = judge(run, crafted)
-    counts = crafted[0].counts
-    for other in crafted[1:]:
-        counts = counts.plus(other.counts)
-    substitute = _substitute_facts(run, clean)
+    verdict = judge(run, crafted)
+    counts = reduce(Counts.plus, (c.counts for c in crafted))
+    substitute = _substitute_facts(run, verdict.clean)
     agreement = substitute.get("agreement")
     flags = red_flags(
         Evidence(
-            run.info, run.threat, gradients_of(run), counts, cell.eps, cell.norm, sizes,
-            torch.stack([correct(c, run.y) for c in clean]), run.defense.randomised,
+            run.info, run.threat, gradients_of(run), counts, cell.eps, cell.norm, verdict.sizes,
+            verdict.right, verdict.robust, run.defense.randomised,
             float(agreement) if agreement is not None else None,
         )
     )  # fmt: skip
@@ -209,12 +208,12 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         reason="; ".join(f.id for f in invalid),
         flags=flags,
         control=run.info.control,
-        outcomes=outcomes(counts),
-        controls=_controls(run, clean),
+        outcomes=verdict.outcomes(counts),
+        controls=_controls(run, verdict.clean),
         substitute=substitute,
         gradients=list(gradients_of(run)) if run.threat.white else [],
         estimate_seconds=estimate,
-        seconds=Seconds(training=_training_seconds(run), crafting=crafting, judging=judging),
+        seconds=Seconds(training=_training_seconds(run), crafting=crafting, judging=verdict.seconds),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         hardware=_hardware(run.x.device),
         versions={name: importlib_metadata.version(name) for name in REPORTED_PACKAGES},
@@ -234,28 +233,43 @@ def craft(run: Run) -> list[Crafted]:
 
 
 def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
-    """Every gradient and goal tried in turn; per sample the example that the attacker finds strongest."""
-    systems, goals = _systems(run), _goals(run)
-    kept: Crafted | None = None
-    strongest: Tensor | None = None
+    """Every gradient and goal tried in turn; per sample the example that the attacker finds strongest.
+
+    Where the view is exact, a sample that is won is not tried again.
+    """
+    tries = [(system, goal) for system in _systems(run) for goal in _goals(run)]
+    best = Crafted(run.x.clone(), replace(tries[0][1]), Counts.zeros(len(run.x), run.x.device))
+    strongest = torch.full((len(run.x),), -torch.inf, device=run.x.device)
     name = f"{run.function.__name__} on {Spec.parse(run.cell.defense.split('+')[0]).name}"
-    total = len(systems) * len(goals) * len(run.x)
-    with progress.task(f"crafting: {name}, {run.threat.name}", total) as advance:
-        for at, (system, goal) in enumerate((s, g) for s in systems for g in goals):
+    with progress.task(f"crafting: {name}, {run.threat.name}", len(tries) * len(run.x)) as advance:
+        for at, (system, goal) in enumerate(tries):
             options = _view_options(run, system, fixed)
-            seeds = view_seeds if fixed else fold(view_seeds, at)
-            new = _attack(run, system, goal, seeds, options, advance)
-            if len(systems) * len(goals) == 1:
-                return new
-            strength, counts = _strength(run, system, new, view_seeds, options)
-            new = replace(new, counts=new.counts.plus(counts))
-            if kept is None or strongest is None:
-                kept, strongest = new, strength
+            won = strongest > 0 if options["exact"] else torch.zeros_like(strongest, dtype=torch.bool)
+            rows = torch.nonzero(~won)[:, 0]
+            advance(int(won.sum()))
+            if len(rows) == 0:
                 continue
-            kept = _stronger(strength > strongest, new, kept)
-            strongest = torch.maximum(strength, strongest)
-    assert kept is not None
-    return kept
+            seeds = view_seeds if fixed else fold(view_seeds, at)
+            new = _attack(run, system, goal, seeds, options, rows, advance)
+            best.counts.add(rows, new.counts)
+            strength = torch.full((len(rows),), torch.inf, device=rows.device)
+            if len(tries) > 1:
+                strength, passes = _strength(system, new, view_seeds[rows], options)
+                best.counts.add(rows, passes)
+            best = _keep(
+                best, new, rows, ~(strength <= strongest[rows])
+            )  # NaN is kept: the judge must see it
+            strongest[rows] = torch.maximum(strength, strongest[rows])
+    return best
+
+
+def _keep(best: Crafted, new: Crafted, rows: Tensor, better: Tensor) -> Crafted:
+    """Put the better ones of new examples, made for `rows`, in the place of the old."""
+    taken = rows[better]
+    examples, classes = best.examples.clone(), best.goal.classes.clone()
+    examples[taken] = new.examples[better]
+    classes[taken] = new.goal.classes[better]
+    return Crafted(examples, replace(best.goal, classes=classes), best.counts)
 
 
 def _view_options(run: Run, system: System, fixed: bool) -> dict[str, Any]:
@@ -272,22 +286,28 @@ def _view_options(run: Run, system: System, fixed: bool) -> dict[str, Any]:
 
 
 def _attack(
-    run: Run, system: System, goal: Goal, seeds: Tensor, options: Mapping[str, Any], advance: progress.Advance
+    run: Run,
+    system: System,
+    goal: Goal,
+    seeds: Tensor,
+    options: Mapping[str, Any],
+    rows: Tensor,
+    advance: progress.Advance,
 ) -> Crafted:
-    """Run the attack in groups of `batch_size` samples and check what it returns."""
+    """Run the attack on some samples, in groups of `batch_size`, and check what it returns."""
     examples, counts = [], []
     attack_seeds = run.seeds("attack")
-    for rows in torch.arange(len(run.x), device=run.x.device).split(run.settings.batch_size):
-        view = View.on(system, seeds[rows], **options)
-        given = run.x[rows].clone()
+    for group in rows.split(run.settings.batch_size):
+        view = View.on(system, seeds[group], **options)
+        given = run.x[group].clone()
         made = run.function(
-            view, given, goal.rows(rows), run.budget, attack_seeds[rows].clone(), **run.parameters
+            view, given, goal.rows(group), run.budget, attack_seeds[group].clone(), **run.parameters
         )
-        check_examples(made, run.x[rows], given, run.budget)
+        check_examples(made, run.x[group], given, run.budget)
         examples.append(made.detach().clone())
         counts.append(view.counts)
-        advance(len(rows))
-    return Crafted(torch.cat(examples), goal, Counts.cat(counts))
+        advance(len(group))
+    return Crafted(torch.cat(examples), goal.rows(rows), Counts.cat(counts))
 
 
 def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
@@ -318,7 +338,7 @@ def _count(bad: Tensor) -> int:
 
 
 def _strength(
-    run: Run, system: System, crafted: Crafted, seeds: Tensor, options: Mapping[str, Any]
+    system: System, crafted: Crafted, seeds: Tensor, options: Mapping[str, Any]
 ) -> tuple[Tensor, Counts]:
     """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses.
 
@@ -330,17 +350,33 @@ def _strength(
     return margin, replace(view.counts, calls=torch.zeros_like(view.counts.calls))
 
 
-def _stronger(better: Tensor, new: Crafted, old: Crafted) -> Crafted:
-    examples = torch.where(better[:, None, None, None], new.examples, old.examples)
-    classes = torch.where(better, new.goal.classes, old.goal.classes)
-    return Crafted(examples, replace(old.goal, classes=classes), old.counts.plus(new.counts))
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge found: answers one a seed, and `right` and `robust`, (K, N) bool; sizes ((K or 1), N)."""
+
+    clean: list[Output]
+    attacked: list[Output]
+    right: Tensor
+    robust: Tensor
+    sizes: Tensor
+    seconds: float
+
+    def outcomes(self, counts: Counts) -> Outcomes:
+        """The per-sample part of the record."""
+        return Outcomes(
+            clean=[_bits(row) for row in self.right],
+            accepted=[_bits(out.accepted) for out in self.attacked],
+            robust=[_bits(row) for row in self.robust],
+            size=[[round(v, 6) for v in row] for row in self.sizes.tolist()],
+            forward=counts.forward.tolist(),
+            backward=counts.backward.tolist(),
+        )
 
 
-def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor, float]:
-    """Recompute everything on the defended system under the judge's seeds.
+def judge(run: Run, crafted: list[Crafted]) -> Verdict:
+    """Recompute everything on the defended system under the judge's seeds, beside an unperturbed control.
 
-    Returns a function from counts to Outcomes, the clean answers a seed, the sizes ((K or 1), N), and the
-    seconds that the answers to the examples took.
+    Raises RuntimeError when the defended system answers NaN.
     """
     cell, names = run.cell, run.system_names()
 
@@ -350,26 +386,16 @@ def judge(run: Run, crafted: list[Crafted]) -> tuple[Any, list[Output], Tensor, 
         return answers
 
     seeds = range(cell.judge_seeds)
+    sets = [crafted[k % len(crafted)] for k in seeds]
     with progress.task("judging", 2 * len(seeds)) as advance:
         clean = [ask(run.x, k).out for k in seeds]
-        judged = [ask(crafted[k % len(crafted)].examples, k) for k in seeds]
-    attacked, seconds = [j.out for j in judged], sum(j.seconds for j in judged)
+        judged = [ask(sets[k].examples, k) for k in seeds]
+    attacked = [j.out for j in judged]
     _finite(attacked + clean)
-    right = [correct(c, run.y) for c in clean]
-    won = [crafted[k % len(crafted)].goal.reached(a) for k, a in enumerate(attacked)]
+    right = torch.stack([correct(c, run.y) for c in clean])
+    won = torch.stack([s.goal.reached(a) for s, a in zip(sets, attacked, strict=True)])
     sizes = torch.stack([run.budget.size(c.examples - run.x) for c in crafted])
-
-    def outcomes(counts: Counts) -> Outcomes:
-        return Outcomes(
-            clean=[_bits(r) for r in right],
-            accepted=[_bits(a.accepted) for a in attacked],
-            robust=[_bits(r & ~w) for r, w in zip(right, won, strict=True)],
-            size=[[round(v, 6) for v in row] for row in sizes.tolist()],
-            forward=counts.forward.tolist(),
-            backward=counts.backward.tolist(),
-        )
-
-    return outcomes, clean, sizes, seconds
+    return Verdict(clean, attacked, right, right & ~won, sizes, sum(j.seconds for j in judged))
 
 
 def _finite(outs: Iterable[Output]) -> None:
@@ -443,7 +469,7 @@ def _hardware(device: torch.device) -> dict[str, str]:
 
 def estimate_seconds(run: Run) -> float:
     """An upper estimate of a cell's crafting and judging, from timing one micro-batch of each kind of pass."""
-    size = MICRO_BATCH.get(run.x.device.type, 50)
+    size = micro_batch_size(run.x.device)
     chunks = -(-len(run.x) // size)
     judging = _timed(run, "forward") * chunks * run.cell.judge_seeds
     sets = run.cell.judge_seeds if run.threat.name == "seed-known" else 1
@@ -462,8 +488,8 @@ def _timed(run: Run, kind: str) -> float:
 
     def measure() -> float:
         x, y = (
-            run.x[: MICRO_BATCH.get(run.x.device.type, 50)],
-            run.y[: MICRO_BATCH.get(run.x.device.type, 50)],
+            run.x[: micro_batch_size(run.x.device)],
+            run.y[: micro_batch_size(run.x.device)],
         )
         gradient: Any = "full" if kind == "forward" else kind
         view = View.on(Defended(run.defense, gradient, run.threat.unroll), run.seeds("view")[: len(x)])

@@ -155,6 +155,11 @@ class Counts:
         """The counts of several groups of samples, in order."""
         return cls(*(torch.cat([getattr(c, name) for c in many]) for name in cls.__dataclass_fields__))
 
+    def add(self, rows: Tensor, other: Counts) -> None:
+        """Charge these samples, in place, for what was done to them elsewhere."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[rows] += getattr(other, name)
+
     def plus(self, other: Counts) -> Counts:
         """The sum of two attacks on the same samples."""
         return Counts(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))

@@ -28,7 +28,7 @@ def evidence(**changed):
     whole = {
         "info": info(), "threat": white_box(), "gradients": ("full",), "counts": counts(), "eps": 0.3,
         "norm": "linf", "sizes": torch.full((1, N), 0.3), "clean": torch.ones(1, N, dtype=torch.bool),
-        "randomised": False, "agreement": None,
+        "robust": torch.ones(1, N, dtype=torch.bool), "randomised": False, "agreement": None,
     }  # fmt: skip
     return Evidence(**{**whole, **changed})
 
@@ -148,3 +148,10 @@ def test_every_flag_explains_itself_to_the_reader():
 def test_a_threat_model_that_is_not_white_may_leave_the_defense_alone():
     assert not gray_box().white
     assert raised(threat=gray_box()) == {}
+
+
+def test_a_sample_that_fell_without_a_gradient_is_no_sign_of_masking():
+    ones = torch.ones(N, dtype=torch.int64)
+    fallen = torch.zeros(1, N, dtype=torch.bool)
+    assert raised(counts=counts(zero_gradients=ones)) == {"zero-gradient": "invalid"}
+    assert raised(counts=counts(zero_gradients=ones), robust=fallen) == {}

