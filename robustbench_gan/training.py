@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from robustbench_gan import progress
 from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule
 from robustbench_gan.seeds import isolated, stable_hash
 
@@ -114,12 +115,20 @@ def fresh(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def reinitialised(model: nn.Module, seed: int) -> nn.Module:
-    """Draw every layer's weights anew, in place: the same architecture, untrained."""
+    """Draw every layer's weights anew, in place: the same architecture, untrained.
+
+    Raises UsageError for a layer that holds weights and cannot draw them: it would stay trained.
+    """
     with isolated(stable_hash(f"init/{seed}")):
-        for module in model.modules():
+        for name, module in model.named_modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise UsageError(
+                    f"the layer {name or type(model).__name__!r} cannot be trained anew: give it a "
+                    "reset_parameters() that draws its weights."
+                )
     return model
 
 

@@ -10,6 +10,7 @@ from planted import SHAPE, Linear, images, separable
 from torch import nn
 
 from robustbench_gan import progress
+from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, resnet18
 from robustbench_gan.training import (
     Diverged,
@@ -234,3 +235,13 @@ def test_the_recipe_of_a_classifier_holds_everything_that_decides_it():
         recipe(code="y"),
     ]
     assert recipe() == recipe(data=separable()) and all(other != recipe() for other in changed)
+
+
+def test_a_layer_that_cannot_be_drawn_anew_is_an_error_and_never_stays_trained():
+    class Token(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = torch.nn.Parameter(torch.ones(3))
+
+    with pytest.raises(UsageError, match="'0' cannot be trained anew"):
+        reinitialised(torch.nn.Sequential(Token(), torch.nn.Linear(3, 2)), 0)

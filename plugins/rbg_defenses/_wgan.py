@@ -98,6 +98,8 @@ def train_generator(
         raise UsageError(f"a GAN needs steps >= 1, critic_steps >= 1 and ema in [0, 1): {recipe}.")
     started, device = time.perf_counter(), device_of(generator)
     critic = fresh(lambda: Critic(shape, recipe.width), seed + 1).to(device)
+    for network in (generator, critic):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
     averaged = copy.deepcopy(generator)
     betas = (0.5, 0.9)
     for_generator = torch.optim.Adam(generator.parameters(), recipe.lr, betas)
