@@ -82,11 +82,13 @@ def test_a_second_run_recomputes_nothing(undisturbed, installed):  # noqa: F811
     assert files(root / "whole" / "cache") == cache
 
 
-@pytest.mark.slow
-def test_a_run_killed_three_times_ends_like_one_that_was_not(undisturbed, tmp_path, installed):  # noqa: F811
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.figures)]
+)
+def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(undisturbed, tmp_path, installed, kills):  # noqa: F811
     root, seconds, _ = undisturbed
     moments = random.Random(20)
-    for _ in range(3):
+    for _ in range(kills):
         run = start(tmp_path, installed, "killed")
         time.sleep(moments.uniform(0.4, 0.95) * seconds)
         run.kill()  # nothing is caught, nothing is cleaned up
