@@ -186,9 +186,7 @@ def _goals(run: Run) -> list[Goal]:
 
 def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     cell = run.cell
-    started = time.perf_counter()
-    crafted = craft(run)
-    crafting = time.perf_counter() - started
+    crafted, crafting = craft(run)
     verdict = judge(run, crafted)
     counts = reduce(Counts.plus, (c.counts for c in crafted))
     substitute = _substitute_facts(run, verdict.clean)
@@ -221,15 +219,38 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     )
 
 
-def craft(run: Run) -> list[Crafted]:
-    """The attack's examples: one set judged under every seed, or for seed-known one set a judge seed.
+def craft(run: Run) -> tuple[list[Crafted], float]:
+    """The attack's examples and the seconds they took: one set judged under every seed, or one a judge seed.
 
-    Raises AttackFault when the attack returns something that cannot be judged.
+    Examples made on a classifier alone are made once for all the defenses in front of it. Raises AttackFault
+    when the attack returns something that cannot be judged.
     """
-    if run.threat.name != "seed-known":
-        return [_craft_once(run, run.seeds("view"), fixed=False)]
-    sets = range(run.cell.judge_seeds)
-    return [_craft_once(run, judge_seeds(run.cell.seed, k, run.x, run.cell.first), fixed=True) for k in sets]
+
+    def make() -> tuple[list[Crafted], float]:
+        started = time.perf_counter()
+        if run.threat.name == "seed-known":
+            seeds = [
+                judge_seeds(run.cell.seed, k, run.x, run.cell.first) for k in range(run.cell.judge_seeds)
+            ]
+            sets = [_craft_once(run, seed, fixed=True) for seed in seeds]
+        else:
+            sets = [_craft_once(run, run.seeds("view"), fixed=False)]
+        return sets, time.perf_counter() - started
+
+    if run.threat.holds_defense or run.info.needs == "nothing":
+        return make()
+    asked = run.cell.model_dump(
+        include={"dataset", "attack", "goal", "norm", "eps", "first", "samples", "seed"}
+    )
+    return run.workshop.once(("crafted", _attacked_alone(run), *sorted(asked.items())), make)
+
+
+def _attacked_alone(run: Run) -> tuple[str, ...]:
+    """The keys of the classifier that a gray-box or black-box attack is run on."""
+    if run.threat.name == "black-box":
+        return (run.workshop.substitute(*run.system_names(), run.threat)[1].key,)
+    keys = run.defense.training_keys().values() if run.defense.core is not run.defense.base else ()
+    return (run.defense.base_key, *sorted(keys))
 
 
 def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:

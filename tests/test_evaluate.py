@@ -337,3 +337,13 @@ def test_gray_box_knows_the_classifier_and_not_the_purifier(shop):
     gray = cell(shop, defenses="zerogradient", threats="gray-box", attacks="fgsm", eps=0.2)
     bare = cell(shop, attacks="fgsm", eps=0.2)
     assert gray.status == "ok" and judged(gray).robust == judged(bare).robust  # its purifier changes no value
+
+
+def test_examples_made_on_the_classifier_alone_are_made_once_for_every_purifier(shop):
+    first = cell(shop, defenses="noisy", threats="gray-box", attacks="pgd:steps=3")
+    second = cell(shop, defenses="detached", threats="gray-box", attacks="pgd:steps=3")
+    other = cell(shop, defenses="detached", threats="gray-box", attacks="pgd:steps=4")
+    assert first.status == second.status == "ok"
+    assert judged(first).size == judged(second).size
+    # The very same seconds: the second cell did not craft again.
+    assert first.seconds.crafting == second.seconds.crafting != other.seconds.crafting
