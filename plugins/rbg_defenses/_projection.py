@@ -20,7 +20,8 @@ class Projection:
     them from N(0, 1/k) ("small", what the reference code does) or N(0, I) ("prior", what the generator was
     trained on). `decay` divides the rate by 10 after 80% of the iterations (stated in the paper, without
     effect in its code). `after_last` returns the image after the last update; the reference code returns the
-    one before it.
+    one before it. `prune` is no part of the published algorithm: after three and after six tenths of the
+    iterations the worse half of an image's restarts is dropped, which nearly halves the cost.
     """
 
     iterations: int = 200
@@ -30,6 +31,12 @@ class Projection:
     init: Literal["small", "prior"] = "small"
     decay: bool = False
     after_last: bool = False
+    prune: bool = False
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The iterations after which the worse half of the restarts is dropped."""
+        return (3 * self.iterations // 10, 3 * self.iterations // 5) if self.prune else ()
 
     def rate(self, iteration: int) -> float:
         """The learning rate of an iteration."""
@@ -61,25 +68,51 @@ def descend(
     x is (N, C, H, W), start (N, R, k). The path (keep, N, k) holds the codes before each of the last `keep`
     updates of the restart that won; with `keep` 0 it is empty.
     """
-    n, restarts, latent = start.shape
-    target = x.detach().repeat_interleave(restarts, dim=0)
-    z = start.reshape(n * restarts, latent)
-    velocity = torch.zeros_like(z)
-    path: list[Tensor] = []
+    n, _, latent = start.shape
+    z, velocity, alive = start, torch.zeros_like(start), _all_restarts(start)
+    path: list[tuple[Tensor, Tensor]] = []
     for iteration in range(how.updates):
         if how.updates - iteration <= keep:
-            path.append(z)
-        leaf = z.detach().requires_grad_()
-        with torch.enable_grad():
-            total = squared_error(generator, leaf, target).sum()
-        (slope,) = torch.autograd.grad(total, leaf)
+            path.append((z, alive))
+        errors, slope = _slope(generator, z, x)
         velocity = how.momentum * velocity + slope
         z = z - how.rate(iteration) * velocity
+        if iteration + 1 in how.cuts:
+            z, velocity, alive = _better_half(errors, z, velocity, alive)
     with torch.no_grad():
-        errors = squared_error(generator, z, target).view(n, restarts)
-    winner = errors.argmin(dim=1) + torch.arange(n, device=x.device) * restarts
-    stacked = torch.stack([p[winner] for p in path]) if path else z.new_zeros(0, n, latent)
-    return z[winner], errors.amin(dim=1), stacked
+        errors = squared_error(generator, z.flatten(0, 1), _repeated(x, z)).view(n, -1)
+    best = errors.argmin(dim=1)
+    rows = torch.arange(n, device=x.device)
+    winner = alive[rows, best]
+    trail = [codes[rows, (left == winner[:, None]).int().argmax(dim=1)] for codes, left in path]
+    return z[rows, best], errors.amin(dim=1), torch.stack(trail) if trail else z.new_zeros(0, n, latent)
+
+
+def _all_restarts(start: Tensor) -> Tensor:
+    """The numbers of the restarts that are still run, (N, R)."""
+    return torch.arange(start.shape[1], device=start.device).expand(start.shape[:2])
+
+
+def _repeated(x: Tensor, z: Tensor) -> Tensor:
+    """Each image once for each of its restarts, (N * R, C, H, W)."""
+    return x.detach().repeat_interleave(z.shape[1], dim=0)
+
+
+def _slope(generator: nn.Module, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Every restart's error (N, R) and its gradient in the code (N, R, k)."""
+    leaf = z.flatten(0, 1).detach().requires_grad_()
+    with torch.enable_grad():
+        errors = squared_error(generator, leaf, _repeated(x, z))
+        (slope,) = torch.autograd.grad(errors.sum(), leaf)
+    return errors.detach().view(z.shape[:2]), slope.view_as(z)
+
+
+def _better_half(errors: Tensor, z: Tensor, velocity: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The half of each image's restarts (rounded up) with the smaller errors, in their old order."""
+    half = -(-errors.shape[1] // 2)
+    kept = errors.topk(half, dim=1, largest=False).indices.sort(dim=1).values
+    codes = kept[:, :, None].expand(-1, -1, z.shape[2])
+    return z.gather(1, codes), velocity.gather(1, codes), alive.gather(1, kept)
 
 
 class Unrolled(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -290,3 +291,33 @@ def test_training_brings_the_generator_towards_the_data():
         return abs(made.mean() - mean).item(), made.flatten(1).mean(dim=1).std().item()
 
     assert distance(60)[0] < 0.15 < 1
+
+
+@pytest.mark.parametrize("keep", [2, 9])
+def test_pruning_keeps_the_better_restarts_and_their_path(keep):
+    """Against a loop over images and restarts that drops the worse half after three and six tenths."""
+    torch.manual_seed(3)
+    generator = nn.Sequential(
+        nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4), nn.Unflatten(1, (1, 2, 2))
+    ).double()
+    generator.requires_grad_(False)
+    x, start = torch.rand(5, 1, 2, 2, dtype=torch.float64), torch.randn(5, 4, 3, dtype=torch.float64)
+    how = Projection(iterations=10, restarts=4, lr=0.5, prune=True)
+    assert how.cuts == (3, 6)
+    found, errors, path = descend(generator, x, start, how, keep=keep)
+    for i in range(5):
+        runs = []  # one restart alone, to its end: codes before each update, and the error at each
+        for r in range(4):
+            _, _, codes = descend(
+                generator, x[i : i + 1], start[i : i + 1, r : r + 1], replace(how, prune=False), 9
+            )
+            end, final, _ = descend(
+                generator, x[i : i + 1], start[i : i + 1, r : r + 1], replace(how, prune=False)
+            )
+            at = [float(squared_error(generator, c, x[i : i + 1])) for c in codes]
+            runs.append((codes[:, 0], at, end[0], float(final)))
+        left = sorted(range(4), key=lambda r: runs[r][1][2])[:2]
+        left = sorted(left, key=lambda r: runs[r][1][5])[:1]
+        codes, _, end, final = runs[left[0]]
+        assert torch.allclose(found[i], end) and abs(float(errors[i]) - final) < 1e-12
+        assert torch.allclose(path[:, i], codes[-keep:])
