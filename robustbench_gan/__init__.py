@@ -1,3 +1,20 @@
 """robustbench-gan: how robust image classifiers and their generative defenses really are."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustbench_gan.direct import Attacked, run_attack
+
 __version__ = "0.1.0"
+__all__ = ["Attacked", "run_attack"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch only when it is asked for."""
+    if name in __all__:
+        from robustbench_gan import direct
+
+        return getattr(direct, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -174,7 +174,9 @@ class View:
     """All that an attack may touch: answers, gradients where granted, and counting it cannot avoid.
 
     `seed` is (N,) int64: the attacker's own randomness, fresh at every pass, or the judge's seed itself when
-    `fixed`. `exact` says that the judge will see just what this view sees, so that a goal reached here is won
+    `fixed`. `fast` computes gradients, and the answers that come with them, in bfloat16 (half the time on processors
+    that have it): an attack that keeps an iterate for such an answer confirms it by `output`, which is always
+    float32. `exact` says that the judge will see just what this view sees, so that a goal reached here is won
     and further work on that sample is waste; a substitute or a random defense is not exact. `index` says which
     rows of `counts` are this view's samples. `whole_batches` computes in one piece instead of micro-batches:
     training wants speed, and layers that look at a batch want to see it.
@@ -189,6 +191,7 @@ class View:
     fixed: bool = False
     exact: bool = False
     whole_batches: bool = False
+    fast: bool = False
     limit: int = 0
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
 
@@ -227,54 +230,84 @@ class View:
         DisconnectedGradient when autograd finds no path to the input.
         """
         self._need("gradient")
-        value, grad, outs = x.new_zeros(len(x)), torch.zeros_like(x), []
-        for seed in self._draw_seeds():
-            pieces = []
-            for rows, real in self._chunks(x):
-                v, g, out = self._gradient(loss, x, seed, rows, real)
-                value[rows[:real]] += v / self.draws
-                grad[rows[:real]] += g / self.draws
-                pieces.append(out)
-            outs.append(_joined(pieces))
+        draws = [self._one_draw(loss, x, seed) for seed in self._draw_seeds()]
         self._count(backward=True)
+        value, grad, out = draws[0]
+        if len(draws) > 1:
+            value = torch.stack([v for v, _, _ in draws]).mean(dim=0)
+            grad = torch.stack([g for _, g, _ in draws]).mean(dim=0)
+            out = _mean([o for _, _, o in draws])
         self._add(self.counts.zero_gradients, (flat(grad) == 0).all(dim=1))
-        return value, grad, _mean(outs)
+        return value, grad, out
 
-    def jacobian(self, x: Tensor) -> Tensor:
-        """Every logit's and every score's gradient, (N, K + M, C, H, W), averaged over the view's draws."""
+    def jacobian(self, x: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Output]:
+        """Gradients of logits and scores, averaged over the view's draws, and the answer, from one pass forward.
+
+        All of them, (N, K + M, C, H, W), or of each sample's own columns `classes` (N, k), which costs k backward
+        passes: (N, k, C, H, W).
+        """
         self._need("gradient")
-        total: Tensor | None = None
-        for seed in self._draw_seeds():
-            pieces = [self._jacobian(x, seed, rows, real) for rows, real in self._chunks(x)]
-            whole = torch.cat(pieces) / self.draws
-            total = whole if total is None else total + whole
-        assert total is not None
-        self._count(backward=True, times=total.shape[1])
-        self._add(self.counts.zero_gradients, (total.flatten(1) == 0).all(dim=1))
-        return total
+        draws = [self._jacobian_draw(x, seed, classes) for seed in self._draw_seeds()]
+        whole = draws[0][0] if len(draws) == 1 else torch.stack([g for g, _ in draws]).mean(dim=0)
+        self._count(backward=True, times=whole.shape[1])
+        self._add(self.counts.zero_gradients, (whole.flatten(1) == 0).all(dim=1))
+        return whole, _mean([o for _, o in draws])
 
-    def _gradient(
-        self, loss: Loss, x: Tensor, seed: Tensor, rows: Tensor, real: int
-    ) -> tuple[Tensor, Tensor, Output]:
-        leaf = x[rows].detach().requires_grad_()
+    def _one_draw(self, loss: Loss, x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Output]:
+        chunks = list(self._chunks(x))
+        if len(chunks) == 1 and len(chunks[0][0]) == len(x):  # one piece that needs no padding
+            return self._gradient(loss, x, seed)
+        pieces = [
+            self._gradient(_of_rows(loss, rows, real, len(x)), x[rows], seed[rows]) for rows, real in chunks
+        ]
+        cut = [
+            (v[:real], g[:real], _rows(o, real)) for (v, g, o), (_, real) in zip(pieces, chunks, strict=True)
+        ]
+        return (
+            torch.cat([v for v, _, _ in cut]),
+            torch.cat([g for _, g, _ in cut]),
+            _joined([o for _, _, o in cut]),
+        )
+
+    def _gradient(self, loss: Loss, x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Output]:
+        leaf, out = self._traced(x, seed)
         with torch.enable_grad():
-            out = self.system(leaf, seed[rows])
-            value = loss(_spread(out, rows[:real], len(x)))[rows[:real]]
+            value = loss(out)
             total = value.sum()
-        answer = _rows(out.detach(), real)
-        if getattr(self.system, "gradient", None) == "cut":  # the positive control: an attack given nothing
-            return value.detach(), torch.zeros_like(leaf[:real]), answer
-        return value.detach(), self._connected(total, leaf, retain=False)[:real], answer
+        if self._cut:
+            return value.detach(), torch.zeros_like(leaf), out.detach()
+        return value.detach(), self._connected(total, leaf, retain=False), out.detach()
 
-    def _jacobian(self, x: Tensor, seed: Tensor, rows: Tensor, real: int) -> Tensor:
-        leaf = x[rows].detach().requires_grad_()
+    def _jacobian_draw(self, x: Tensor, seed: Tensor, classes: Tensor | None) -> tuple[Tensor, Output]:
+        pieces, outs = [], []
+        for rows, real in self._chunks(x):
+            grads, out = self._jacobian(x[rows], seed[rows], None if classes is None else classes[rows])
+            pieces.append(grads[:real])
+            outs.append(_rows(out, real))
+        return torch.cat(pieces), _joined(outs)
+
+    def _jacobian(self, x: Tensor, seed: Tensor, classes: Tensor | None) -> tuple[Tensor, Output]:
+        leaf, out = self._traced(x, seed)
         with torch.enable_grad():
-            out = self.system(leaf, seed[rows])
-            columns = torch.cat([out.logits, out.scores], dim=1).sum(dim=0)
-        if getattr(self.system, "gradient", None) == "cut":
-            return x.new_zeros(real, len(columns), *x.shape[1:])
-        grads = [self._connected(c, leaf, retain=True)[:real] for c in columns]
-        return torch.stack(grads, dim=1)
+            every = torch.cat([out.logits, out.scores], dim=1)
+            columns = (every if classes is None else every.gather(1, classes)).sum(dim=0)
+        if self._cut:
+            return x.new_zeros(len(x), len(columns), *x.shape[1:]), out.detach()
+        last = len(columns) - 1
+        grads = [self._connected(c, leaf, retain=at < last) for at, c in enumerate(columns)]
+        return torch.stack(grads, dim=1), out.detach()
+
+    def _traced(self, x: Tensor, seed: Tensor) -> tuple[Tensor, Output]:
+        """A leaf to differentiate by and the answer to it, in bfloat16 inside where the view is `fast`."""
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast):
+            out = self.system(leaf, seed)
+        return leaf, Output(out.logits.float(), out.scores.float())
+
+    @property
+    def _cut(self) -> bool:
+        """The positive control: an attack given no gradient."""
+        return getattr(self.system, "gradient", None) == "cut"
 
     @staticmethod
     def _connected(value: Tensor, leaf: Tensor, retain: bool) -> Tensor:
@@ -361,12 +394,16 @@ def _rows(out: Output, real: int) -> Output:
     return Output(out.logits[:real], out.scores[:real])
 
 
-def _spread(out: Output, rows: Tensor, n: int) -> Output:
-    """Set a micro-batch's answers among zeros for the other samples, so that a loss sees all N."""
-    real = len(rows)
-    logits = out.logits.new_zeros(n, out.logits.shape[1]).index_copy(0, rows, out.logits[:real])
-    scores = out.scores.new_zeros(n, out.scores.shape[1]).index_copy(0, rows, out.scores[:real])
-    return Output(logits, scores)
+def _of_rows(loss: Loss, rows: Tensor, real: int, n: int) -> Loss:
+    """The loss of all N samples as one of a padded micro-batch: its answers set among zeros for the other samples."""
+
+    def of_piece(out: Output) -> Tensor:
+        at = rows[:real]
+        logits = out.logits.new_zeros(n, out.logits.shape[1]).index_copy(0, at, out.logits[:real])
+        scores = out.scores.new_zeros(n, out.scores.shape[1]).index_copy(0, at, out.scores[:real])
+        return loss(Output(logits, scores))[at]
+
+    return of_piece
 
 
 def blend(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def test_the_gradient_of_a_linear_margin_is_a_difference_of_weight_rows():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_jacobian_is_each_logits_gradient(network, count):
     model, x = NETWORKS[network], images(count)
-    jacobian = View.on(Bare(model), seeds(count)).jacobian(x)
+    jacobian, _ = View.on(Bare(model), seeds(count)).jacobian(x)
     assert jacobian.shape == (count, 3, *SHAPE)
     for k in range(3):
         _, expected = plain_gradient(model, x, lambda out, k=k: out.logits[:, k])
@@ -90,7 +90,7 @@ def test_the_jacobian_is_each_logits_gradient(network, count):
 
 def test_the_jacobian_has_a_row_a_detector():
     model, x = Linear(), images(4)
-    jacobian = View.on(Defended(Detector(model)), seeds(4)).jacobian(x)
+    jacobian, _ = View.on(Defended(Detector(model)), seeds(4)).jacobian(x)
     assert jacobian.shape == (4, 4, *SHAPE)
     assert torch.allclose(jacobian[:, 3], torch.full_like(x, 1 / 16))
     assert torch.allclose(jacobian[:, :3].flatten(2), model.weight.expand(4, -1, -1))
@@ -116,7 +116,7 @@ def test_eot_of_a_deterministic_model_is_the_model(ask):
         view = View.on(Defended(Scale(conv())), seeds(5), draws=draws)
         if ask == "output":
             return view.output(x).logits
-        return view.jacobian(x) if ask == "jacobian" else view.value_and_grad(goal.loss, x)[1]
+        return view.jacobian(x)[0] if ask == "jacobian" else view.value_and_grad(goal.loss, x)[1]
 
     assert torch.allclose(asked(7), asked(1), atol=1e-6)
     assert torch.equal(asked(4), asked(1))  # dividing by a power of two is exact
@@ -169,7 +169,9 @@ def test_a_fixed_view_gives_the_loss_and_gradient_of_that_seed(draws):
     expected = goal.loss(defense(leaf, s))
     assert torch.allclose(value, expected, atol=1e-6)
     assert torch.allclose(grad, torch.autograd.grad(expected.sum(), leaf)[0], atol=1e-6)
-    assert torch.allclose(view.jacobian(x)[:, 0].flatten(1), defense.core.weight[0].expand(4, -1), atol=1e-6)
+    assert torch.allclose(
+        view.jacobian(x)[0][:, 0].flatten(1), defense.core.weight[0].expand(4, -1), atol=1e-6
+    )
     assert torch.allclose(out.logits, defense(x, s).logits, atol=1e-6)
 
 
@@ -248,7 +250,7 @@ def test_narrowing_in_the_middle_changes_nothing_for_those_who_stay():
     _, grad, _ = everyone.value_and_grad(goal.loss, x)
     _, narrowed, _ = leaving.value_and_grad(goal.rows(stay).loss, x[stay])
     assert torch.equal(narrowed, grad[stay])
-    assert torch.equal(leaving.jacobian(x[stay]), everyone.jacobian(x)[stay])
+    assert torch.equal(leaving.jacobian(x[stay])[0], everyone.jacobian(x)[0][stay])
 
 
 def test_what_others_were_asked_before_changes_nothing_for_a_sample():
@@ -291,9 +293,9 @@ def test_results_are_equal_to_the_last_bit_for_any_split_of_the_rows(name):
 def test_jacobians_and_answers_are_equal_to_the_last_bit_for_any_split_of_the_rows(name):
     model, shape = network(name)
     x, s = images(SIZE + 2, shape), seeds(SIZE + 2)
-    whole, logits = View.on(Bare(model), s).jacobian(x), answer(Bare(model), x, s).logits
+    (whole, _), logits = View.on(Bare(model), s).jacobian(x), answer(Bare(model), x, s).logits
     for rows in torch.arange(SIZE + 2).split([3, SIZE - 1]):
-        assert torch.equal(View.on(Bare(model), s[rows]).jacobian(x[rows]), whole[rows])
+        assert torch.equal(View.on(Bare(model), s[rows]).jacobian(x[rows])[0], whole[rows])
         assert torch.equal(answer(Bare(model), x[rows], s[rows]).logits, logits[rows])
 
 
