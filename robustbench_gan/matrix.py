@@ -103,7 +103,10 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source} is not valid TOML: {error}.") from error
+        # tomllib gives a line everywhere but at the end of the file
+        last = f"(at line {max(len(text.splitlines()), 1)}, where the file ends)"
+        why = str(error).replace("(at end of document)", last)
+        raise UsageError(f"{source} is not valid TOML: {why}.") from error
     given = raw.get("block")
     for block in given if isinstance(given, list) else []:
         for key in overrides if isinstance(block, dict) else ():

@@ -57,7 +57,7 @@ def test_options_go_before_the_file_and_before_its_blocks():
     ("text", "says"),
     [
         ("samples = = 3", ["m.toml is not valid TOML", "line 1"]),
-        ('eps = [0.1]\n\nattacks = ["fgsm"', ["m.toml is not valid TOML", "at end of document"]),
+        ('eps = [0.1]\n\nattacks = ["fgsm"', ["m.toml is not valid TOML", "line 3, where the file ends"]),
         ('attakcs = ["fgsm"]', ["unknown key in m.toml", "'attakcs'", "Did you mean 'attacks'?"]),
         ('[[block]]\nsample = 3', ["'sample'", "Did you mean 'samples'?"]),
         ('samples = "many"', ["m.toml", "samples", "'many'"]),
