@@ -1,16 +1,18 @@
-"""What can be known of an attack without running it: the decorator every attack stands under."""
+"""What can be known of an attack without running it, and the form of those that must first be trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from robustbench_gan.budget import NORMS, Budget, Norm
 from robustbench_gan.outcome import Goal
 from robustbench_gan.threat import View
+from robustbench_gan.training import Samples
 
 Needs = Literal["gradient", "scores", "labels", "nothing"]
 Passes = Callable[[Mapping[str, Any]], float]
@@ -29,9 +31,11 @@ class Attack(Protocol):
 class AttackInfo:
     """The facts that decide, before any run, which combinations can be.
 
-    `passes` gives the number of gradient (or forward) passes a sample from the parameters; the estimate of a
-    cell's cost stands on it. `gradient` names the one gradient an attack is defined by (BPDA). `control`
-    marks an attack that is no evidence of robustness when it fails, such as random noise.
+    `passes` bounds the passes a sample that an attack makes through the system, from its parameters and from what
+    `cost` adds to them; `part_passes` those through a part of the defense alone. The estimate of a cell's cost stands
+    on both. `gradient` names the one gradient an attack is defined by (BPDA). `control`
+    marks an attack that is no evidence of robustness when it fails, such as random noise. `trained` says that
+    it is a TrainedAttack, whose `needs` are those of its training.
     """
 
     norms: tuple[Norm, ...]
@@ -42,9 +46,22 @@ class AttackInfo:
     gradient: str | None
     control: bool
     paper: str
+    trained: bool = False
+    part_passes: Passes = lambda parameters: 0
+
+    def cost(
+        self, parameters: Mapping[str, Any], norm: str, classes: int, features: int
+    ) -> tuple[float, float]:
+        """At most so many passes a sample through the system, and through parts of it, in this norm.
+
+        `classes` and `features` (values an image) are the system's. `passes` finds the three under `x.norm`,
+        `x.classes` and `x.features`, names that no parameter can have.
+        """
+        known = {**parameters, "x.norm": norm, "x.classes": classes, "x.features": features}
+        return self.passes(known), self.part_passes(known)
 
 
-F = TypeVar("F", bound=Callable[..., Tensor])
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def attack(
@@ -56,12 +73,16 @@ def attack(
     targeted: bool = True,
     gradient: str | None = None,
     control: bool = False,
+    part_passes: Passes = lambda parameters: 0,
     paper: str,
 ) -> Callable[[F], F]:
-    """State what an attack needs and can do; the registered function keeps it as `.info`."""
-    info = AttackInfo(norms, needs, passes, minimal, targeted, gradient, control, paper)
+    """State what an attack needs and can do; the registered function or TrainedAttack keeps it as `.info`."""
 
     def decorate(function: F) -> F:
+        trained = isinstance(function, type) and issubclass(function, TrainedAttack)
+        info = AttackInfo(
+            norms, needs, passes, minimal, targeted, gradient, control, paper, trained, part_passes
+        )
         function.info = info  # type: ignore[attr-defined]
         return function
 
@@ -74,3 +95,65 @@ def info_of(function: Any) -> AttackInfo:
     if not isinstance(info, AttackInfo):
         raise TypeError(f"{function!r} is registered as an attack but does not stand under @attack(...)")
     return info
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an attacker who trains may use: its labelled images, and the system that it trains through.
+
+    `view` makes the gradient view of one batch, (B, C, H, W) at once, from one seed an image, (B,). `share` is the
+    part of the attack's steps that one call of `fit` is to take: a protocol that trains in turns calls it often.
+    """
+
+    data: Samples
+    view: Callable[[Tensor], View]
+    share: float = 1.0
+
+
+class TrainedAttack(nn.Module):
+    """An attack that must be trained before it can be run; registered as a class, under the same decorator.
+
+    The keyword-only parameters of `__init__` are its whole configuration. It is fitted once for a system, a budget
+    and a class to aim at, and its weights are stored. `conditional` says that one training serves every target.
+    """
+
+    conditional: ClassVar[bool] = False
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+
+    def fit(self, training: Training, goal_class: int | None, budget: Budget, seed: int) -> dict[str, float]:
+        """Train on from the weights at hand towards `goal_class`, or away from the true class where it is None.
+
+        A conditional attack is given None and trains for every target. Deterministic in `seed`. Leaves the module
+        in evaluation mode and returns facts of the training, its `steps` among them.
+        """
+        raise NotImplementedError
+
+    def forward(self, view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+        """Craft as any attack does, without asking for a gradient; the goal is the one it was fitted for."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained attack in the form of any other: every sample goes to the generator of its target.
+
+    `generators` are by target class; the only one of an untargeted or conditional attack is under None.
+    """
+
+    generators: Mapping[int | None, TrainedAttack]
+
+    @torch.no_grad()
+    def __call__(self, view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+        """Examples of the form of x, (N, C, H, W)."""
+        if None in self.generators:
+            made: Tensor = self.generators[None](view, x, goal, budget, seed)
+            return made
+        made = x.clone()
+        for target in goal.classes.unique().tolist():
+            rows = torch.nonzero(goal.classes == target)[:, 0]
+            generator = self.generators[target]
+            made[rows] = generator(view.rows(rows), x[rows], goal.rows(rows), budget, seed[rows])
+        return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from robustbench_gan.store import Store
 
 Gradient = Literal["full", "bpda", "truncated", "cut"]
+Surrogate = Callable[
+    [Tensor, Tensor], Tensor
+]  # images and seeds to images: a differentiable stand-in for `purify`
 
 
 class StraightThrough(torch.autograd.Function):
@@ -97,12 +100,14 @@ class Defense(nn.Module):
         return Output(self.core(purified), self.scores(x, purified, seed))
 
     @final
-    def attacked(self, x: Tensor, seed: Tensor, gradient: Gradient, unroll: int) -> Output:
-        """The same answer, with the gradient that a threat model grants."""
+    def attacked(
+        self, x: Tensor, seed: Tensor, gradient: Gradient, unroll: int, surrogate: Surrogate | None = None
+    ) -> Output:
+        """The same answer, with the gradient that a threat model grants; `surrogate` is an attacker's own for BPDA."""
         if gradient == "bpda":
             with torch.no_grad():
                 value = self.purify(x, seed)
-            purified: Tensor = StraightThrough.apply(value, self.surrogate(x, seed))  # type: ignore[no-untyped-call]
+            purified: Tensor = StraightThrough.apply(value, (surrogate or self.surrogate)(x, seed))  # type: ignore[no-untyped-call]
         elif gradient == "truncated":
             purified = self.truncated(x, seed, unroll)
         else:

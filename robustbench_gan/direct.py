@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan import registry
-from robustbench_gan.attack import info_of
+from robustbench_gan.attack import Fitted, Training, info_of
 from robustbench_gan.budget import NORMS, Budget
 from robustbench_gan.defense import Defense, Gradient
 from robustbench_gan.errors import NotApplicable, UsageError, unknown
@@ -20,7 +20,9 @@ from robustbench_gan.outcome import Goal, Output, correct
 from robustbench_gan.record import Interval, interval
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.substitute import Queried
 from robustbench_gan.threat import Bare, Counts, Defended, System, View, answer
+from robustbench_gan.training import freeze, fresh
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def run_attack(
     seed: int = 0,
     batch_size: int = 500,
     fast: bool = False,
+    train: tuple[Tensor, Tensor] | None = None,
 ) -> Attacked:
     """Attack any torch model: `run_attack("pgd:steps=40", model, x, y, norm="linf", epsilons=[0.1, 0.3])`.
 
@@ -74,14 +77,24 @@ def run_attack(
     (N, K) and must be in evaluation mode; a fitted Defense may stand in its place, attacked with `gradient`. y is
     (N,) int64, the true classes; with `targets` (N,) the goal is to reach those. A minimal-norm attack is run once
     and serves every budget. `fast` computes gradients in bfloat16; what is reported is judged in float32 always.
+    `train` are images (M, C, H, W) and their classes (M,) for an attack that must be trained, such as `advgan`; it is
+    trained through the model at each budget, and its passes are not counted.
     Raises UsageError for input that is not of this form, NotApplicable where the attack has no such norm or goal,
     AttackFault when the attack returns something that cannot be judged.
     """
     _check(model, x, y, targets, epsilons, batch_size)
+    if train is not None:
+        _check(model, *train, None, epsilons, batch_size)
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
     function, parameters = registry.resolve("attacks", Spec.parse(attack))
     info = info_of(function)
+    if info.trained != (train is not None):
+        raise UsageError(
+            f"{attack} must first be trained: give train=(images, labels), not those it is judged on."
+            if info.trained
+            else f"{attack} is not trained: leave train out."
+        )
     if norm not in info.norms:
         raise NotApplicable(f"{attack} is defined in {', '.join(info.norms)}, not in {norm}")
     if targets is not None and not info.targeted:
@@ -93,14 +106,17 @@ def run_attack(
 
     def craft(eps: float) -> tuple[Tensor, Counts]:
         made, counts, budget = [], [], Budget(norm, eps)  # type: ignore[arg-type]
+        call, given_parameters = function, parameters
+        if train is not None:
+            call, given_parameters = _fitted(function, parameters, system, goal, budget, train, seed), {}
         for rows in index.split(batch_size):
             view = View.on(
                 system, sample_seeds(seed, "view", rows), exact=not random, fixed=not random,
                 whole_batches=True, fast=fast, parts=model.parts() if isinstance(model, Defense) else {},
             )  # fmt: skip
             given = x[rows].clone()
-            found = function(
-                view, given, goal.rows(rows), budget, sample_seeds(seed, "attack", rows), **parameters
+            found = call(
+                view, given, goal.rows(rows), budget, sample_seeds(seed, "attack", rows), **given_parameters
             )
             check_examples(found, x[rows], given, budget)
             made.append(found.detach())
@@ -125,6 +141,29 @@ def run_attack(
         torch.stack([counts.forward for _, counts in runs]),
         torch.stack([counts.backward for _, counts in runs]),
     )  # fmt: skip
+
+
+def _fitted(
+    kind: Any,
+    parameters: dict[str, Any],
+    system: System,
+    goal: Goal,
+    budget: Budget,
+    train: tuple[Tensor, Tensor],
+    seed: int,
+) -> Fitted:
+    """A trained attack, fitted through `system` for every class that the goal aims at."""
+    images, labels = train
+    with torch.no_grad():
+        classes = system(images[:1], sample_seeds(seed, "classes", labels[:1])).logits.shape[1]
+    training = Training(Queried(images, labels), lambda seeds: View.on(system, seeds, whole_batches=True))
+    single = kind.conditional or goal.kind == "untargeted"
+    generators = {}
+    for target in [None] if single else goal.classes.unique().tolist():
+        module = fresh(lambda: kind(tuple(images.shape[1:]), classes, **parameters), seed).to(images.device)
+        module.fit(training, target, budget, seed)  # type: ignore[operator]
+        generators[target] = freeze(module)
+    return Fitted(generators)  # type: ignore[arg-type]
 
 
 def _check(

@@ -11,22 +11,23 @@ import resource
 import time
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import importlib_metadata
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_gan import progress, registry
-from robustbench_gan.attack import AttackInfo, info_of
+from robustbench_gan.attack import AttackInfo, Fitted, info_of
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.budget import SLACK, Budget
 from robustbench_gan.checks import Evidence, red_flags
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.fitting import Order, Trained, trained
 from robustbench_gan.matrix import Planned
 from robustbench_gan.outcome import Goal, Output, correct
 from robustbench_gan.record import Cell, Outcomes, Result, Seconds, Status
@@ -64,6 +65,7 @@ class Run:
     defense: Defense
     x: Tensor
     y: Tensor
+    fitted: dict[int | None, Trained] = field(default_factory=dict)
 
     @property
     def cell(self) -> Cell:
@@ -92,6 +94,13 @@ class Run:
     def system_names(self) -> tuple[str, str, str]:
         """Data set, classifier and defense, as the workshop asks for them."""
         return self.cell.dataset, self.cell.classifier, self.cell.defense
+
+    def call(self, view: View, x: Tensor, goal: Goal, seed: Tensor) -> Any:
+        """The attack itself, a trained one by its generators."""
+        if self.fitted:
+            attack = Fitted({target: part.attack for target, part in self.fitted.items()})
+            return attack(view, x, goal, self.budget, seed)
+        return self.function(view, x, goal, self.budget, seed, **self.parameters)
 
 
 @dataclass(frozen=True)
@@ -145,8 +154,30 @@ def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
     return Run(planned, workshop, settings, function, info_of(function), parameters, defense, x, y)
 
 
+def train_attack(planned: Planned, workshop: Workshop) -> None:
+    """Train what the attack of a cell needs, once for all cells that can share it."""
+    _fit(_prepare(planned, workshop, Settings()))
+
+
+def _fit(run: Run) -> None:
+    """Train an attack that must be trained: once, or unless it is conditional once a class that a goal aims at."""
+    if not run.info.trained:
+        return
+    targets: list[int | None] = [None]
+    if run.cell.goal != "untargeted" and not run.function.conditional:
+        targets = sorted(torch.cat([goal.classes for goal in _goals(run)]).unique().tolist())
+    for target in targets:
+        order = Order(run.system_names(), run.cell.attack, run.threat, target, run.budget)
+        run.fitted[target] = trained(run.workshop, order)
+
+
 def gradients_of(run: Run) -> tuple[str, ...]:
-    """The gradients a white-box attack is run with; the strongest example of each sample is kept."""
+    """The gradients a white-box attack is run with; the strongest example of each sample is kept.
+
+    A trained attack was trained with one, and asks for none when it crafts.
+    """
+    if run.info.trained:
+        return tuple(sorted({part.ground.gradient for part in run.fitted.values()}))
     if not run.threat.white or run.info.needs != "gradient":
         return ("full",)
     if run.info.gradient:
@@ -158,14 +189,23 @@ def gradients_of(run: Run) -> tuple[str, ...]:
 
 def _systems(run: Run) -> list[System]:
     """What the attack is run on, one for each gradient."""
+    if run.threat.white and run.info.trained:
+        return [Defended(run.defense)]
     if run.threat.holds_defense:
         return [Defended(run.defense, g, run.threat.unroll) for g in gradients_of(run)]  # type: ignore[arg-type]
     if run.threat.name == "gray-box":
         return [Bare(run.defense.core)]
     if run.info.needs == "nothing":
         return [Bare(run.defense.base)]
-    model, _ = run.workshop.substitute(*run.system_names(), run.threat)
-    return [Bare(model)]
+    return [Bare(_substitutes(run)[0][0])]
+
+
+def _substitutes(run: Run) -> list[tuple[nn.Module, Artifact]]:
+    """The black-box attacker's substitute; under the dynamic protocol one beside each generator."""
+    if run.threat.substitute == "dynamic":
+        parts = run.fitted.values()
+        return [(part.substitute, part.artifact) for part in parts if part.substitute is not None]
+    return [run.workshop.substitute(*run.system_names(), run.threat)]
 
 
 def _goals(run: Run) -> list[Goal]:
@@ -186,6 +226,7 @@ def _goals(run: Run) -> list[Goal]:
 
 def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     cell = run.cell
+    _fit(run)
     crafted, crafting = craft(run)
     verdict = judge(run, crafted)
     counts = reduce(Counts.plus, (c.counts for c in crafted))
@@ -193,7 +234,7 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     agreement = substitute.get("agreement")
     flags = red_flags(
         Evidence(
-            run.info, run.threat, gradients_of(run), counts, cell.eps, cell.norm, verdict.sizes,
+            run.info, run.threat, gradients_of(run), _seen(run, counts), cell.eps, cell.norm, verdict.sizes,
             verdict.right, verdict.robust, run.defense.randomised,
             float(agreement) if agreement is not None else None,
         )
@@ -209,6 +250,7 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         outcomes=verdict.outcomes(counts),
         controls=_controls(run, verdict.clean),
         substitute=substitute,
+        trained=_training_facts(run),
         gradients=list(gradients_of(run)) if run.threat.white else [],
         estimate_seconds=estimate,
         seconds=Seconds(training=_training_seconds(run), crafting=crafting, judging=verdict.seconds),
@@ -247,6 +289,8 @@ def craft(run: Run) -> tuple[list[Crafted], float]:
 
 def _attacked_alone(run: Run) -> tuple[str, ...]:
     """The keys of the classifier that a gray-box or black-box attack is run on."""
+    if run.info.trained:
+        return tuple(part.artifact.key for part in run.fitted.values())
     if run.threat.name == "black-box":
         return (run.workshop.substitute(*run.system_names(), run.threat)[1].key,)
     keys = run.defense.training_keys().values() if run.defense.core is not run.defense.base else ()
@@ -321,9 +365,7 @@ def _attack(
     for group in rows.split(run.settings.batch_size):
         view = View.on(system, seeds[group], **options)
         given = run.x[group].clone()
-        made = run.function(
-            view, given, goal.rows(group), run.budget, attack_seeds[group].clone(), **run.parameters
-        )
+        made = run.call(view, given, goal.rows(group), attack_seeds[group].clone())
         check_examples(made, run.x[group], given, run.budget)
         examples.append(made.detach().clone())
         counts.append(view.counts)
@@ -434,19 +476,46 @@ def _substitute_facts(run: Run, clean: list[Output]) -> dict[str, float | int | 
     """What is known of the substitute: its making, its accuracy, and its agreement with the oracle."""
     if run.threat.name != "black-box" or run.info.needs == "nothing":
         return {}
-    model, artifact = run.workshop.substitute(*run.system_names(), run.threat)
+    pairs = _substitutes(run)
     with torch.no_grad():
-        own = answer(Bare(model), run.x, run.seeds("view")).labels
+        own = torch.stack([answer(Bare(model), run.x, run.seeds("view")).labels for model, _ in pairs])
         undefended = run.threat.oracle == "undefended"
         oracle = answer(Bare(run.defense.base), run.x, run.seeds("view")) if undefended else clean[0]
+    infos = [artifact.info for _, artifact in pairs]
     return {
         "protocol": run.threat.substitute,
         "model": run.threat.model,
         "oracle": run.threat.oracle,
-        **{key: artifact.info[key] for key in ("rounds", "points", "queries", "rejected")},
+        "answers": run.threat.answers,
+        "rounds": infos[0]["rounds"],
+        **{key: sum(info[key] for info in infos) for key in ("points", "queries", "rejected")},
         "accuracy": float((own == run.y).double().mean()),
         "agreement": float((own == oracle.labels).double().mean()),
     }
+
+
+def _training_facts(run: Run) -> dict[str, float | int | str]:
+    """What a trained attack was trained on; sums over its generators."""
+    if not run.fitted:
+        return {}
+    parts = list(run.fitted.values())
+    infos = [part.artifact.info for part in parts]
+    return {
+        "on": parts[0].ground.name,
+        "gradient": parts[0].ground.gradient,
+        "generators": len(parts),
+        "images": infos[0]["images"],
+        **{key: sum(info[key] for info in infos) for key in ("steps", "forward", "backward")},
+    }
+
+
+def _seen(run: Run, counts: Counts) -> Counts:
+    """What red flags look at: what was done to each sample, and to get a trained attack, to all of its images."""
+    if not run.fitted:
+        return counts
+    infos = [part.artifact.info for part in run.fitted.values()]
+    totals = {name: sum(info[name] for info in infos) for name in vars(counts)}
+    return Counts(**{name: value + totals[name] for name, value in vars(counts).items()})
 
 
 def _controls(run: Run, clean: list[Output]) -> dict[str, float]:
@@ -467,7 +536,9 @@ def _artifacts(run: Run) -> dict[str, Artifact]:
     used = {"classifier": run.workshop.classifier(run.cell.dataset, run.cell.classifier)[1]}
     for name, key in run.defense.training_keys().items():
         used[f"defense.{name}"] = run.workshop.store.used[key]
-    if run.threat.name == "black-box" and run.info.needs != "nothing":
+    for target, part in run.fitted.items():
+        used["attack" if target is None else f"attack.{target}"] = part.artifact
+    if run.threat.name == "black-box" and run.threat.substitute != "dynamic" and run.info.needs != "nothing":
         used["substitute"] = run.workshop.substitute(*run.system_names(), run.threat)[1]
     return used
 
@@ -495,13 +566,38 @@ def estimate_seconds(run: Run) -> float:
     judging = _timed(run, "forward") * chunks * run.cell.judge_seeds
     sets = run.cell.judge_seeds if run.threat.name == "seed-known" else 1
     draws = run.threat.draws if run.defense.randomised and sets == 1 else 1
-    passes = run.info.passes(run.parameters) * draws * len(_goals(run))
+    classes, features = len(run.workshop.dataset(run.cell.dataset).classes), run.x[0].numel()
+    passes, alone = (
+        count * len(_goals(run)) for count in run.info.cost(run.parameters, run.cell.norm, classes, features)
+    )
     if not run.threat.holds_defense:
         return judging  # passes through a classifier alone are cheap beside one defended answer
     gradients = gradients_of(run)
     each = sum(_timed(run, g if run.info.needs == "gradient" else "forward") for g in gradients)
     choosing = _timed(run, "forward") * len(gradients) * draws if len(gradients) > 1 else 0.0
-    return judging + chunks * sets * (passes * each + choosing)
+    on_parts = alone * _timed_part(run) if alone and run.defense.parts() else 0.0
+    return judging + chunks * sets * (passes * draws * each + choosing + on_parts)
+
+
+def _timed_part(run: Run) -> float:
+    """Seconds of one micro-batch through a part: those of a defended answer, shared among the batches it sent there."""
+
+    def measure() -> float:
+        x, rows = run.x[: micro_batch_size(run.x.device)], [0]
+
+        def count(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
+            rows[0] += len(given[0])
+
+        hooks = [part.register_forward_hook(count) for part in run.defense.parts().values()]
+        started = time.perf_counter()
+        try:
+            View.on(Defended(run.defense), run.seeds("view")[: len(x)]).output(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return (time.perf_counter() - started) * micro_batch_size(x.device) / max(rows[0], 1)
+
+    return run.workshop.once(("timing", "part", *run.system_names()), measure)
 
 
 def _timed(run: Run, kind: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from itertools import product
@@ -32,7 +32,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "budget", "checks", "defense", "evaluate", "outcome", "record", "seeds",
+    "attack", "batching", "budget", "checks", "defense", "evaluate", "fitting", "outcome", "record", "seeds",
     "substitute", "threat", "training", "workshop",
 )  # fmt: skip
 
@@ -74,12 +74,16 @@ class Matrix(Block):
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell to run, its threat model in full, the reason why it is not applicable, and if it is a control."""
+    """A cell to run, its threat model in full, the reason why it is not applicable, and if it is a control.
+
+    A minimal-norm attack is run once at an infinite eps; `budgets` are the finite ones it was asked for.
+    """
 
     cell: Cell
     threat: ThreatModel
     reason: str = ""
     control: bool = False
+    budgets: tuple[float, ...] = ()
 
 
 def presets() -> list[str]:
@@ -141,7 +145,10 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
     planned: dict[str, Planned] = {}
     for block in matrix.blocks():
         for item in _cells(block, workshop):
-            planned.setdefault(item.cell.fingerprint, item)
+            known = planned.get(item.cell.fingerprint, item)
+            planned[item.cell.fingerprint] = replace(
+                known, budgets=tuple(sorted({*known.budgets, *item.budgets}))
+            )
     return list(planned.values())
 
 
@@ -168,7 +175,8 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 identity={**identity, "attack": digests[attack]},
             )  # fmt: skip
             reason = why_not(info, kinds, threat, goal, budget.norm, budget.eps)
-            yield Planned(cell, threat, reason, info.control)
+            asked = (budget.eps,) if info.minimal and budget.eps < float("inf") else ()
+            yield Planned(cell, threat, reason, info.control, asked)
 
 
 def _canonical(group: str, spec: Spec) -> str:
@@ -231,6 +239,8 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
         raise UsageError(f"{text}: draws, unroll and rounds must be 1 or more.")
     if threat.name == "black-box":
         _canonical("models", Spec.parse(threat.model))
+        if threat.substitute == "papernot" and threat.answers != "labels":
+            raise UsageError(f"{text}: papernot learns from labels alone; take substitute=static for scores.")
     return str(Spec(spec.name, registry.as_params(values))), threat
 
 
@@ -310,6 +320,8 @@ def why_not(
         return "the attack has no targeted form"
     if ACCESS_ORDER.index(info.needs) > ACCESS_ORDER.index(threat.access):
         return f"the attack needs {info.needs}, the threat model grants {threat.access}"
+    if threat.substitute == "dynamic" and info.needs != "nothing" and not info.trained:
+        return "the dynamic protocol trains the substitute beside a generator, and the attack has none"
     if threat.name == "gray-box" and not purifies:
         return "the defense is its classifier: there is nothing for a gray-box attacker not to know"
     if threat.name == "seed-known" and not randomised:

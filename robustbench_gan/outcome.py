@@ -78,8 +78,8 @@ class Goal:
         A firing detector is charged its score, so that ascent also leads back to where inputs are accepted.
         """
         cross_entropy = F.cross_entropy(out.logits, self.classes, reduction="none")
-        charge = out.scores.clamp(min=0).sum(dim=1)
-        return (cross_entropy if self.kind == "untargeted" else -cross_entropy) - charge
+        loss = cross_entropy if self.kind == "untargeted" else -cross_entropy
+        return loss - out.scores.clamp(min=0).sum(dim=1) if out.scores.shape[1] else loss
 
     def margin(self, out: Output) -> Tensor:
         """C&W's objective as the judge's verdict, (N,): above 0 exactly where accepted and the goal is reached.

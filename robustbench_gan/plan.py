@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from robustbench_gan import registry
+from robustbench_gan.attack import info_of
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.evaluate import Settings, evaluate_cell, train_attack
 from robustbench_gan.files import write_text_atomically
 from robustbench_gan.matrix import Planned
-from robustbench_gan.record import Result, read_result, write_text
-from robustbench_gan.registry import Spec, digest_of
+from robustbench_gan.record import Cell, Result, read_result, write_text
+from robustbench_gan.registry import Spec, digest_of, parse_chain
 from robustbench_gan.store import slug
 from robustbench_gan.workshop import Workshop
 
-Kind = Literal["classifier", "defense", "substitute", "cell"]
+Kind = Literal["classifier", "defense", "substitute", "attack", "cell"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,30 @@ def _shared(item: Planned) -> list[tuple[Kind, str, list[str]]]:
         ("classifier", name, base),
         ("defense", f"{name} / {short(cell.defense)}", [*base, cell.defense]),
     ]
-    if cell.threat_name == "black-box" and Spec.parse(cell.attack).name != "noise":
+    attack = registry.load("attacks", Spec.parse(cell.attack).name)
+    info = info_of(attack)
+    if cell.threat_name == "black-box" and info.needs != "nothing" and item.threat.substitute != "dynamic":
         label = f"{item.threat.model}, {item.threat.rounds} rounds, against {short(cell.defense)}"
         chain.append(("substitute", label, [*base, cell.defense, cell.threat]))
+    if info.trained:
+        goal = "every class" if attack.conditional else cell.goal
+        label = (
+            f"{short(cell.attack)} {cell.norm} {cell.eps:g}, {goal}, {cell.threat_name} {short(cell.defense)}"
+        )
+        where = [_core(cell)] if cell.threat_name == "gray-box" else [cell.defense, cell.threat]
+        chain.append(("attack", label, [*base, *where, cell.attack, goal, cell.norm, repr(cell.eps)]))
     return chain
 
 
+def _core(cell: Cell) -> str:
+    """The part of a defense that a gray-box attacker trains on: what replaces the classifier, not what purifies."""
+    chain = parse_chain(cell.defense)
+    return "+".join(str(spec) for spec in chain if not registry.load("defenses", spec.name).purifies)
+
+
 def _key(kind: Kind, parts: list[str], item: Planned) -> str:
-    relevant = ("data", "loader", "classifier", "train_seed") + (() if kind == "classifier" else ("defense",))
+    alone = kind == "classifier" or (kind == "attack" and item.threat.name == "gray-box")
+    relevant = ("data", "loader", "classifier", "train_seed") + (() if alone else ("defense",))
     identity = {name: item.cell.identity[name] for name in relevant}
     return f"{kind}-{digest_of([*parts, json.dumps(identity, sort_keys=True)])}"
 
@@ -112,6 +130,7 @@ def train(step: Step, workshop: Workshop) -> None:
         "substitute": lambda: workshop.substitute(
             cell.dataset, cell.classifier, cell.defense, step.planned.threat
         ),
+        "attack": lambda: train_attack(step.planned, workshop),
     }
     makers[step.kind]()
 
@@ -137,6 +156,7 @@ def execute(
         if done is None:
             todo.append(item)
         else:
+            done = _asked_at(item, done, out)
             results[item.cell.fingerprint] = done
             on_result(item, done, True)
     for item in todo:
@@ -149,6 +169,15 @@ def execute(
         else:
             _try(step, workshop)
     return [results[item.cell.fingerprint] for item in planned]
+
+
+def _asked_at(item: Planned, done: Result, out: Path) -> Result:
+    """A stored minimal-norm result serves every radius: note those it is newly asked for, and run nothing."""
+    if set(item.budgets) <= set(done.budgets):
+        return done
+    done = done.model_copy(update={"budgets": sorted({*done.budgets, *item.budgets})})
+    write_text_atomically(result_path(out, item), write_text(done))
+    return done
 
 
 def _try(step: Step, workshop: Workshop) -> None:
@@ -167,7 +196,7 @@ def _record(
     out: Path,
     on_result: Callable[[Planned, Result, bool], None],
 ) -> Result:
-    result = evaluate_cell(item, workshop, settings)
+    result = evaluate_cell(item, workshop, settings).model_copy(update={"budgets": list(item.budgets)})
     write_text_atomically(result_path(out, item), write_text(result))
     on_result(item, result, False)
     return result

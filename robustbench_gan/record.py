@@ -134,7 +134,9 @@ class Result(_Record):
     outcomes: Outcomes | None = None
     controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
     substitute: dict[str, Fact] = Field(default_factory=dict)
+    trained: dict[str, Fact] = Field(default_factory=dict)  # what an attack that is trained was trained on
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
+    budgets: list[float] = Field(default_factory=list)  # finite radii a minimal-norm cell was asked for
     estimate_seconds: float | None = None
     seconds: Seconds = Field(default_factory=Seconds)
     peak_memory_mb: float = 0.0

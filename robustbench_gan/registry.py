@@ -7,6 +7,7 @@ Attacks, defenses, models and datasets register under the entry-point groups `ro
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
 import re
@@ -156,7 +157,9 @@ def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
             hint = hints.get(p.name)
-            choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+            choices = (
+                tuple(map(str, typing.get_args(hint))) if typing.get_origin(hint) is typing.Literal else ()
+            )
             required = p.default is p.empty
             found[p.name] = Parameter(p.name, None if required else p.default, required, choices)
     return found
@@ -187,9 +190,9 @@ def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
     if parameter.choices:
         if isinstance(value, bool):  # a choice may be spelt true or false
             value = str(value).lower()
-        if value not in parameter.choices:
-            raise unknown(f"value of {spec.name}:{parameter.name}:", str(value), map(str, parameter.choices))
-        return value
+        if str(value) not in parameter.choices:
+            raise unknown(f"value of {spec.name}:{parameter.name}:", str(value), parameter.choices)
+        return type(default)(value) if isinstance(default, int | str) else value
     if default is None or (parameter.required and not isinstance(value, Spec)):
         return str(value) if parameter.required else value
     if isinstance(default, bool) or isinstance(value, bool):
@@ -237,6 +240,20 @@ def entries(group: str) -> dict[str, Entry]:
 
     Raises UsageError when two distributions register the same name.
     """
+    return dict(_entries(group, tuple(_state(path) for path in sys.path)))
+
+
+def _state(path: str) -> tuple[str, int]:
+    """A directory of sys.path and when something was last installed there."""
+    try:
+        return path, Path(path or ".").stat().st_mtime_ns
+    except OSError:
+        return path, 0
+
+
+@functools.lru_cache(maxsize=16)
+def _entries(group: str, state: tuple[tuple[str, int], ...]) -> dict[str, Entry]:
+    """Reading every distribution's metadata takes 10 ms: once for each state of sys.path is enough."""
     found: dict[str, Entry] = {}
     for point in importlib_metadata.entry_points(group=f"robustbench_gan.{group}"):
         dist = point.dist

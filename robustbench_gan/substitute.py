@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,12 +21,16 @@ RECIPE_VERSION = 1
 STEP = 0.1  # lambda of the augmentation
 SCHEDULE = Schedule(epochs=10, batch_size=50, lr=1e-3, one_cycle=False)
 
-Oracle = Callable[[Tensor], Tensor]  # (N, C, H, W) to the labels it gives, (N,), -1 where rejected
+# (N, C, H, W) to the labels given, (N,), -1 where rejected; or to probabilities, (N, K), all 0 where rejected
+Oracle = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Queried:
-    """Images a substitute learns from: pixels as floats, since augmented ones leave the grid and the box."""
+    """Images a substitute learns from: pixels as floats, since augmented ones leave the grid and the box.
+
+    `labels` is (N,), or (N, K) where the oracle gave probabilities.
+    """
 
     images: Tensor
     labels: Tensor
@@ -65,6 +69,58 @@ def papernot(
                 images, labels = torch.cat([images, new[kept]]), torch.cat([labels, answers[kept]])
             advance(1)
     return {"points": len(labels), "queries": queries, "rejected": rejected, "rounds": rounds}
+
+
+def static(substitute: nn.Module, images: Split, oracle: Oracle, *, rounds: int, seed: int) -> dict[str, Any]:
+    """Distil the oracle once: its answers on the attacker's own images are learnt in `rounds` passes over them.
+
+    Xiao et al. 2018, section 3.3: the cross-entropy of the substitute against the oracle's labels or probabilities.
+    Returns points, queries and rejections.
+    """
+    x = images.pixels().to(device_of(substitute))
+    data, rejected = _told(x, oracle(x))
+    _learn(substitute, data, rounds, seed)
+    return {"points": len(data), "queries": len(x), "rejected": rejected, "rounds": rounds}
+
+
+def dynamic(
+    substitute: nn.Module,
+    images: Split,
+    oracle: Oracle,
+    craft: Callable[[Tensor, Tensor], Tensor],
+    fit: Callable[[int], object],
+    *,
+    rounds: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Distil and train a generator in turns (Xiao et al. 2018, section 3.3, dynamic distillation).
+
+    Each of the `rounds` asks the oracle about the current examples, `craft(x, y)`, lets the substitute learn in one
+    pass over the images and one over the examples, then lets the generator train on the new substitute: `fit(round)`.
+    Returns points of a round, all queries and rejections.
+    """
+    x = images.pixels().to(device_of(substitute))
+    answers, queries, rejected = oracle(x), len(x), 0
+    for at in range(rounds):
+        examples = craft(x, images.labels.to(x.device))
+        data, missing = _told(torch.cat([x, examples]), torch.cat([answers, oracle(examples)]))
+        queries, rejected = queries + len(x), rejected + missing
+        _learn(substitute, data, 1, seed + at)
+        fit(at)
+    return {"points": 2 * len(x), "queries": queries, "rejected": rejected, "rounds": rounds}
+
+
+def _told(x: Tensor, answers: Tensor) -> tuple[Queried, int]:
+    """The images that the oracle answered, with its answers, and how many it rejected."""
+    kept = answers != REJECTED if answers.ndim == 1 else answers.sum(dim=1) > 0
+    return Queried(x[kept], answers[kept]), int((~kept).sum())
+
+
+def _learn(substitute: nn.Module, data: Queried, epochs: int, seed: int) -> None:
+    schedule = replace(SCHEDULE, epochs=epochs)
+    optimise(
+        substitute, data, cross_entropy(substitute), schedule, seed=seed, description="distilling substitute"
+    )
 
 
 def augment(substitute: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robustbench_gan.batching import micro_batches
-from robustbench_gan.budget import flat, per_sample
-from robustbench_gan.defense import Defense, Gradient
+from robustbench_gan.budget import per_sample
+from robustbench_gan.defense import Defense, Gradient, Surrogate
 from robustbench_gan.errors import DisconnectedGradient
 from robustbench_gan.outcome import Loss, Output
 from robustbench_gan.seeds import fold
@@ -30,8 +31,8 @@ class ThreatModel:
     """What the attacker has. `access` is to the system the attack is run on, `judged` always the defended one.
 
     `draws` are the EOT samples a pass averages over, `unroll` the steps of a truncated gradient. For black-box:
-    the substitute's protocol (`substitute`), its architecture (`model`), its `rounds` of augmentation, and the
-    `oracle` that labels it.
+    the substitute's protocol (`substitute`), its architecture (`model`), its `rounds`, and what the `oracle` that
+    it learns from `answers`.
     """
 
     name: ThreatName
@@ -43,6 +44,7 @@ class ThreatModel:
     model: str = ""
     rounds: int = 0
     oracle: Literal["defended", "undefended"] = "defended"
+    answers: Literal["labels", "scores"] = "labels"
     limit: int = 0
 
     @property
@@ -58,14 +60,27 @@ class ThreatModel:
 
 def black_box(
     *,
-    substitute: Literal["papernot"] = "papernot",
+    substitute: Literal["papernot", "static", "dynamic"] = "papernot",
     model: str = "e",
     rounds: int = 6,
     oracle: Literal["defended", "undefended"] = "defended",
+    answers: Literal["labels", "scores"] = "labels",
 ) -> ThreatModel:
-    """Labels by query only: trains a substitute on 150 held-out images and attacks that (Papernot et al. 2017)."""
+    """Answers by query only: trains a substitute and attacks that (Papernot et al. 2017).
+
+    `papernot`: 150 held-out images, doubled by Jacobian augmentation in each of the `rounds`, labels only. `static`:
+    distillation on the 10,000 validation images, `rounds` passes over them (Xiao et al. 2018). `dynamic`: in each of
+    the rounds a trained attack's generator and the substitute take turns, and the oracle is asked again for the
+    examples. Scores are softmax probabilities.
+    """
     return ThreatModel(
-        "black-box", "gradient", substitute=substitute, model=model, rounds=rounds, oracle=oracle
+        "black-box",
+        "gradient",
+        substitute=substitute,
+        model=model,
+        rounds=rounds,
+        oracle=oracle,
+        answers=answers,
     )
 
 
@@ -111,16 +126,20 @@ class System(Protocol):
 
 @dataclass(frozen=True)
 class Defended:
-    """The defended system with one of the gradients a threat model may grant."""
+    """The defended system with one of the gradients a threat model may grant.
+
+    `surrogate` is an attacker's own stand-in for the purifier in the backward pass of BPDA; None is the defender's.
+    """
 
     defense: Defense
     gradient: Gradient = "full"
     unroll: int = 5
     defended: bool = True
+    surrogate: Surrogate | None = None
 
     def __call__(self, x: Tensor, seed: Tensor) -> Output:
         """The defense's answer."""
-        return self.defense.attacked(x, seed, self.gradient, self.unroll)
+        return self.defense.attacked(x, seed, self.gradient, self.unroll, self.surrogate)
 
 
 @dataclass(frozen=True)
@@ -213,6 +232,31 @@ class View:
             )
         return _CountedPart(self.parts[name], self)
 
+    def through(self, surrogate: Surrogate) -> View:
+        """The same view under BPDA with the attacker's own stand-in for the purifier, (x, seed) to x'.
+
+        Raises PermissionError where the view gives no gradient of a defended system, or where that gradient is cut.
+        """
+        return replace(self, system=replace(self._open(), gradient="bpda", surrogate=surrogate))
+
+    def purified(self, x: Tensor) -> Tensor:
+        """What the purifier makes of x, (N, C, H, W), under one draw: what an attacker learns to imitate it from.
+
+        Counts as a forward pass of the defense, and as no call of the system. Raises PermissionError as `through`.
+        """
+        defense, seed = self._open().defense, self._draw_seeds()[0]
+        with torch.no_grad():
+            made = [defense.purify(x[rows], seed[rows])[:real] for rows, real in self._chunks(x)]
+        self._add(self.counts.forward, 1)
+        return torch.cat(made)
+
+    def _open(self) -> Defended:
+        """The defended system of an attacker who holds it."""
+        self._need("gradient")
+        if not isinstance(self.system, Defended) or self._cut:
+            raise PermissionError("this view gives no gradient of a defended system")
+        return self.system
+
     def output(self, x: Tensor) -> Output:
         """The system's answer to x (N, C, H, W), averaged over the view's draws."""
         self._need("scores")
@@ -237,7 +281,7 @@ class View:
             value = torch.stack([v for v, _, _ in draws]).mean(dim=0)
             grad = torch.stack([g for _, g, _ in draws]).mean(dim=0)
             out = _mean([o for _, _, o in draws])
-        self._add(self.counts.zero_gradients, (flat(grad) == 0).all(dim=1))
+        self._add(self.counts.zero_gradients, _vanishing(grad))
         return value, grad, out
 
     def jacobian(self, x: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Output]:
@@ -250,16 +294,18 @@ class View:
         draws = [self._jacobian_draw(x, seed, classes) for seed in self._draw_seeds()]
         whole = draws[0][0] if len(draws) == 1 else torch.stack([g for g, _ in draws]).mean(dim=0)
         self._count(backward=True, times=whole.shape[1])
-        self._add(self.counts.zero_gradients, (whole.flatten(1) == 0).all(dim=1))
+        self._add(self.counts.zero_gradients, _vanishing(whole))
         return whole, _mean([o for _, o in draws])
 
     def _one_draw(self, loss: Loss, x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Output]:
         chunks = list(self._chunks(x))
         if len(chunks) == 1 and len(chunks[0][0]) == len(x):  # one piece that needs no padding
             return self._gradient(loss, x, seed)
-        pieces = [
-            self._gradient(_of_rows(loss, rows, real, len(x)), x[rows], seed[rows]) for rows, real in chunks
-        ]
+        pieces, start = [], 0
+        for rows, real in chunks:
+            part = slice(start, start + real) if len(rows) == real else rows  # a slice is no copy
+            pieces.append(self._gradient(_of_rows(loss, start, real, len(x)), x[part], seed[part]))
+            start += real
         cut = [
             (v[:real], g[:real], _rows(o, real)) for (v, g, o), (_, real) in zip(pieces, chunks, strict=True)
         ]
@@ -328,7 +374,7 @@ class View:
         return _mean(outs)
 
     def _chunks(self, x: Tensor) -> Iterable[tuple[Tensor, int]]:
-        if self.whole_batches:
+        if self.whole_batches or len(x) == 0:
             return [(torch.arange(len(x), device=x.device), len(x))]
         return micro_batches(len(x), x.device)
 
@@ -350,7 +396,10 @@ class View:
 
     def _add(self, counter: Tensor, each: Tensor | int) -> None:
         """Charge every row; a sample that stands in several rows (`rows` may repeat one) pays for each."""
-        counter.index_add_(0, self.index, torch.zeros_like(self.index) + each)
+        if isinstance(each, int):
+            counter.index_add_(0, self.index, torch.ones_like(self.index), alpha=each)
+        else:
+            counter.index_add_(0, self.index, each.to(counter.dtype))
 
     def _need(self, access: Access) -> None:
         if ACCESS_ORDER.index(self.access) < ACCESS_ORDER.index(access):
@@ -365,9 +414,13 @@ class _CountedPart(nn.Module):
         self.module, self.view = module, view
 
     def forward(self, *args: Tensor) -> Tensor:
+        """The part's answer, in micro-batches as any other; what is differentiated counts as a backward pass."""
         each = -(-len(args[0]) // max(len(self.view.seed), 1))
         self.view._add(self.view.counts.forward, each)
-        out: Tensor = self.module(*args)
+        chunks = self.view._chunks(args[0])
+        out = torch.cat([self.module(*(a[rows] for a in args))[:real] for rows, real in chunks])
+        if out.requires_grad:
+            out.register_hook(lambda _: self.view._add(self.view.counts.backward, each))
         return out
 
 
@@ -394,14 +447,18 @@ def _rows(out: Output, real: int) -> Output:
     return Output(out.logits[:real], out.scores[:real])
 
 
-def _of_rows(loss: Loss, rows: Tensor, real: int, n: int) -> Loss:
+def _vanishing(grad: Tensor) -> Tensor:
+    """(N,) bool: every value of the gradient is 0; NaN is not."""
+    return grad.flatten(1).abs().amax(dim=1) == 0
+
+
+def _of_rows(loss: Loss, start: int, real: int, n: int) -> Loss:
     """The loss of all N samples as one of a padded micro-batch: its answers set among zeros for the other samples."""
 
     def of_piece(out: Output) -> Tensor:
-        at = rows[:real]
-        logits = out.logits.new_zeros(n, out.logits.shape[1]).index_copy(0, at, out.logits[:real])
-        scores = out.scores.new_zeros(n, out.scores.shape[1]).index_copy(0, at, out.scores[:real])
-        return loss(Output(logits, scores))[at]
+        around = (0, 0, start, n - start - real)
+        whole = Output(F.pad(out.logits[:real], around), F.pad(out.scores[:real], around))
+        return loss(whole)[start : start + real]
 
     return of_piece
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,12 @@ from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
 from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
-from robustbench_gan.substitute import papernot
+from robustbench_gan.substitute import Oracle, papernot, static
 from robustbench_gan.threat import Bare, Defended, System, ThreatModel, answer
 from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
 
 T = TypeVar("T")
+Names = tuple[str, str, str]  # data set, classifier and defense
 
 
 def pick_device(name: str) -> torch.device:
@@ -145,21 +147,32 @@ class Workshop:
         self, dataset: str, classifier: str, defense: str, threat: ThreatModel
     ) -> tuple[nn.Module, Artifact]:
         """The black-box attacker's trained substitute, one for all attacks on the same oracle."""
-        key = ("substitute", dataset, classifier, defense, threat.model, threat.rounds, threat.oracle)
-        return self.once(key, lambda: self._substitute(dataset, classifier, defense, threat))
+        key = ("substitute", dataset, classifier, defense, threat)
+        return self.once(key, lambda: self._substitute((dataset, classifier, defense), threat))
 
-    def _substitute(
-        self, dataset: str, classifier: str, defense_text: str, threat: ThreatModel
-    ) -> tuple[nn.Module, Artifact]:
-        data = self.dataset(dataset)
-        defense = self.defense(dataset, classifier, defense_text)
-        held_out, _ = data.black_box_holdout()
+    def _substitute(self, names: Names, threat: ThreatModel) -> tuple[nn.Module, Artifact]:
+        data = self.dataset(names[0])
+        model, recipe = self.untrained_substitute(names, threat)
+        oracle = self.oracle(names, threat)
+
+        def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            if threat.substitute == "static":
+                info = static(model, data.validation, oracle, rounds=threat.rounds, seed=self.train_seed)
+            else:
+                held_out, _ = data.black_box_holdout()
+                info = papernot(model, held_out, oracle, rounds=threat.rounds, seed=self.train_seed)
+            return model.state_dict(), info
+
+        artifact = self.store.fetch("substitute", recipe, build)
+        model.load_state_dict(dict(artifact.tensors))
+        return freeze(model), artifact
+
+    def untrained_substitute(self, names: Names, threat: ThreatModel) -> tuple[nn.Module, dict[str, Any]]:
+        """A new substitute, and everything that decides what its training makes of it."""
+        data, defense = self.dataset(names[0]), self.defense(*names)
         spec = Spec.parse(threat.model)
         factory, params = registry.resolve("models", spec)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed + 1)
-        model = model.to(self.device)
-        bare = threat.oracle == "undefended"
-        system: System = Bare(defense.base) if bare else Defended(defense)
         recipe = {
             "recipe_version": SUBSTITUTE_VERSION,
             "protocol": threat.substitute,
@@ -168,25 +181,36 @@ class Workshop:
             "rounds": threat.rounds,
             "oracle": threat.oracle,
             "base": defense.base_key,
-            "defense": None if bare else [defense_text, sorted(defense.training_keys().items())],
+            "defense": (
+                None if threat.oracle == "undefended" else [names[2], sorted(defense.training_keys().items())]
+            ),
             "data": data.digest,
             "seed": self.train_seed,
         }
+        if threat.answers != "labels":
+            recipe["answers"] = threat.answers
+        return model.to(self.device), recipe
+
+    def oracle(self, names: Names, threat: ThreatModel) -> Oracle:
+        """The system that a black-box attacker may ask; no two queries are answered under the same seed."""
+        defense, asked = self.defense(*names), Counter[int]()
+        system: System = Bare(defense.base) if threat.oracle == "undefended" else Defended(defense)
 
         def oracle(x: Tensor) -> Tensor:
-            seeds = sample_seeds(self.train_seed, f"oracle/{len(x)}", torch.arange(len(x), device=x.device))
+            n, first = len(x), asked[len(x)]
+            asked[n] += n
+            seeds = sample_seeds(
+                self.train_seed, f"oracle/{n}", torch.arange(first, first + n, device=x.device)
+            )
             with torch.no_grad():
-                return answer(system, x, seeds).labels
+                out = answer(system, x, seeds)
+            if threat.answers == "labels":
+                return out.labels
+            return out.logits.softmax(dim=1) * out.accepted[:, None]
 
-        def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            info = papernot(model, held_out, oracle, rounds=threat.rounds, seed=self.train_seed)
-            return model.state_dict(), info
+        return oracle
 
-        artifact = self.store.fetch("substitute", recipe, build)
-        model.load_state_dict(dict(artifact.tensors))
-        return freeze(model), artifact
-
-    def judged(self, names: tuple[str, str, str], x: Tensor, first: int, seed: int, k: int) -> Judged:
+    def judged(self, names: Names, x: Tensor, first: int, seed: int, k: int) -> Judged:
         """The defended system's answers to x, (N, C, H, W), under the judge's k-th seeds; asked only once.
 
         `names` are data set, classifier and defense. Cells share the unperturbed control this way, and

@@ -23,7 +23,7 @@ from robustbench_gan.store import Store
 from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
 from robustbench_gan.workshop import Workshop
 
-FIRST = 150  # what comes before is the substitute's
+FIRST = 2000  # no constant of an attack was chosen on the images from here on
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,9 @@ def test_every_registered_attack_states_facts_that_make_sense(name):
     assert info.norms and set(info.norms) <= set(NORMS) and info.needs in ACCESS_ORDER
     assert info.paper and registry.summary(target)
     defaults = registry.bind(registry.Spec(name), target, "attack")
-    passes = info.passes(defaults)
-    assert passes >= 0 and (passes > 0 or info.needs == "nothing")
+    for norm in info.norms:
+        passes, on_parts = info.cost(defaults, norm, 10, 784)
+        assert passes >= 0 and on_parts >= 0 and (passes + on_parts > 0 or info.needs == "nothing")
     assert all(not p.required for p in registry.parameters(target).values())
 
 

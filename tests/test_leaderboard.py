@@ -305,6 +305,16 @@ def test_a_minimal_attack_alone_stands_at_any_size_with_its_median() -> None:
     assert [t.setting.eps for t in tables([minimal], at=[0.2])] == [0.2]
 
 
+def test_a_minimal_attack_stands_at_every_radius_it_was_asked_for() -> None:
+    minimal = result(
+        "0000", attack="ddn", size=[0.1, 0.2, 0.3, 9.0], eps=math.inf, more={"budgets": [0.2, 0.3]}
+    )
+    found = tables([minimal])
+    assert [t.setting.eps for t in found] == [0.2, 0.3]
+    assert [t.standings[0].headline.value for t in found if t.standings[0].headline] == [0.5, 0.25]
+    assert [row["eps"] for row in rows([minimal])] == ["inf", 0.2, 0.3]
+
+
 # rows
 
 

@@ -130,6 +130,17 @@ def test_a_newer_answer_replaces_an_older_one_to_the_same_question(shop, tmp_pat
     assert len(list((tmp_path / "results").rglob("*.json"))) == 1
 
 
+def test_a_minimal_norm_attack_is_run_once_for_all_budgets_and_again_for_none(shop, tmp_path):
+    cells = planned(shop, attacks="deepfool", threats="white-box", eps=[0.1, 0.2])
+    assert [(c.cell.eps, c.budgets) for c in cells] == [(float("inf"), (0.1, 0.2))]
+    _, (first,) = run(cells, shop, tmp_path)
+    assert first.budgets == [0.1, 0.2] and first.status == "ok"
+    more = planned(shop, attacks="deepfool", threats="white-box", eps=[0.05])
+    fresh, (second,) = run(more, shop, tmp_path)
+    assert fresh == [] and second.budgets == [0.05, 0.1, 0.2] and second.outcomes == first.outcomes
+    assert read_result(result_path(tmp_path, more[0])) == second
+
+
 def test_every_question_has_its_own_file(shop, tmp_path):
     cells = planned(shop, **ASKED)
     assert len({result_path(tmp_path, c) for c in cells}) == len(cells)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from robustbench_gan import substitute
 from robustbench_gan.data.dataset import HOLDOUT, Split
 from robustbench_gan.models import Schedule
-from robustbench_gan.substitute import augment, papernot
+from robustbench_gan.substitute import augment, dynamic, papernot, static
+from robustbench_gan.training import optimise
 
 SHAPE = (1, 4, 4)
 
@@ -109,3 +110,80 @@ def test_it_is_the_same_for_the_same_seed_and_agrees_with_its_oracle():
     assert torch.equal(models[0](x), models[1](x))
     agreed = models[0](x).argmax(dim=1) == oracle.model(x).argmax(dim=1)
     assert agreed.double().mean() > 0.75
+
+
+# ---- distillation
+
+
+def probabilities(x):
+    return Linear()(x).softmax(dim=1).detach()
+
+
+def test_static_asks_once_for_every_image_and_learns_in_as_many_passes_as_rounds(monkeypatch):
+    oracle, passes = Counting(), []
+
+    def recorded(module, data, loss, schedule, **rest):
+        passes.append((len(data), schedule.epochs))
+        return optimise(module, data, loss, schedule, **rest)
+
+    monkeypatch.setattr(substitute, "optimise", recorded)
+    info = static(fresh(), held_out(40), oracle, rounds=3, seed=0)
+    assert info == {"points": 40, "queries": 40, "rejected": 0, "rounds": 3}
+    assert [len(x) for x in oracle.asked] == [40] and passes == [(40, 3)]
+    assert torch.equal(oracle.asked[0], held_out(40).pixels())  # the images as they are
+
+
+@pytest.mark.parametrize("answers", [Counting(), probabilities], ids=["labels", "scores"])
+def test_static_agrees_with_its_oracle(quick, answers):
+    model = fresh()
+    static(model, held_out(), answers, rounds=40, seed=0)
+    x = held_out().pixels()
+    assert (model(x).argmax(dim=1) == Linear()(x).argmax(dim=1)).double().mean() > 0.9
+
+
+def test_probabilities_teach_more_than_their_largest(quick):
+    # An oracle that is never sure: a substitute of labels becomes sure, one of probabilities does not.
+    def unsure(x):
+        labels = Linear()(x).argmax(dim=1)
+        return F.one_hot(labels, 3) * 0.4 + 0.2
+
+    soft, hard = fresh(), fresh()
+    static(soft, held_out(), unsure, rounds=60, seed=0)
+    static(hard, held_out(), Counting(), rounds=60, seed=0)
+    x = held_out().pixels()
+    confidence = [model(x).softmax(dim=1).amax(dim=1).mean() for model in (soft, hard)]
+    assert abs(confidence[0] - 0.6) < 0.1 < confidence[1] - confidence[0]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_distillation_leaves_out_what_the_oracle_rejects(soft):
+    def some(x):
+        answers = probabilities(x) if soft else Linear()(x).argmax(dim=1)
+        gone = torch.arange(len(x)) % 4 == 0
+        return answers * ~gone[:, None] if soft else torch.where(gone, -1, answers)
+
+    assert static(fresh(), held_out(40), some, rounds=1, seed=0) == {
+        "points": 30, "queries": 40, "rejected": 10, "rounds": 1,
+    }  # fmt: skip
+
+
+def test_dynamic_asks_learns_and_lets_the_generator_train_in_turns(monkeypatch):
+    model, oracle, log = fresh(), Counting(), []
+
+    def learnt(module, data, loss, schedule, **rest):
+        log.append(("learn", len(data), schedule.epochs, float(data.images[-1].mean())))
+
+    def craft(x, y):
+        log.append(("craft", len(y)))
+        return torch.full_like(x, 0.1 * len(log))
+
+    monkeypatch.setattr(substitute, "optimise", learnt)
+    info = dynamic(model, held_out(10), oracle, craft, lambda at: log.append(("fit", at)), rounds=2, seed=0)
+    assert [entry[:2] for entry in log] == [
+        ("craft", 10), ("learn", 20), ("fit", 0), ("craft", 10), ("learn", 20), ("fit", 1),
+    ]  # fmt: skip
+    assert [entry[2] for entry in log if entry[0] == "learn"] == [1, 1]
+    # It learns the examples of the round at hand, and asks for the clean images only once.
+    assert [round(entry[3], 2) for entry in log if entry[0] == "learn"] == [0.1, 0.4]
+    assert [len(x) for x in oracle.asked] == [10, 10, 10]
+    assert info == {"points": 20, "queries": 30, "rejected": 0, "rounds": 2}

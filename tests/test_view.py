@@ -393,6 +393,61 @@ def test_an_attack_can_differentiate_through_a_part():
     assert torch.allclose(z.grad, defense.scale.weight.sum(dim=0).expand(3, -1))
 
 
+def test_differentiating_through_a_part_is_a_backward_pass_and_asking_it_is_none():
+    defense = Detector(conv())
+    view = View.on(Defended(defense), seeds(3), parts=defense.parts())
+    part = view.part("scale")
+    with torch.no_grad():
+        part(torch.rand(3, 2))
+    part(torch.rand(3, 2, requires_grad=True))  # asked, and not differentiated
+    assert counts_of(view) == ([2, 2, 2], [0, 0, 0])
+    out = view.rows(torch.tensor([1, 2])).part("scale")(torch.rand(6, 2, requires_grad=True))
+    torch.autograd.grad(out.sum(), out, retain_graph=True)  # reaches the part's answer, not what is behind it
+    assert counts_of(view) == ([2, 5, 5], [0, 3, 3])
+    assert not view.counts.calls.any()
+
+
+def test_a_part_computes_in_micro_batches_of_one_shape():
+    model = CountingModel()
+    view = View.on(Bare(conv()), seeds(1), parts={"classifier": model})
+    x = images(SIZE + 3)
+    leaf = x.clone().requires_grad_()
+    out = view.part("classifier")(leaf)
+    assert model.sizes == [SIZE, SIZE] and torch.allclose(out, model.inner(x), atol=1e-6)
+    (grad,) = torch.autograd.grad(out.sum(), leaf)
+    assert torch.allclose(grad, plain_gradient(model.inner, x, lambda o: o.logits.sum(dim=1))[1], atol=1e-6)
+
+
+def test_an_attackers_stand_in_changes_the_gradient_and_not_the_answer():
+    defense, x, goal = Scale(conv(), factor=0.5, stand_in=1.0), images(4), goal_of(4)
+    view = View.on(Defended(defense, "bpda"), seeds(4))
+    value, grad, out = view.value_and_grad(goal.loss, x)
+    for factor in (1.0, -3.0):
+        other = view.through(lambda x, seed, factor=factor: factor * x).value_and_grad(goal.loss, x)
+        assert torch.equal(other[0], value) and torch.equal(other[2].logits, out.logits)
+        assert torch.allclose(other[1], factor * grad, atol=1e-6)
+    assert view.counts.backward.tolist() == [3] * 4
+
+
+def test_the_purified_image_is_shown_to_who_holds_the_defense_and_counted():
+    defense, x = Scale(conv()), images(SIZE + 1)
+    view = View.on(Defended(defense), seeds(SIZE + 1))
+    assert torch.allclose(view.purified(x), 0.5 * x)
+    assert (view.counts.forward == 1).all() and not view.counts.calls.any()
+
+
+@pytest.mark.parametrize("name", ["through", "purified"])
+def test_the_purifier_is_open_only_to_who_holds_the_defense(name):
+    closed = [
+        View.on(Bare(conv()), seeds(2)),
+        View.on(Defended(Scale(conv())), seeds(2), access="scores"),
+        View.on(Defended(Scale(conv()), "cut"), seeds(2)),
+    ]
+    for view in closed:
+        with pytest.raises(PermissionError):
+            getattr(view, name)(images(2) if name == "purified" else (lambda x, seed: x))
+
+
 def test_counts_join_and_add():
     one, two = Counts.zeros(2), Counts.zeros(3)
     one.forward += 1
@@ -434,3 +489,12 @@ def test_threat_models_keep_what_they_were_given():
     white = THREATS["white-box"](gradient="truncated", draws=7, unroll=3)
     assert (white.gradient, white.draws, white.unroll) == ("truncated", 7, 3)
     assert THREATS["seed-known"]().draws == 1
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_view_of_no_samples_answers_with_none(whole):
+    view, none = View.on(Bare(conv()), seeds(0), whole_batches=whole), images(4)[:0]
+    goal = Goal.untargeted(torch.zeros(0, dtype=torch.int64))
+    value, grad, out = view.value_and_grad(goal.loss, none)
+    assert (len(value), grad.shape, len(out.logits)) == (0, none.shape, 0)
+    assert view.output(none).logits.shape == (0, 3) and view.jacobian(none)[0].shape == (0, 3, *none.shape[1:])

@@ -18,15 +18,16 @@ FILE = Path(__file__).parent.parent / "tests" / "expected_statuses.json"
 
 
 def statuses() -> dict[str, dict[str, dict[str, str]]]:
-    """Attack, defense, threat model to "run" or the reason why not; linf, untargeted."""
+    """Attack, defense, threat model to "run" or the reason why not; untargeted, linf or what the attack has instead."""
     table: dict[str, dict[str, dict[str, str]]] = {}
     for attack in registry.names("attacks"):
         info = info_of(registry.load("attacks", attack))
+        norm = "linf" if "linf" in info.norms else info.norms[-1]
         table[attack] = {}
         for defense in registry.names("defenses"):
             chain = [registry.load("defenses", defense)]
             table[attack][defense] = {
-                name: why_not(info, chain, make(), "untargeted", "linf") or "run"
+                name: why_not(info, chain, make(), "untargeted", norm) or "run"
                 for name, make in THREATS.items()
             }
     return table

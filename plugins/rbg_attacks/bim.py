@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rbg_attacks._losses import LossName
 from rbg_attacks.pgd import pgd
 from robustbench_gan.attack import attack
 from robustbench_gan.budget import Budget
@@ -18,10 +19,22 @@ from robustbench_gan.threat import View
     paper="Kurakin et al. 2017, arXiv 1607.02533",
 )
 def bim(
-    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, steps: int = 10, step: float = 0.0
+    view: View,
+    x: Tensor,
+    goal: Goal,
+    budget: Budget,
+    seed: Tensor,
+    *,
+    steps: int = 10,
+    step: float = 0.0,
+    loss: LossName = "ce",
+    momentum: float = 0.0,
 ) -> Tensor:
-    """BIM, or I-FGSM (Kurakin et al. 2017, eq. 2): PGD without a random start.
+    """BIM, or I-FGSM (Kurakin et al. 2017, eq. 2): PGD without a random start; with momentum 1, MI-FGSM.
 
-    x is (N, C, H, W) in [0, 1]; returns the same shape. `step` 0 stands for 2.5 * eps / steps.
+    x is (N, C, H, W) in [0, 1]; returns the same shape. `step` 0 stands for 2.5 * eps / steps. Parameters and
+    errors are those of `pgd`.
     """
-    return pgd(view, x, goal, budget, seed, steps=steps, step=step, random_start=False)
+    return pgd(
+        view, x, goal, budget, seed, steps=steps, step=step, random_start=False, loss=loss, momentum=momentum
+    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rbg_attacks._losses import LossName, loss_of
+from rbg_attacks._runs import best_of, confirmed
 from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
+from robustbench_gan.budget import Budget, norm_of, per_sample
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.outcome import Goal
 from robustbench_gan.seeds import fold
-from robustbench_gan.threat import View, blend
+from robustbench_gan.threat import View
 
 
 @attack(
@@ -30,59 +32,72 @@ def pgd(
     step: float = 0.0,
     restarts: int = 1,
     random_start: bool = True,
+    loss: LossName = "ce",
+    momentum: float = 0.0,
 ) -> Tensor:
     """PGD (Madry et al. 2018, eq. 2): steepest ascent with projection on the ball and clipping to [0, 1].
 
     x is (N, C, H, W) in [0, 1]; returns the same shape: the iterate of largest margin over all steps and
     restarts, so one that reaches the goal goes before any that does not. `step` is the size of a step in the
-    budget's norm; 0 stands for 2.5 * eps / steps. Samples already won stop costing where the view is exact.
-    Raises UsageError for fewer than one step or restart, NotApplicable for an infinite eps.
+    budget's norm; 0 stands for 2.5 * eps / steps. `loss` is what is climbed (`ce`, `margin` or `dlr`); `momentum`
+    is the share of the accumulated gradient that a step keeps, each gradient scaled to unit l1 norm (MI-FGSM, Dong
+    et al. 2018, eq. 6; theirs is 1). Samples already won stop costing where the view is exact. On two linear
+    classes it ends at the optimum of the ball within 5 %, without a random start within rounding.
+    Raises UsageError for fewer than one step or restart, a negative step or momentum; NotApplicable for an
+    infinite eps or a system with too few classes for `dlr`.
     """
     if steps < 1 or restarts < 1 or step < 0:
         raise UsageError(f"pgd needs steps >= 1, restarts >= 1, step >= 0, not {steps}, {restarts}, {step}.")
+    if not 0 <= momentum < float("inf"):
+        raise UsageError(f"pgd needs a finite momentum >= 0, not {momentum}: 1 is MI-FGSM's, 0 is none.")
     if budget.eps == float("inf"):
         raise NotApplicable("PGD needs a finite eps")
     size = step or 2.5 * budget.eps / steps
-    best, margin = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
-    for restart in range(restarts):
-        start = torch.zeros_like(x)
+
+    def run(number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        start = torch.zeros_like(x[rows])
         if random_start:
-            start = budget.random(x, fold(seed, "pgd", restart))
-        todo = torch.nonzero(margin <= 0)[:, 0] if view.exact else torch.arange(len(x), device=x.device)
-        if len(todo) == 0:
-            break
-        found, reached = climb(
-            view.rows(todo), x[todo], start[todo], goal.rows(todo), budget, steps=steps, size=size
-        )
-        better = reached > margin[todo]
-        best[todo] = blend(better, found, best[todo])
-        margin[todo] = torch.where(better, reached, margin[todo])
-    return best
+            start = budget.random(x[rows], fold(seed[rows], "pgd", number))
+        return climb(
+            view.rows(rows), x[rows], start, goal.rows(rows), budget, steps=steps, size=size, loss=loss,
+            momentum=momentum,
+        )  # fmt: skip
+
+    return best_of(view, x, restarts, run)
 
 
 def climb(
-    view: View, x: Tensor, start: Tensor, goal: Goal, budget: Budget, *, steps: int, size: float
-) -> tuple[Tensor, Tensor]:
+    view: View, x: Tensor, start: Tensor, goal: Goal, budget: Budget, *, steps: int, size: float,
+    loss: LossName = "ce", momentum: float = 0.0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Ascend from x + start (N, C, H, W): the iterate of largest margin, and that margin (N,)."""
     best, margin = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
-    at = (x + start).clamp(0, 1)
-    active = torch.arange(len(x), device=x.device)
+    active = torch.arange(len(x), device=x.device)  # whose rows x, at, velocity, aim and eye are
+    at, velocity, aim, eye = (x + start).clamp(0, 1), torch.zeros_like(x), goal, view
     for step in range(steps + 1):
-        here = at[active]
         if step == steps:  # the last iterate only has to be looked at
-            here_margin = goal.rows(active).margin(view.rows(active).output(here))
-            grad = torch.zeros_like(here)
+            reached = aim.margin(eye.output(at))
         else:
-            _, grad, out = view.rows(active).value_and_grad(goal.rows(active).loss, here)
-            here_margin = goal.rows(active).margin(out)
-        better = here_margin > margin[active]
-        best[active] = blend(better, here, best[active])
-        margin[active] = torch.where(better, here_margin, margin[active])
-        if step < steps:
-            moved = here + size * budget.steepest(grad) - x[active]
-            at[active] = (x[active] + budget.project(moved)).clamp(0, 1)
+            _, grad, out = eye.value_and_grad(loss_of(loss, aim), at)
+            reached = confirmed(eye, aim, at, aim.margin(out))
+        better = torch.nonzero(reached > margin[active])[:, 0]
+        best[active[better]], margin[active[better]] = at[better], reached[better]
+        if step == steps:
+            break
+        if momentum:
+            velocity = grad = momentum * velocity + _unit(grad)
+        at = (x + budget.project(at + size * budget.steepest(grad) - x)).clamp(0, 1)
         if view.exact:
-            active = active[margin[active] <= 0]
-            if len(active) == 0:
+            going = torch.nonzero(margin[active] <= 0)[:, 0]
+            if len(going) == 0:
                 break
+            if len(going) < len(active):
+                active, at, x, velocity = active[going], at[going], x[going], velocity[going]
+                aim, eye = goal.rows(active), view.rows(active)
     return best, margin
+
+
+def _unit(grad: Tensor) -> Tensor:
+    """The gradient scaled to unit l1 norm, (N, C, H, W); 0 where it is 0."""
+    size = norm_of(grad, "l1")
+    return grad / per_sample(torch.where(size > 0, size, 1), grad)

@@ -109,8 +109,8 @@ class DefenseGAN(Defense):
         return self.keys
 
     def parts(self) -> dict[str, nn.Module]:
-        """The generator, codes (N, latent) to images, as `generator`."""
-        return {"generator": self.generator}
+        """The generator, codes (N, latent) to images, as `generator`; what classifies its images as `classifier`."""
+        return {"generator": self.generator, "classifier": self.core}
 
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         """The nearest image found, in [0, 1]; under autograd its exact gradient, through every update."""

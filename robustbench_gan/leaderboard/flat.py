@@ -62,16 +62,17 @@ def clean_interval(result: Result) -> Interval | None:
 
 
 def rows(results: Iterable[Result], at: Sequence[float] = ()) -> list[Row]:
-    """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps in `at`.
+    """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps asked for.
 
-    Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite eps the text "inf";
-    only a row whose status is "ok" may be ranked.
+    `at` asks for more of these. Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite
+    eps the text "inf"; only a row whose status is "ok" may be ranked.
     """
     flat = []
     for result in sorted(results, key=order):
         flat.append(_row(result, result.cell.eps))
         if math.isinf(result.cell.eps):
-            flat.extend(_row(result, eps) for eps in sorted(set(at)) if math.isfinite(eps))
+            radii = sorted({*at, *result.budgets})
+            flat.extend(_row(result, eps) for eps in radii if math.isfinite(eps))
     return flat
 
 

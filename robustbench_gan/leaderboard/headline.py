@@ -85,8 +85,8 @@ class Table:
 def tables(results: Iterable[Result], at: Sequence[float] = ()) -> list[Table]:
     """Group results into tables and rank the defenses in each, the same for any order of the results.
 
-    A minimal-norm cell enters the table of every finite eps of its group and of `at`; it stands at an
-    infinite eps only where there is none. Raises UsageError when two results answer the same question.
+    A minimal-norm cell enters the table of every finite eps of its group, of `at`, and of those it was asked for;
+    it stands at an infinite eps only where there is none. Raises UsageError when two results answer the same question.
     """
     groups: dict[Setting, list[Result]] = defaultdict(list)
     for result in one_a_question((f"result {r.fingerprint[:12]}", r) for r in results):
@@ -107,6 +107,7 @@ def _group(result: Result) -> Setting:
 
 def _radii(members: list[Result], at: Sequence[float]) -> list[float]:
     radii = {r.cell.eps for r in members if math.isfinite(r.cell.eps)}
+    radii |= {eps for r in members for eps in r.budgets}
     if any(math.isinf(r.cell.eps) for r in members):
         radii |= {eps for eps in at if math.isfinite(eps)}
     return sorted(radii) or [math.inf]

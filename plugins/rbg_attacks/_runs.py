@@ -1,0 +1,44 @@
+"""What gradient attacks with restarts share: the best of several runs, and answers to be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robustbench_gan.outcome import Goal
+from robustbench_gan.threat import View, blend
+
+Run = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+
+
+def best_of(view: View, x: Tensor, runs: int, run: Run) -> Tensor:
+    """The examples of largest margin over several runs, (N, C, H, W).
+
+    `run(number, rows)` attacks the samples in `rows` and returns their examples and margins. A sample already won
+    is not run again where the view is exact.
+    """
+    best, margin = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    for number in range(runs):
+        todo = torch.nonzero(margin <= 0)[:, 0] if view.exact else torch.arange(len(x), device=x.device)
+        if len(todo) == 0:
+            break
+        found, reached = run(number, todo)
+        better = reached > margin[todo]
+        best[todo] = blend(better, found, best[todo])
+        margin[todo] = torch.where(better, reached, margin[todo])
+    return best
+
+
+def confirmed(view: View, goal: Goal, x: Tensor, margin: Tensor) -> Tensor:
+    """Margins (N,) that may end a sample: a win seen in bfloat16 is asked again in float32.
+
+    Costs a pass only on a `fast` view that is exact, and there only for the samples that seem won.
+    """
+    if not (view.fast and view.exact):
+        return margin
+    seems = torch.nonzero(margin > 0)[:, 0]
+    if len(seems) == 0:
+        return margin
+    return margin.index_copy(0, seems, goal.rows(seems).margin(view.rows(seems).output(x[seems])))

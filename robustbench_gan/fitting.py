@@ -1,0 +1,166 @@
+"""Attacks that must first be trained: through which system, on whose images, once for all cells that can share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan import registry
+from robustbench_gan.attack import Fitted, TrainedAttack, Training, info_of
+from robustbench_gan.budget import Budget
+from robustbench_gan.data.dataset import Split
+from robustbench_gan.outcome import Goal
+from robustbench_gan.registry import Spec
+from robustbench_gan.seeds import integers, sample_seeds
+from robustbench_gan.store import Artifact
+from robustbench_gan.substitute import dynamic
+from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View
+from robustbench_gan.training import freeze, fresh
+from robustbench_gan.workshop import Names, Workshop
+
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an attack is trained on: a system with one gradient, the attacker's images, and all that decides both."""
+
+    name: Literal["core", "defended", "substitute"]
+    system: System
+    gradient: str
+    draws: int
+    images: Split
+    recipe: dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A trained attack, frozen, and the substitute that it was trained on, in black-box."""
+
+    attack: TrainedAttack
+    artifact: Artifact
+    ground: Ground
+    substitute: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained: an attack's full spec, for which system and attacker, towards which class and how far.
+
+    `target` is None for an untargeted goal, and for a conditional attack whatever the goal.
+    """
+
+    names: Names
+    attack: str
+    threat: ThreatModel
+    target: int | None
+    budget: Budget
+
+
+def trained(workshop: Workshop, order: Order) -> Trained:
+    """The trained attack: from the workshop or the store where it is there, trained where it is not."""
+    return workshop.once(("attack", order), lambda: _trained(workshop, order))
+
+
+def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | None = None) -> Ground:
+    """What the threat model lets an attacker train through.
+
+    White-box the defended system; but the core where the defense optimises at inference and no gradient is named,
+    since a training makes a hundred thousand passes. Gray-box the core. Black-box the substitute, with the images that
+    the attacker owns; under the dynamic protocol it is untrained and learns beside the generator. `named` is the one
+    gradient that an attack is defined by.
+    """
+    data, defense = workshop.dataset(names[0]), workshop.defense(*names)
+    if threat.substitute == "dynamic":
+        model, recipe = workshop.untrained_substitute(names, threat)
+        return Ground("substitute", Bare(model), "full", 1, data.validation, recipe)
+    if threat.name == "black-box":
+        model, artifact = workshop.substitute(*names, threat)
+        images = data.validation if threat.substitute == "static" else data.black_box_holdout()[0]
+        return Ground("substitute", Bare(model), "full", 1, images, {"key": artifact.key})
+    keys = sorted(defense.training_keys().items())
+    if not threat.white or (defense.unrolls and threat.gradient == "auto" and not named):
+        replaced = keys if defense.core is not defense.base else []
+        recipe = {"base": defense.base_key, "core": [key for _, key in replaced]}
+        return Ground("core", Bare(defense.core), "full", 1, data.train, recipe)
+    gradient: Any = named or (defense.gradients[0] if threat.gradient == "auto" else threat.gradient)
+    recipe = {"base": defense.base_key, "defense": [names[2], keys], "unroll": threat.unroll}
+    system = Defended(defense, gradient, threat.unroll)
+    draws = threat.draws if defense.randomised else 1
+    return Ground("defended", system, gradient, draws, data.train, recipe)
+
+
+def _trained(workshop: Workshop, order: Order) -> Trained:
+    data, seed = workshop.dataset(order.names[0]), workshop.train_seed
+    kind, params = registry.resolve("attacks", Spec.parse(order.attack))
+    module: TrainedAttack = fresh(lambda: kind(data.shape, len(data.classes), **params), seed)  # type: ignore[assignment]
+    on = ground(workshop, order.names, order.threat, info_of(kind).gradient)
+    recipe = {
+        "recipe_version": RECIPE_VERSION,
+        "attack": order.attack,
+        "code": registry.code_digest(kind),
+        "on": [on.name, on.gradient, on.draws, on.recipe],
+        "target": order.target,
+        "budget": [order.budget.norm, order.budget.eps],
+        "data": data.digest,
+        "seed": seed,
+    }
+    parts = nn.ModuleDict({"attack": module.to(workshop.device)})
+    substitute = on.system.model if isinstance(on.system, Bare) and on.name == "substitute" else None
+    if order.threat.substitute == "dynamic" and substitute is not None:
+        parts["substitute"] = substitute  # trained beside the generator, so stored beside it
+
+    def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        counts = Counts.zeros(1, workshop.device)
+        training = Training(on.images, _batch_views(on, counts))
+        if "substitute" in parts:
+            info = _in_turns(workshop, order, module, on, training)
+        else:
+            info = module.fit(training, order.target, order.budget, seed)
+        totals = {name: int(value) for name, value in vars(counts).items()}
+        return parts.state_dict(), {**info, **totals, "images": len(on.images)}
+
+    artifact = workshop.store.fetch("attack", recipe, build)
+    parts.load_state_dict(dict(artifact.tensors))
+    freeze(parts)
+    return Trained(module, artifact, on, substitute)
+
+
+def _batch_views(on: Ground, counts: Counts) -> Any:
+    """Views of batches that all count into the one entry of `counts`."""
+
+    def view(seeds: Tensor) -> View:
+        index = torch.zeros_like(seeds)
+        return View(on.system, seeds, counts, index, draws=on.draws, whole_batches=True)
+
+    return view
+
+
+def _in_turns(
+    workshop: Workshop, order: Order, module: TrainedAttack, on: Ground, training: Training
+) -> dict[str, Any]:
+    """The dynamic protocol: substitute and generator take turns, each turn a share of the generator's steps."""
+    seed, rounds, facts = workshop.train_seed, order.threat.rounds, dict[str, float]()
+    training = replace(training, share=1 / rounds)
+    attack = Fitted({order.target: module})
+
+    def craft(x: Tensor, y: Tensor) -> Tensor:
+        seeds = sample_seeds(seed, "dynamic", torch.arange(len(y), device=y.device))
+        view = View.on(on.system, seeds, access="scores")
+        if order.target is not None:
+            return attack(view, x, Goal.targeted(torch.full_like(y, order.target)), order.budget, seeds)
+        if not module.conditional:
+            return attack(view, x, Goal.untargeted(y), order.budget, seeds)
+        targets = (y + 1 + integers(seeds, module.classes - 1)) % module.classes
+        return attack(view, x, Goal.targeted(targets), order.budget, seeds)
+
+    def fit(at: int) -> None:
+        done = module.fit(training, order.target, order.budget, seed + at)
+        facts["steps"] = facts.get("steps", 0) + done["steps"]
+
+    oracle = workshop.oracle(order.names, order.threat)
+    assert isinstance(on.system, Bare)
+    info = dynamic(on.system.model, on.images, oracle, craft, fit, rounds=rounds, seed=seed)
+    return {**info, **facts}

@@ -1,0 +1,363 @@
+"""JSMA against its algorithm written out, pair by pair, and against optima known in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from planted import Detector, Linear, Noise, conv, images, seeds
+from rbg_attacks import _saliency
+from rbg_attacks._saliency import best_product, best_sum
+from rbg_attacks.jsma import jsma
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from robustbench_gan.budget import Budget
+from robustbench_gan.errors import UsageError
+from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.threat import Bare, Defended, View
+
+N = 8
+ANY = Budget("l0", math.inf)
+
+
+class Recorder(nn.Module):
+    """Remembers what it was asked."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, []
+
+    def forward(self, x):
+        self.seen.append(x.detach().clone())
+        return self.model(x)
+
+
+def run(model, x, goal, budget=ANY, system=None, **parameters):
+    options = {key: parameters.pop(key) for key in ("fast",) if key in parameters}
+    view = View.on(system or Bare(model), seeds(len(x)), exact=True, whole_batches=True, **options)
+    return jsma(view, x, goal, budget, seeds(len(x)), **parameters), view
+
+
+def sizes(made, x):
+    return (made != x).flatten(1).sum(dim=1)
+
+
+def pairs_of(gain, fall, domain):
+    """The admissible pair of largest product, by looking at every one; None where there is none."""
+    best, found = 0.0, None
+    for p in range(len(gain)):
+        for q in range(p + 1, len(gain)):
+            up, down = float(gain[p] + gain[q]), float(fall[p] + fall[q])
+            if domain[p] and domain[q] and up > 0 and down > 0 and up * down > best:
+                best, found = up * down, {p, q}
+    return found
+
+
+def salient(model, x, target, theta, space):
+    """The pair that Papernot's map puts first at one image, from the full Jacobian in float64."""
+    model, x = model.double(), x.double()
+
+    def answer(v):
+        logits = model(v[None])[0]
+        return logits.softmax(dim=0) if space == "probs" else logits
+
+    jacobian = torch.autograd.functional.jacobian(answer, x).flatten(1)
+    model.float()
+    alpha, sign = jacobian[target], math.copysign(1, theta)
+    beta = jacobian.sum(dim=0) - alpha
+    domain = (x < 1 if theta > 0 else x > 0).flatten()
+    return pairs_of(sign * alpha, -sign * beta, domain)
+
+
+# ---- the pair
+
+
+@pytest.mark.parametrize("theta", [1.0, -1.0, 0.3])
+@pytest.mark.parametrize("space", ["probs", "logits"])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 3, 3)])
+def test_every_step_changes_the_pair_that_the_map_puts_first(shape, space, theta):
+    for seed in range(4):
+        model, x = conv(5, shape, seed), images(1, shape, seed)
+        x[0, 0, 0] = x[0, 0, 0].round()  # some values at the edge, out of the domain
+        target = model(x).argmin(dim=1)
+        recorder = Recorder(model)
+        run(recorder, x, Goal.targeted(target), theta=theta, space=space)
+        assert len(recorder.seen) > 1
+        changed = set()
+        for before, after in zip(recorder.seen, recorder.seen[1:], strict=False):
+            before, after = before[0], after[0]
+            moved = set(torch.nonzero((before != after).flatten())[:, 0].tolist())
+            free = before.clone().flatten()
+            free[list(changed)] = 1.0 if theta > 0 else 0.0  # once changed, for good out of the domain
+            if changed:  # the map is that of the image itself, the domain that of what is left
+                expected = _pair_left(model, before, target[0], theta, space, changed)
+            else:
+                expected = salient(model, before, target[0], theta, space)
+            assert moved == expected
+            assert torch.equal(after, torch.where(before != after, (before + theta).clamp(0, 1), before))
+            assert not moved & changed
+            changed |= moved
+
+
+def _pair_left(model, x, target, theta, space, changed):
+    """As `salient`, without the features that were changed before."""
+    held = torch.zeros(x.numel(), dtype=torch.bool)
+    held[list(changed)] = True
+
+    class Shifted(
+        nn.Module
+    ):  # held features look as if at the edge, while the model sees them where they are
+        def forward(self, v):
+            return model((v.flatten(1) + offset.to(v.dtype)).view(1, *x.shape))
+
+    edge = 1.0 if theta > 0 else 0.0
+    offset = torch.where(held, x.flatten() - edge, 0)
+    shown = torch.where(held, edge, x.flatten()).view_as(x)
+    model.double()
+    found = salient(Shifted(), shown, target, theta, space)
+    model.float()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["opposed", "together", "independent", "ties", "one line", "small domain"])
+def test_the_best_product_is_that_of_all_pairs(kind):
+    generator = torch.Generator().manual_seed(3)
+    gain, fall = (torch.randn(40, 30, generator=generator) for _ in range(2))
+    domain = torch.rand(40, 30, generator=generator) < (0.1 if kind == "small domain" else 0.8)
+    if kind == "opposed":
+        fall = fall * 0.1 - gain
+    if kind == "together":
+        fall = fall * 0.1 + gain
+    if kind == "ties":
+        gain, fall = gain.round(), fall.round()
+    if kind == "one line":
+        gain, fall, domain = (
+            torch.linspace(0, 1, 30).repeat(40, 1),
+            torch.linspace(1, 0, 30).repeat(40, 1),
+            domain | True,
+        )
+    pair, found = best_product(gain, fall, domain)
+    expected = [pairs_of(*row) for row in zip(gain, fall, domain, strict=True)]
+    assert found.tolist() == [e is not None for e in expected]
+    for row in torch.nonzero(found)[:, 0].tolist():
+        p, q = pair[row].tolist()
+        assert p != q and domain[row, p] and domain[row, q]
+        value = [
+            float((gain[row, a] + gain[row, b]) * (fall[row, a] + fall[row, b]))
+            for a, b in ((p, q), expected[row])
+        ]
+        assert value[0] == value[1]
+    assert found.any()
+
+
+def test_the_best_sum_is_that_of_all_pairs_when_beta_is_minus_alpha():
+    generator = torch.Generator().manual_seed(4)
+    gain, domain = torch.randn(60, 12, generator=generator) - 1, torch.rand(60, 12, generator=generator) < 0.5
+    pair, found = best_sum(gain, domain)
+    expected = [pairs_of(g, g, d) for g, d in zip(gain, domain, strict=True)]
+    assert 0 < found.sum() < 60
+    assert [set(p) if f else None for p, f in zip(pair.tolist(), found.tolist(), strict=True)] == expected
+
+
+class Largest(TorchFunctionMode):
+    """The most bytes that any one tensor made inside has."""
+
+    bytes = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
+        return out
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_pair_search_is_bounded_in_memory_where_no_feature_can_be_left_out(rows, monkeypatch):
+    n = 1000
+    monkeypatch.setattr(_saliency, "ELEMENTS", 1 << 17)
+    gain = torch.linspace(-1, 2, n).repeat(rows, 1)
+    with Largest() as largest:
+        pair, found = best_product(gain, 1 - gain, gain > -2)  # every pair is on the front
+    assert largest.bytes <= 4 * (1 << 17)
+    assert found.all()
+    total = gain.gather(1, pair).sum(dim=1)
+    assert torch.allclose(total * (2 - total), torch.ones(rows), atol=1e-5)  # largest where both sums are 1
+
+
+def test_pairs_do_not_depend_on_which_rows_stand_beside():
+    gain, fall = (images(9, (1, 1, 20), seed).flatten(1).mul(4).round() - 1 for seed in (1, 2))
+    domain = torch.ones(9, 20, dtype=torch.bool)
+    together = best_product(gain, fall, domain)[0]
+    for i in range(9):
+        assert torch.equal(best_product(gain[i : i + 1], fall[i : i + 1], domain[:1])[0][0], together[i])
+
+
+# ---- the walk
+
+
+def opposing(weights, x):
+    """Two classes, where each feature speaks for class 1 with its weight; class 0 leads by 1 at x."""
+    model = Linear(2, (1, 1, len(weights)))
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor(weights) * torch.tensor([[-0.5], [0.5]]))
+        model.bias.copy_(torch.stack([1 + x.flatten() @ torch.tensor(weights), torch.tensor(0.0)]))
+    return model
+
+
+def close(classes=3, seed=2):
+    """As `conv` on 6x6 pixels, where no class leads by much; images to go with it, and the class that comes second."""
+    model, x = conv(classes, (1, 6, 6), seed), images(N, (1, 6, 6)) * 0.5
+    with torch.no_grad():
+        model[-1].bias.sub_(model(x).mean(dim=0))
+    return model, x, model(x).topk(2, dim=1).indices[:, 1]
+
+
+@pytest.mark.parametrize("space", ["probs", "logits"])
+@pytest.mark.parametrize("theta", [1.0, -1.0, 0.5, -0.25])
+def test_on_a_linear_model_the_size_is_the_optimum_rounded_up_to_even(theta, space):
+    for seed in range(6):
+        weights = (images(1, (1, 1, 12), seed).flatten() * 2 - 0.8).tolist()
+        x = torch.full((1, 1, 1, 12), 0.0 if theta > 0 else 1.0)
+        model = opposing(weights, x)
+        best = torch.tensor(weights).mul(theta).sort(descending=True).values.cumsum(dim=0)
+        made, _ = run(model, x, Goal.targeted(torch.tensor([1])), theta=theta, space=space)
+        if best.max() <= 1.0001:
+            assert torch.equal(made, x)
+            continue
+        optimum = int((best > 1).nonzero()[0, 0]) + 1
+        assert sizes(made, x).item() == optimum + optimum % 2
+
+
+@pytest.mark.parametrize("space", ["probs", "logits"])
+def test_without_an_admissible_pair_it_stops_at_once_and_gives_the_image_back(space):
+    x = torch.full((1, 1, 1, 6), 0.5)
+    model = opposing([-1.0, -2.0, -0.5, -1.0, -1.0, -1.0], x)
+    goal = Goal.targeted(torch.tensor([1]))
+    made, view = run(model, x, goal, space=space)
+    assert torch.equal(made, x)
+    assert view.counts.backward.item() == (1 if space == "probs" else 2)
+    lower, _ = run(model, x, goal, space=space, theta=-1.0)
+    assert not torch.equal(lower, x)  # the other way there is
+
+
+@pytest.mark.parametrize("space", ["probs", "logits"])
+def test_a_targeted_run_costs_one_look_a_step(space):
+    model, x, target = close()
+    made, view = run(model, x, Goal.targeted(target), space=space)
+    won = model(made).argmax(dim=1) == target
+    assert won.any() and (sizes(made, x)[won] % 2 == 0).all()
+    each = 1 if space == "probs" else 2
+    assert torch.equal(view.counts.backward[won], each * (sizes(made, x)[won] // 2 + 1))
+
+
+def test_of_all_targets_the_nearest_is_kept():
+    model, x, _ = close(5)
+    y = model(x).argmax(dim=1)
+    best, _ = run(model, x, Goal.untargeted(y))
+    single, _ = run(model, x, Goal.untargeted(y), targets="runner-up")
+    assert (model(best).argmax(dim=1) != y).all()
+    reached = torch.stack([_alone(model, x, y, (y + k) % 5) for k in range(1, 5)])
+    assert torch.equal(sizes(best, x), reached.amin(dim=0))
+    runner_up = model(x).scatter(1, y[:, None], -torch.inf).argmax(dim=1)
+    assert torch.equal(sizes(single, x), _alone(model, x, y, runner_up))
+    assert (sizes(best, x) < sizes(single, x)).any()
+
+
+def _alone(model, x, y, target):
+    """The steps after which a walk towards `target` has left y, by its own record."""
+    left = torch.full((len(x),), 10**6)
+    for i in range(len(x)):
+        recorder = Recorder(model)
+        made, _ = run(recorder, x[i : i + 1], Goal.targeted(target[i : i + 1]))
+        for seen in [*recorder.seen, made]:
+            if model(seen).argmax() != y[i]:
+                left[i] = min(int(left[i]), int((seen != x[i : i + 1]).sum()))
+    return left
+
+
+def test_what_is_already_wrong_is_given_back_and_not_walked():
+    x, model = images(N), conv()
+    goal = Goal.untargeted((model(x).argmax(dim=1) + 1) % 3)
+    made, view = run(model, x, goal)
+    assert torch.equal(made, x)
+    assert (view.counts.forward == 1).all()
+
+
+def test_no_more_is_changed_than_gamma_or_a_finite_eps_allow():
+    model, x, target = close()
+    goal = Goal.targeted(target)
+    whole, _ = run(model, x, goal, theta=0.05)
+    free = sizes(whole, x)
+    assert free.max() > 4 and free.min() <= 4
+    for parameters in ({"gamma": 4 / 36}, {"budget": Budget("l0", 5)}):
+        made, view = run(model, x, goal, theta=0.05, **parameters)
+        assert torch.equal(made != x, (whole != x) & (free <= 4)[:, None, None, None])
+        assert view.counts.forward.max() == 3
+
+
+def test_softmax_may_saturate():
+    model, x, _ = close()
+    y = model(x).argmax(dim=1)
+    with torch.no_grad():
+        for parameter in model[-1].parameters():
+            parameter.mul_(1e5)
+    assert (model(x).softmax(dim=1).amin(dim=1) == 0).all()
+    made, view = run(model, x, Goal.untargeted(y))
+    assert not view.counts.zero_gradients.any()
+    assert (model(made).argmax(dim=1) != y).all()
+
+
+def test_a_firing_detector_is_walked_away_from():
+    # Dark pixels change nothing in the answer, but the detector accepts dark images only.
+    x = torch.tensor([0.0, 0.0, 0.9, 0.9, 0.9, 0.9]).view(1, 1, 1, 6)
+    base = opposing([1.0, 0.9, 0.01, 0.01, 0.01, 0.01], x)
+    defense = Detector(base, threshold=0.5).eval()
+    goal = Goal.untargeted(torch.tensor([0]))
+    made, _ = run(None, x, goal, system=Defended(defense), theta=-1.0)
+    assert torch.equal(made, x)  # darker is accepted but right, and x is rejected
+    wrong = torch.tensor([1.0, 1.0, 0.9, 0.9, 0.9, 0.9]).view(1, 1, 1, 6)
+    made, _ = run(None, wrong, goal, system=Defended(defense), theta=-1.0)
+    assert goal.reached(defense(made, seeds(1))).all()
+    assert sizes(made, wrong).item() == 4
+
+
+def test_a_success_in_bfloat16_alone_is_not_believed():
+    class Boasting(nn.Module):
+        def forward(self, x):
+            logits = model(x)
+            return logits.flip(1) if torch.is_autocast_enabled("cpu") and x.requires_grad else logits
+
+    x, model = images(N), conv(2)
+    goal = Goal.untargeted(model(x).argmax(dim=1))
+    boast = Goal.untargeted(model(x).argmax(dim=1)).reached(Output.of(model(x).flip(1)))
+    assert boast.all()
+    made, view = run(Boasting(), x, goal, fast=True)
+    untouched = (made == x).flatten(1).all(dim=1)
+    assert (goal.reached(Output.of(model(made))) | untouched).all()
+    assert (view.counts.forward > 2).any()  # it went on where it was lied to
+
+
+def test_two_logit_gradients_of_a_random_system_see_the_same_draws():
+    x, goal = images(N), Goal.targeted(torch.zeros(N, dtype=torch.int64))
+    system = Noise(conv(), sigma=0.1).eval()
+    seen = []
+
+    class Watched:
+        defended = True
+
+        def __call__(self, v, seed):
+            seen.append(seed.clone())
+            return system.attacked(v, seed, "full", 0)
+
+    view = View.on(Watched(), seeds(N), whole_batches=True)
+    jsma(view, x, goal, Budget("l0", 2), seeds(N), space="logits")
+    assert torch.equal(seen[0][:N], seen[0][N:])
+
+
+@pytest.mark.parametrize("wrong", [{"theta": 0.0}, {"theta": 1.5}, {"gamma": 0.0}, {"gamma": 1.1}])
+def test_parameters_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        run(conv(), images(N), Goal.untargeted(torch.zeros(N, dtype=torch.int64)), **wrong)

@@ -1,0 +1,40 @@
+"""L-BFGS against scipy's L-BFGS-B under the same objective, search for the constant and tolerance."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from harness import quality_of
+from scipy_lbfgs import HISTORY, INITIAL_CONST, SEARCH_STEPS, STEPS, TOLERANCE, scipy_lbfgs
+
+from robustbench_gan.budget import norm_of
+from robustbench_gan.direct import run_attack
+from robustbench_gan.outcome import Goal
+
+pytestmark = pytest.mark.parity
+SPEC = (
+    f"lbfgs:steps={STEPS},search_steps={SEARCH_STEPS},initial_const={INITIAL_CONST},"
+    f"history={HISTORY},tolerance={TOLERANCE}"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["untargeted", "targeted"])
+@pytest.mark.parametrize(("network", "count"), [("mnist_cnn", 12), ("colour_cnn", 12)])
+def test_as_strong_as_scipy_s(network, count, kind, request):
+    trained = request.getfixturevalue(network)
+    x, y = trained.take(count)
+    classes = (y + 1) % 10 if kind == "targeted" else y
+    targets = classes if kind == "targeted" else None
+    made = run_attack(SPEC, trained.model, x, y, norm="l2", epsilons=[math.inf], targets=targets).examples[0]
+    other = scipy_lbfgs(trained.model, x, Goal(kind, classes))
+    quality = quality_of(trained.model, x, classes, "l2", targeted=kind == "targeted")
+    (success, _), (their_success, _) = quality(made), quality(other)
+    assert success >= their_success - 0.02 and their_success > 0.9
+    ours, theirs = norm_of(made - x, "l2"), norm_of(other - x, "l2")
+    # Of so few images the median of the ratios is steadier than the ratio of the medians.
+    assert (ours / theirs).median() <= 1.01
+    assert ours.mean() <= theirs.mean() * 1.01
+    assert torch.isfinite(ours).all()

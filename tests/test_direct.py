@@ -1,0 +1,386 @@
+"""run_attack: the documented call, what it refuses, and that its numbers are the judge's."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from planted import SHAPE, Detector, Linear, Noise, Scale, conv, images, plant
+from torch import Tensor, nn
+
+from robustbench_gan import Attacked, run_attack
+from robustbench_gan.budget import Budget, norm_of
+from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.evaluate import AttackFault
+
+ROOT = Path(__file__).parents[1]
+N = 40
+TESTED = re.compile(r"^<!-- tested -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+PLANTED = """
+import torch
+from robustbench_gan.attack import attack
+
+CALLS, SEEN = [], []
+
+@attack(norms=("l2",), needs="gradient", minimal=True, targeted=False, paper="planted")
+def closest(view, x, goal, budget, seed, *, beyond: float = 1.01):
+    "Steps just over the boundary of two linear classes: the closed form."
+    CALLS.append(budget.eps)
+    margin, grad, out = view.value_and_grad(goal.margin, x)
+    return x - beyond * (margin / grad.flatten(1).square().sum(1)).reshape(-1, 1, 1, 1) * grad
+
+@attack(norms=("linf",), needs="gradient", paper="planted")
+def believes(view, x, goal, budget, seed):
+    "One signed step, and what the view answers there with a gradient."
+    _, grad, out = view.value_and_grad(goal.loss, x)
+    at = (x + budget.eps * budget.steepest(grad)).clamp(0, 1)
+    _, _, out = view.value_and_grad(goal.loss, at)
+    SEEN.append((view.fast, out.logits, at))
+    return at
+
+@attack(norms=("linf",), needs="nothing", paper="planted")
+def leaps(view, x, goal, budget, seed):
+    "Leaves the ball."
+    return (x + 2 * budget.eps).clamp(0, 1)
+
+@attack(norms=("linf",), needs="nothing", paper="planted")
+def edits(view, x, goal, budget, seed):
+    "Moves the image it was given."
+    x += 0.01
+    return x
+"""
+
+
+@pytest.fixture
+def planted(plugin_path):
+    lines = [f"{name} = planted_direct:{name}" for name in ("closest", "believes", "leaps", "edits")]
+    points = "\n".join(["[robustbench_gan.attacks]", *lines])
+    plant(plugin_path, "planted-direct", points, {"planted_direct.py": PLANTED})
+    import planted_direct
+
+    return planted_direct
+
+
+@pytest.fixture(params=["linear", "conv"])
+def setting(request) -> tuple[nn.Module, Tensor, Tensor]:
+    model = Linear().eval() if request.param == "linear" else steep()
+    x = images(N)
+    return model, x, labels(model, x)
+
+
+def steep() -> nn.Module:
+    """A small convolutional network whose answer is not the same for every image."""
+    model, x = conv(), images(N)
+    with torch.no_grad():
+        model[-1].weight *= 4
+        model[-1].bias -= model(x).mean(dim=0)
+    return model
+
+
+def labels(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x).argmax(dim=1)
+
+
+def two_classes() -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear model of two classes and images far enough from the edges that the box never binds."""
+    model, x = Linear(2).eval(), images(N) * 0.2 + 0.4
+    with torch.no_grad():
+        model.bias -= model(x).mean(dim=0)
+        model.weight *= 0.1
+        model.bias *= 0.1
+    return model, x, labels(model, x)
+
+
+# ---- the documented call
+
+
+def test_the_documented_call(setting):
+    model, x, y = setting
+    given = x.clone()
+    found = run_attack("pgd:steps=10", model, x, y, norm="linf", epsilons=[0.05, 0.2])
+    assert isinstance(found, Attacked) and torch.equal(x, given)
+    assert found.examples.shape == (2, N, *SHAPE) and found.success.shape == found.size.shape == (2, N)
+    assert found.norm == "linf" and found.epsilons == (0.05, 0.2) and found.right.all()
+    for eps, made, size, success in zip(
+        found.epsilons, found.examples, found.size, found.success, strict=True
+    ):
+        assert ((made >= 0) & (made <= 1)).all() and Budget("linf", eps).contains(made - x).all()
+        assert torch.allclose(size, norm_of(made - x, "linf"))
+        assert torch.equal(success, labels(model, made) != y)
+    assert found.success[1].any() and not found.success[0].all()
+
+
+def test_on_a_linear_model_it_wins_exactly_where_a_win_exists():
+    model, x, y = two_classes()
+    with torch.no_grad():
+        logits, reach = model(x), (model.weight[0] - model.weight[1]).abs().sum()
+    gap = (logits.amax(dim=1) - logits.amin(dim=1)).double()
+    eps = float(gap.median() / reach)  # half of the samples can be won
+    found = run_attack("fgsm", model, x, y, epsilons=[eps])
+    sure = (gap / reach - eps).abs() > 1e-5
+    assert torch.equal(found.success[0][sure], (gap < eps * reach)[sure]) and 15 <= found.success.sum() <= 25
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd:steps=5", "pgd:steps=5,restarts=2"])
+def test_success_only_grows_with_eps(setting, attack):
+    epsilons = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4]
+    found = run_attack(attack, *setting, epsilons=epsilons)
+    rates = found.success.double().mean(dim=1)
+    assert not found.success[0].any() and found.success[-1].any()
+    if attack != "fgsm" or isinstance(setting[0], Linear):  # one long step may go past the boundary and back
+        assert (rates.diff() >= 0).all()
+
+
+def test_robust_accuracy_has_n_and_an_interval_and_wants_a_right_image(setting):
+    model, x, y = setting
+    wrong = y.clone()
+    wrong[:10] = (wrong[:10] + 1) % 3  # the model errs on these ten
+    found = run_attack("pgd:steps=5", model, x, wrong, epsilons=[0.0, 0.1, 1.0])
+    assert torch.equal(found.right, torch.arange(N) >= 10)
+    for at, robust in enumerate(found.robust_accuracy):
+        assert robust.value == pytest.approx(float((found.right & ~found.success[at]).double().mean()))
+        assert robust.n == N and robust.low <= robust.value <= robust.high
+    assert found.robust_accuracy[0].value == 0.75 and found.robust_accuracy[0].low > 0.5
+
+
+def test_the_batch_size_only_groups_and_the_seed_decides(setting):
+    model, x, y = setting
+    whole = run_attack("pgd:steps=3", model, x, y, epsilons=[0.1], seed=3)
+    parts = run_attack("pgd:steps=3", model, x, y, epsilons=[0.1], seed=3, batch_size=7)
+    assert torch.allclose(whole.examples, parts.examples, atol=1e-5)
+    assert torch.equal(whole.forward, parts.forward)
+    other = run_attack("pgd:steps=3", model, x, y, epsilons=[0.1], seed=4)
+    assert not torch.allclose(whole.examples, other.examples, atol=1e-3)
+
+
+def test_passes_are_counted_a_sample(setting):
+    found = run_attack("fgsm", *setting, epsilons=[0.1, 0.2])
+    assert found.forward.shape == (2, N) and (found.forward == 1).all() and (found.backward == 1).all()
+
+
+# ---- targets
+
+
+def test_targets_are_reached_and_another_class_is_no_success(setting):
+    model, x, y = setting
+    targets = (y + 1) % 3
+    found = run_attack("pgd:steps=20", model, x, y, epsilons=[0.5], targets=targets)
+    assert torch.equal(found.success[0], labels(model, found.examples[0]) == targets)
+    assert found.success.double().mean() > 0.5
+    stays = run_attack("pgd:steps=20", model, x, y, epsilons=[0.5], targets=y)
+    assert stays.success.all()  # the true class as target: reached without leaving it
+
+
+# ---- minimal-norm attacks
+
+
+def test_a_minimal_attack_runs_once_and_serves_every_budget(planted):
+    model, x, y = two_classes()
+    epsilons = [0.1, 0.5, 2.0, math.inf]
+    found = run_attack("closest", model, x, y, norm="l2", epsilons=epsilons)
+    (eps,) = planted.CALLS
+    assert eps == math.inf
+    weight = model.weight.detach()
+    with torch.no_grad():
+        logits = model(x)
+    optimum = (logits[:, 0] - logits[:, 1]).abs() / (weight[0] - weight[1]).norm()
+    assert torch.allclose(found.size[0], 1.01 * optimum, rtol=1e-3)
+    for eps, success in zip(epsilons, found.success, strict=True):
+        assert torch.equal(success, found.size[0] <= eps)
+    assert (found.examples == found.examples[0]).all() and (found.forward == 1).all()
+    assert found.median_size == pytest.approx(float(found.size[0].median()))
+
+
+def test_the_median_is_of_the_largest_budget_whatever_the_order(planted):
+    model, x, y = two_classes()
+    run = [run_attack("closest", model, x, y, norm="l2", epsilons=e) for e in ([0.1, 9.0], [9.0, 0.1])]
+    assert run[0].median_size == run[1].median_size
+    assert math.isnan(run_attack("closest", model, x, y, norm="l2", epsilons=[0.0]).median_size)
+
+
+def test_an_attack_with_a_budget_runs_once_for_each(setting):
+    one = run_attack("pgd:steps=4", *setting, epsilons=[0.1])
+    two = run_attack("pgd:steps=4", *setting, epsilons=[0.02, 0.1])
+    assert torch.equal(one.examples[0], two.examples[1])
+
+
+# ---- a defense in the model's place
+
+
+def test_a_defense_is_attacked_through_its_purifier():
+    model, x = Linear().eval(), images(N)
+    defense = Scale(model, factor=0.5).eval()
+    y = labels(model, x * 0.5)
+    found = run_attack("pgd:steps=10", defense, x, y, epsilons=[0.3])
+    assert found.right.all() and found.success.any()
+    assert torch.equal(found.success[0], labels(model, found.examples[0] * 0.5) != y)
+
+
+def test_the_gradient_of_a_defense_can_be_chosen():
+    model, x = Linear().eval(), images(N)
+    defense = Scale(model, factor=0.5, stand_in=-1.0).eval()  # its surrogate leads the wrong way
+    y = labels(model, x * 0.5)
+    full = run_attack("fgsm", defense, x, y, epsilons=[0.2])
+    bpda = run_attack("fgsm", defense, x, y, epsilons=[0.2], gradient="bpda")
+    assert not torch.equal(full.examples, bpda.examples)
+
+
+def test_a_rejected_example_is_no_success_and_a_rejected_image_not_robust():
+    model, x = Linear().eval(), images(N) * 0.6
+    rejects = Detector(model, threshold=0.0).eval()  # everything
+    found = run_attack("pgd:steps=5", rejects, x, labels(model, x), epsilons=[0.3])
+    assert not found.success.any() and not found.right.any() and found.robust_accuracy[0].value == 0
+
+
+def test_a_random_defense_is_judged_on_seeds_the_attack_did_not_see():
+    model, x = Linear().eval(), images(N)
+    defense = Noise(model, sigma=0.3).eval()
+    runs = [run_attack("pgd:steps=5", defense, x, labels(model, x), epsilons=[0.1]) for _ in range(2)]
+    assert torch.equal(runs[0].success, runs[1].success)
+    assert (runs[0].forward == 6).all()  # an answer is no proof: nobody stops early
+
+
+# ---- fast
+
+
+def test_fast_is_judged_in_float32(planted):
+    model, x, y = two_classes()
+    with torch.no_grad():
+        logits = model(x)
+        gap = (logits.amax(dim=1) - logits.amin(dim=1)) / (model.weight[0] - model.weight[1]).abs().sum()
+    eps = float(gap.median())  # many samples end within bfloat16's error of the boundary
+    found = run_attack("believes", model, x, y, epsilons=[eps], fast=True)
+    fast, logits, at = planted.SEEN[0]
+    with torch.no_grad():
+        exact = model(at)
+    assert fast and not torch.allclose(logits, exact, atol=1e-5, rtol=0)  # what it saw was bfloat16's
+    assert torch.equal(found.success[0], exact.argmax(dim=1) != y)
+    run_attack("believes", model, x, y, epsilons=[eps])
+    slow, logits, at = planted.SEEN[1]
+    with torch.no_grad():
+        assert not slow and torch.allclose(logits, model(at), atol=1e-5)
+
+
+def test_fast_finds_what_float32_finds():
+    model, x = steep(), images(N)
+    y = labels(model, x)
+    slow, fast = (
+        run_attack("pgd:steps=20", model, x, y, epsilons=[0.02], fast=f).success.double().mean()
+        for f in (False, True)
+    )
+    assert 0 < slow < 1 and abs(slow - fast) <= 0.05
+
+
+# ---- what is refused
+
+
+BAD = {
+    "no module": ({"model": lambda x: x}, "function"),
+    "training": ({"model": Linear()}, r"model\.eval\(\)"),
+    "x is a list": ({"x": [1.0]}, "x is list"),
+    "x flat": ({"x": torch.rand(N, 16)}, r"x is \(40, 16\)"),
+    "x double": ({"x": images(N).double()}, "x is .*float64"),
+    "x empty": ({"x": images(N)[:0], "y": torch.zeros(0, dtype=torch.int64)}, r"x is \(0, 1, 4, 4\)"),
+    "x bytes": ({"x": images(N) * 255}, r"spans \[.*25\d.*\[0, 1\]"),
+    "x below": ({"x": images(N) - 0.5}, r"spans \[-0\.\d+"),
+    "x nan": ({"x": images(N).index_fill(0, torch.tensor([3]), math.nan)}, r"spans .*nan"),
+    "y short": ({"y": torch.zeros(3, dtype=torch.int64)}, r"y is \(3,\).*expected \(40,\) int64"),
+    "y float": ({"y": torch.zeros(N)}, r"y is .*float32.*int64"),
+    "y one-hot": ({"y": torch.zeros(N, 3, dtype=torch.int64)}, r"y is \(40, 3\)"),
+    "y list": ({"y": [0] * N}, "y is list"),
+    "targets short": ({"targets": torch.zeros(3, dtype=torch.int64)}, r"targets is \(3,\)"),
+    "no budgets": ({"epsilons": []}, r"epsilons=\[\]"),
+    "batch size": ({"batch_size": 0}, "batch_size=0"),
+    "norm": ({"norm": "l3"}, "l3.*linf"),
+    "negative eps": ({"epsilons": [-0.1]}, r"eps=-0\.1"),
+    "nan eps": ({"epsilons": [math.nan]}, "eps=nan"),
+    "eps of 255": ({"epsilons": [8.0]}, "8/255"),
+    "attack": ({"attack": "pdg"}, "pdg.*pgd"),
+    "parameter": ({"attack": "pgd:step_count=3"}, "step_count.*steps"),
+    "value": ({"attack": "pgd:steps=many"}, "steps.*many"),
+    "no steps": ({"attack": "pgd:steps=0"}, "steps >= 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_by_name(case):
+    changes, said = BAD[case]
+    model, x = Linear().eval(), images(N)
+    given = {"attack": "pgd:steps=2", "model": model, "x": x, "y": labels(model, x), "epsilons": [0.1]}
+    given.update(changes)
+    if case == "training":
+        given["model"].train()
+    attack, *rest = (given.pop(name) for name in ("attack", "model", "x", "y"))
+    with pytest.raises(UsageError, match=f"(?s){said}"):
+        run_attack(attack, *rest, **given)
+
+
+def test_one_layer_in_training_mode_is_enough_to_be_refused():
+    model = nn.Sequential(conv(), nn.Dropout()).eval()
+    model[1].train()
+    with pytest.raises(UsageError, match="training"):
+        run_attack("fgsm", model, images(N), torch.zeros(N, dtype=torch.int64), epsilons=[0.1])
+
+
+def test_what_an_attack_does_not_have_is_not_applicable(planted):
+    model, x, y = two_classes()
+    with pytest.raises(NotApplicable, match=r"closest.*l2.*linf"):
+        run_attack("closest", model, x, y, norm="linf")
+    with pytest.raises(NotApplicable, match=r"closest.*targeted"):
+        run_attack("closest", model, x, y, norm="l2", targets=1 - y)
+    with pytest.raises(NotApplicable, match="finite"):
+        run_attack("pgd", model, x, y)
+
+
+@pytest.mark.parametrize("cheat", ["leaps", "edits"])
+def test_an_attack_that_cheats_gets_no_number(planted, cheat):
+    model, x, y = two_classes()
+    given = x.clone()
+    with pytest.raises(AttackFault):
+        run_attack(cheat, model, x, y, epsilons=[0.005])
+    assert torch.equal(x, given)
+
+
+# ---- what surrounds it
+
+
+def test_nothing_is_left_behind_in_the_model(setting):
+    model, x, y = setting
+    before = [p.detach().clone() for p in model.parameters()]
+    run_attack("pgd:steps=2", model, x, y, epsilons=[0.1])
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = (
+        "import sys, robustbench_gan; assert 'torch' not in sys.modules; "
+        "from robustbench_gan import run_attack; assert 'torch' in sys.modules; print(run_attack.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "run_attack", done.stderr
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    import robustbench_gan
+
+    with pytest.raises(AttributeError, match="run_atack"):
+        _ = robustbench_gan.run_atack
+
+
+def test_the_marked_code_of_the_readme_runs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = TESTED.findall(text)
+    assert len(blocks) == text.count("<!-- tested -->") > 0
+    monkeypatch.chdir(tmp_path)
+    for code in blocks:
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})

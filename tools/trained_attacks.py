@@ -1,0 +1,102 @@
+"""Print the table of docs/trained_attacks.md: success of AdvGAN and AI-GAN towards every class, with Wilson intervals.
+
+`python tools/trained_attacks.py --classifier small-cnn advgan ai-gan` trains what the store does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from robustbench_gan import registry
+from robustbench_gan.attack import Fitted
+from robustbench_gan.budget import Budget
+from robustbench_gan.fitting import Order, trained
+from robustbench_gan.outcome import Goal, correct
+from robustbench_gan.record import Interval, interval
+from robustbench_gan.registry import Spec
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.threat import Bare, View, white_box
+from robustbench_gan.workshop import Workshop
+
+FIRST = 150  # the test images before it are a black-box attacker's
+
+
+def success(
+    workshop: Workshop,
+    attack: str,
+    classifier: str,
+    samples: int,
+    eps: float,
+    targets: Iterable[int] = range(10),
+) -> dict[int | None, Interval]:
+    """By target class, and under None untargeted: the share of images classified right that the attack wins.
+
+    Of a targeted goal only images of other classes count.
+    """
+    kind, params = registry.resolve("attacks", Spec.parse(attack))
+    text = str(Spec(Spec.parse(attack).name, registry.as_params(params)))
+    model, _ = workshop.classifier("mnist", classifier)
+    x, y = workshop.images("mnist", FIRST, samples)
+    index, budget = torch.arange(len(x)), Budget("linf", eps)
+
+    def won(goal: Goal, target: int | None) -> Tensor:
+        view = View.on(Bare(model), sample_seeds(0, "view", index))
+        key = None if kind.conditional else target
+        part = trained(workshop, Order(("mnist", classifier, "none"), text, white_box(), key, budget))
+        return goal.reached(view.output(Fitted({key: part.attack})(view, x, goal, budget, view.seed)))
+
+    right = correct(View.on(Bare(model), index).output(x), y)
+    found = {None: interval(won(Goal.untargeted(y), None)[right].double().numpy(), attack)}
+    for target in targets:
+        counted = right & (y != target)
+        reached = won(Goal.targeted(torch.full_like(y, target)), target)
+        found[target] = interval(reached[counted].double().numpy(), attack)
+    return found
+
+
+def table(found: dict[str, dict[int | None, Interval]]) -> str:
+    """Markdown: a row a goal, a column an attack; the last row is over pairs of image and target."""
+    lines = [
+        "| goal | n | " + " | ".join(found) + " |",
+        "|---|---|" + "---|" * len(found),
+    ]
+    columns = list(found.values())
+    for target in columns[0]:
+        name = "untargeted" if target is None else f"to {target}"
+        cells = [str(column[target]) for column in columns]
+        lines.append(f"| {name} | {columns[0][target].n} | " + " | ".join(cells) + " |")
+    if len(columns[0]) > 1:
+        means = [_pooled([column[t] for t in column if t is not None]) for column in columns]
+        lines.append(f"| all targets | {means[0].n} | " + " | ".join(map(str, means)) + " |")
+    return "\n".join(lines)
+
+
+def _pooled(parts: list[Interval]) -> Interval:
+    """The share of all pairs of image and target."""
+    n, wins = sum(i.n for i in parts), sum(round(i.value * i.n) for i in parts)
+    return interval([1.0] * wins + [0.0] * (n - wins), "")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("attacks", nargs="+")
+    parser.add_argument("--classifier", default="small-cnn")
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--eps", type=float, default=0.3)
+    parser.add_argument("--targets", type=int, nargs="*", default=range(10))
+    asked = parser.parse_args()
+    workshop = Workshop()
+    found = {
+        attack: success(workshop, attack, asked.classifier, asked.samples, asked.eps, asked.targets)
+        for attack in asked.attacks
+    }
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
