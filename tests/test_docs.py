@@ -99,7 +99,7 @@ def test_the_judge_counts_the_plugins_of_the_guide(example, tmp_path):
 
 def test_the_plugin_of_the_readme_runs(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(r"^```python\n(# my_plugin.py.*?)^```$", text, re.MULTILINE | re.DOTALL)
     space = {"__name__": "my_plugin"}
     exec(compile(code, "README.md", "exec"), space)
     (kind,) = [

@@ -103,7 +103,7 @@ def test_a_matrix_is_the_product_of_its_lists(shop):
 
 def test_cells_hold_every_parameter_written_out(shop):
     (item,) = planned(shop, attacks="pgd:steps=7", eot=3, gradient="bpda", defenses="noisy+none")
-    assert item.cell.attack == "pgd:random_start=True,restarts=1,step=0.0,steps=7"
+    assert item.cell.attack == "pgd:loss=ce,momentum=0.0,random_start=True,restarts=1,step=0.0,steps=7"
     assert item.cell.threat == "white-box:draws=3,gradient=bpda,unroll=5"
     assert item.cell.defense == "noisy+none" and item.cell.dataset == "grey:classes=3,side=4,tests=200"
     assert item.threat == white_box(gradient="bpda", draws=3, unroll=5)

@@ -497,4 +497,8 @@ def test_a_view_of_no_samples_answers_with_none(whole):
     goal = Goal.untargeted(torch.zeros(0, dtype=torch.int64))
     value, grad, out = view.value_and_grad(goal.loss, none)
     assert (len(value), grad.shape, len(out.logits)) == (0, none.shape, 0)
-    assert view.output(none).logits.shape == (0, 3) and view.jacobian(none)[0].shape == (0, 3, *none.shape[1:])
+    assert view.output(none).logits.shape == (0, 3) and view.jacobian(none)[0].shape == (
+        0,
+        3,
+        *none.shape[1:],
+    )

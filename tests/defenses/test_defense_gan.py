@@ -243,7 +243,9 @@ def test_purify_is_the_projection_with_and_without_a_gradient(store):
     leaf = x.clone().requires_grad_()
     assert torch.allclose(defense.purify(leaf, seeds(3)), value, atol=1e-6)
     assert torch.allclose(defense.truncated(leaf, seeds(3), 1), value, atol=1e-6)
-    assert list(defense.parts()) == ["generator", "classifier"] and defense.parts()["classifier"] is defense.core
+    assert (
+        list(defense.parts()) == ["generator", "classifier"] and defense.parts()["classifier"] is defense.core
+    )
 
 
 @pytest.mark.parametrize(
