@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -86,7 +87,9 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
         recipe = {"base": defense.base_key, "core": [key for _, key in replaced]}
         return Ground("core", Bare(defense.core), "full", 1, data.train, recipe)
     gradient: Any = named or (defense.gradients[0] if threat.gradient == "auto" else threat.gradient)
-    recipe = {"base": defense.base_key, "defense": [names[2], keys], "unroll": threat.unroll}
+    recipe = {"base": defense.base_key, "defense": [names[2], keys]}
+    if gradient == "truncated":
+        recipe["unroll"] = threat.unroll
     system = Defended(defense, gradient, threat.unroll)
     draws = threat.draws if defense.randomised else 1
     return Ground("defended", system, gradient, draws, data.train, recipe)
@@ -128,7 +131,7 @@ def _trained(workshop: Workshop, order: Order) -> Trained:
     return Trained(module, artifact, on, substitute)
 
 
-def _batch_views(on: Ground, counts: Counts) -> Any:
+def _batch_views(on: Ground, counts: Counts) -> Callable[[Tensor], View]:
     """Views of batches that all count into the one entry of `counts`."""
 
     def view(seeds: Tensor) -> View:

@@ -1,8 +1,7 @@
 """Trained networks on real images for parity and benchmarks: one on MNIST, one on colour images.
 
 The colour images are MNIST digits in one random colour on a ground of another. RBG_TEST_COLOUR names a data set to
-take instead (`folder:path=...`), RBG_TEST_MODEL another classifier for MNIST than the fast small-cnn, and
-RBG_TEST_STORE a directory to keep the trained weights in between runs.
+take instead (`folder:path=...`), and RBG_TEST_STORE a directory to keep the trained weights in between runs.
 """
 
 from __future__ import annotations
@@ -46,12 +45,17 @@ def _store(default: Path) -> Store:
     return Store(Path(os.environ.get("RBG_TEST_STORE") or default))
 
 
-def mnist_cnn(default: Path, count: int = 1000) -> Trained:
+def mnist_cnn(default: Path, count: int = 1000, named: str = "small-cnn") -> Trained:
     """A classifier of MNIST trained by the project's own recipe, and test images."""
     workshop = Workshop(_store(default))
-    model, _ = workshop.classifier("mnist", os.environ.get("RBG_TEST_MODEL", "small-cnn"))
+    model, _ = workshop.classifier("mnist", canonical(named))
     x, y = workshop.images("mnist", FIRST, count)
     return Trained(model, x, y)
+
+
+def canonical(name: str) -> str:
+    """The model's spec with every parameter written out, as recipes have it."""
+    return str(Spec(name, registry.as_params(registry.resolve("models", Spec(name))[1])))
 
 
 def colour_cnn(default: Path, count: int = 1000) -> Trained:

