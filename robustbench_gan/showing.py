@@ -28,6 +28,7 @@ def print_result(result: Result) -> None:
         "gradients": ", ".join(result.gradients),
         "clean accuracy": ", ".join(f"{k} {v:.4f}" for k, v in result.controls.items()),
         "substitute": ", ".join(f"{k} {v}" for k, v in result.substitute.items()),
+        "trained": ", ".join(f"{k} {v}" for k, v in result.trained.items()),
         "seconds": ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.model_dump().items()),
         "hardware": ", ".join(f"{k} {v}" for k, v in result.hardware.items()),
         "versions": ", ".join(f"{k} {v}" for k, v in result.versions.items()),

@@ -1,12 +1,17 @@
-"""The figures of docs/trained_attacks.md: `pytest -m figures tests/test_trained_figures.py` trains for minutes."""
+"""The figures of docs/trained_attacks.md: `pytest -m figures tests/test_trained_figures.py` trains for minutes.
+
+RBG_TEST_STORE names a directory to keep what is trained in between runs.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
+from robustbench_gan.store import Store
 from robustbench_gan.workshop import Workshop
 
 pytestmark = pytest.mark.figures
@@ -14,11 +19,12 @@ TOOL = Path(__file__).parents[1] / "tools" / "trained_attacks.py"
 
 
 @pytest.mark.parametrize("attack", ["advgan", "ai-gan"])
-def test_success_on_the_undefended_small_cnn(attack):
+def test_success_on_the_undefended_small_cnn(attack, tmp_path):
     spec = importlib.util.spec_from_file_location("trained_attacks", TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    found = tool.success(Workshop(), attack, "small-cnn", 1000, 0.3)
+    shop = Workshop(Store(Path(os.environ.get("RBG_TEST_STORE") or tmp_path)))
+    found = tool.success(shop, attack, "small-cnn", 1000, 0.3)
     targeted = [found[target].value for target in range(10)]
     assert found[None].value >= 0.95
     assert sum(targeted) / len(targeted) >= 0.90
