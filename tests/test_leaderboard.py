@@ -313,6 +313,7 @@ def test_a_minimal_attack_stands_at_every_radius_it_was_asked_for() -> None:
     assert [t.setting.eps for t in found] == [0.2, 0.3]
     assert [t.standings[0].headline.value for t in found if t.standings[0].headline] == [0.5, 0.25]
     assert [row["eps"] for row in rows([minimal])] == ["inf", 0.2, 0.3]
+    assert len(console_table([minimal]).rows) == 2
 
 
 # rows

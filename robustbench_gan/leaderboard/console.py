@@ -17,35 +17,35 @@ STYLES = {"ok": "green", "suspect": "yellow", "failed": "red"}
 
 
 def console_table(results: Iterable[Result]) -> Table:
-    """A compact table, one row a cell. Dataset, goal and budget have a column only where they vary.
+    """A compact table, one row a cell, or a row a budget that a minimal-norm attack was asked for.
 
-    A number that does not count is shown in parentheses.
+    Dataset, goal and budget have a column only where they vary. A number that does not count is shown in parentheses.
     """
     from rich.table import Table
     from rich.text import Text
 
-    ordered = sorted(results, key=order)
-    labels = Labels.among(ordered)
-    lines = [_line(result, labels) for result in ordered]
+    labels = Labels.among(results := sorted(results, key=order))
+    ordered = [(result, eps) for result in results for eps in result.budgets or [result.cell.eps]]
+    lines = [_line(result, eps, labels) for result, eps in ordered]
     shared = {key for key in ("dataset", "goal", "budget") if len({line[key] for line in lines}) == 1}
     table = Table(title=Text(", ".join(lines[0][key] for key in sorted(shared))) if shared else None)
     keys = [key for key in (lines[0] if lines else {}) if key not in shared]
     for key in keys:
         table.add_column(key)
-    for line, result in zip(lines, ordered, strict=True):
+    for line, (result, _) in zip(lines, ordered, strict=True):
         style = STYLES.get(result.status, "dim")
         table.add_row(*(Text(line[key], style=style if key == "status" else "") for key in keys))
     return table
 
 
-def _line(result: Result, labels: Labels) -> dict[str, str]:
+def _line(result: Result, eps: float, labels: Labels) -> dict[str, str]:
     """The cells of one row by column name; plain text on one line, never markup."""
     cell, spent = result.cell, cost(result)
-    clean, robust = clean_interval(result), robust_interval(result, cell.eps)
+    clean, robust = clean_interval(result), robust_interval(result, eps)
     shown = str(robust) if robust else "–"
     line = {"dataset": labels("dataset", cell.dataset), "classifier": labels("classifier", cell.classifier)}
     line |= {"defense": labels("defense", cell.defense), "threat": labels("threat", cell.threat)}
-    line |= {"goal": cell.goal, "budget": radius(cell.norm, cell.eps)}
+    line |= {"goal": cell.goal, "budget": radius(cell.norm, eps)}
     line |= {"attack": labels("attack", cell.attack) + (" (control)" if result.control else "")}
     line |= {"clean": f"{clean.value:.3f}" if clean else "–"}
     line |= {"robust": shown if result.counts or robust is None else f"({shown})", "n": str(cell.samples)}
