@@ -16,6 +16,8 @@ from robustbench_gan.errors import UsageError
 from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.threat import View
 
+ROOM = 0.01  # a feature so near its end is there: to change it would cost as much as any and move nothing
+
 
 def _passes(p: Mapping[str, Any]) -> float:
     runs = p["x.classes"] - 1 if p["targets"] == "best" else 1
@@ -51,7 +53,7 @@ def jsma(
     logits. `targets` says where an untargeted goal is pursued: best heads for all wrong classes at once and the run
     that changes least wins, runner-up only for the likeliest on x. A firing detector's score is taken off the
     target's. On a linear model of two classes and an image of one shade the l0 is that of the optimum among changes
-    by theta, rounded up to even.
+    by theta, rounded up to even. A feature less than 0.01 from its end is taken to be there.
     Raises UsageError for a theta of 0 or beyond 1 and a gamma outside (0, 1].
     """
     if not 0 < abs(theta) <= 1 or not 0 < gamma <= 1:
@@ -81,7 +83,7 @@ def _walk(
 ) -> Tensor:
     """All runs in step, so the first of a sample to reach the goal has changed least, and ends its others."""
     made, at = x.clone(), x[owner]
-    domain = flat(at < 1 if theta > 0 else at > 0)
+    domain = flat(at < 1 - ROOM if theta > 0 else at > ROOM)
     for _ in range(limit):
         if len(owner) == 0:
             return made
