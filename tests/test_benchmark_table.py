@@ -74,6 +74,13 @@ def test_a_race_run_again_replaces_the_old_one(tool, root):
     ]
 
 
+def test_one_race_in_two_settings_is_two_races(tool, root):
+    other = run()
+    other["benchmarks"][0]["extra_info"]["setting"] = "colour"
+    assert taken(tool, root, run(), other) == 0
+    assert [r["setting"] for r in json.loads((root / tool.KEPT).read_text())] == ["MNIST", "colour"]
+
+
 def test_no_success_has_no_median(tool, root):
     taken(tool, root, run(median=math.nan))
     assert json.loads((root / "docs/benchmarks.json").read_text())[0]["laps"][1]["median"] is None

@@ -39,8 +39,8 @@ sets the threads. The numbers as they came out: [benchmarks.json](benchmarks.jso
 
 
 def taken_in(kept: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The races kept with those of new runs of pytest-benchmark, by name; the newest counts."""
-    races = {race["name"]: race for race in kept}
+    """The races kept with those of new runs of pytest-benchmark, by name and setting; the newest counts."""
+    races = {_which(race): race for race in kept}
     for run in runs:
         machine = {
             "cpu": run["machine_info"].get("cpu", {}).get("brand_raw", "?"),
@@ -50,8 +50,12 @@ def taken_in(kept: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dic
         for test in run["benchmarks"]:
             if "laps" in test["extra_info"]:
                 race = {**test["extra_info"], **machine}
-                races[race["name"]] = _finite(race)
-    return [races[name] for name in sorted(races)]
+                races[_which(race)] = _finite(race)
+    return [races[which] for which in sorted(races)]
+
+
+def _which(race: dict[str, Any]) -> tuple[str, str]:
+    return race["name"], race["setting"]
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,7 @@ from robustbench_gan.threat import View, blend
 PRESETS = {
     "original": (10000, 1e-2, 9, 1e-3),
     "defense-gan": (100, 10.0, 1, 100.0),
-    "fast": (60, 0.0, 1, 0.0),
+    "fast": (100, 0.0, 1, 0.0),
 }
 
 
@@ -74,7 +74,7 @@ def cw(
 
     `preset` says what 0 stands for. `original` holds the authors' numbers: 9 searches of 10000 steps, lr 0.01, c from
     0.001. `defense-gan` is what the code of Defense-GAN ran: one search of 100 steps, lr 10, c = 100, so not minimal
-    at all (on logits here; on probabilities there, by mistake). `fast` is this project's: one descent of 60 steps in
+    at all (on logits here; on probabilities there, by mistake). `fast` is this project's: one descent of 100 steps in
     which c follows the sample and lr its first gradient, then a last search along the line to x; it takes `steps` and
     `kappa` only. `abort_early` ends the descent of a sample whose objective fell by less than 0.01 % in two tenths of
     its steps (the authors: a batch's, in one). Success under `kappa` > 0 is asked with that lead in the search; what

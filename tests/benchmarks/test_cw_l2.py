@@ -12,7 +12,6 @@ N, SEARCHES = 100, 9
 EQUAL = {
     "mnist_a": {"foolbox": 1.5, "adv_lib": 1.5},
     "mnist_cnn": {"foolbox": 0.95, "adv_lib": 0.9},
-    "colour_cnn": {"foolbox": 0.95, "adv_lib": 0.9},
 }
 
 
@@ -56,13 +55,14 @@ def test_the_original_at_the_same_passes(benchmark, request, network):
     )  # fmt: skip
 
 
+# On the colour network steps of 0.1 make foolbox give up early, far from the optimum: no race.
 @pytest.mark.parametrize(
-    ("steps", "lr", "const"), [(100, 0.01, 1e-3), (40, 0.1, 0.1)], ids=["their-defaults", "longer-steps"]
+    ("network", "steps", "lr", "const"),
+    [("mnist_cnn", 100, 0.01, 1e-3), ("mnist_cnn", 40, 0.1, 0.1), ("colour_cnn", 100, 0.01, 1e-3)],
 )
-@pytest.mark.parametrize("network", ["mnist_cnn", "colour_cnn"])
 def test_fast_at_no_less_quality(benchmark, request, network, steps, lr, const):
-    trained = request.getfixturevalue(network)
-    model, (x, y) = trained.model, trained.take(N)
+    trained, count = request.getfixturevalue(network), 200
+    model, (x, y) = trained.model, trained.take(count)
     compare(
         benchmark, f"C&W l2, preset fast beside {SEARCHES} x {steps} steps of lr {lr}", setting=network,
         ours=ours("cw:preset=fast", model, x, y, "l2"), others=theirs(model, x, y, SEARCHES, steps, lr, const),
