@@ -232,6 +232,108 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
         console.print(f"Cells estimated above {asked.max_cell_minutes:g} minutes will not be run.")
 
 
+@main.command()
+@click.argument("defenses", nargs=-1, required=True, metavar="DEFENSE...")
+@click.option(
+    "--over",
+    "axes",
+    multiple=True,
+    required=True,
+    metavar="NAME=v1,v2,...",
+    help="A parameter of the defense and its values; stage.NAME in a composition. Repeatable: all combinations.",
+)
+@click.option("--one-at-a-time", is_flag=True, help="Vary each --over alone, the others as DEFENSE has them.")
+@click.option("--dataset", default="mnist", show_default=True, metavar="S", help="Data set.")
+@click.option("--classifier", default="f", show_default=True, metavar="S", help="Classifier.")
+@click.option("--attack", default="fgsm", show_default=True, metavar="S", help="Attack with parameters.")
+@click.option(
+    "--threat",
+    default="black-box:model=e",
+    show_default=True,
+    metavar="S",
+    help="Threat model; in black-box one substitute is attacked for all points.",
+)
+@click.option(
+    "--reference",
+    metavar="S",
+    help="The defense that the substitute learns from; the first DEFENSE as given by default.",
+)
+@click.option("--norm", default="linf", show_default=True, metavar="N", help="Norm of the budget.")
+@click.option("--eps", default=0.3, show_default=True, metavar="F", help="Radius on pixels in [0, 1].")
+@click.option("--goal", default="untargeted", show_default=True, metavar="G", help="The attacker's goal.")
+@click.option("--samples", default="200", show_default=True, metavar="N", help="Test images, or 'all'.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of attack and judge.")
+@click.option("--train-seed", type=int, default=0, show_default=True, metavar="N", help="Seed of trainings.")
+@click.option(
+    "--judge-seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Seeds of the defense every example is judged under.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Samples an attack is given at once; cannot change a result.",
+)
+@click.option(
+    "--max-cell-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="F",
+    help="Points estimated above this are not run, and the table says so.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("rbg-sweep"),
+    show_default=True,
+    metavar="DIR",
+    help="Where results, sweep.md, sweep.csv and sweep.png go.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the points and what would be trained.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output.")
+@user_errors
+def sweep(
+    defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
+    batch_size: int, device: str, out: Path, dry_run: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Judge a defense at many settings of its parameters, all against one fixed attacker.
+
+    `rbg sweep defense-gan --over iterations=25,50,100,200,400,800,1600 --over restarts=1,2,5,10,20
+    --one-at-a-time` varies L and R as the Defense-GAN paper does. Every point is an ordinary result in DIR; the same
+    command goes on where it stopped. Writes a table, a CSV and, with the extra `plots`, a figure.
+    """
+    from robustbench_gan import sweep as sweeps
+    from robustbench_gan.store import Store
+    from robustbench_gan.workshop import pick_device
+
+    found = sweeps.points(defenses, [sweeps.Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
+    single = {
+        name: options.pop(name) for name in ("dataset", "classifier", "attack", "threat", "goal", "eps")
+    }
+    given = _overrides(
+        {**{f"{name}s" if name != "eps" else name: [v] for name, v in single.items()}, **options}, None
+    )
+    asked = sweeps.matrix({"name": "sweep", **given})
+    workshop = sweeps.PinnedWorkshop(Store(), pick_device(device), asked.train_seed)
+    laid = sweeps.plan(asked, found, reference or defenses[0], workshop)
+    if dry_run:
+        _show_plan(asked, laid.cells, as_json)
+        return
+    sys.exit(sweeps.run(laid, workshop, out=out, batch_size=batch_size, as_json=as_json))
+
+
 @main.command("list")
 @click.argument("what", type=click.Choice(["attacks", "defenses", "models", "datasets", "threats"]))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")

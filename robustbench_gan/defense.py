@@ -42,12 +42,14 @@ class Defense(nn.Module):
     A subclass overrides only what it changes. `base` is the classifier it was given, `core` the one that
     answers: adversarial training replaces it in `fit`, a purifier leaves it. `purifies` says that the input is
     changed before `core` sees it, `randomised` that the answer depends on the seed. `gradients` are the ones
-    that apply to it and that `auto` tries; others may still be asked for by name.
+    that apply to it and that `auto` tries; others may still be asked for by name. `detectors` names the columns
+    of `scores`; a defense that names none has them numbered.
     """
 
     purifies: ClassVar[bool] = False
     randomised: ClassVar[bool] = False
     unrolls: ClassVar[bool] = False
+    detectors: tuple[str, ...] = ()
     base_key: str = (
         ""  # the store's key of `base`, set by the engine: part of the recipe of what stands on it
     )
@@ -96,23 +98,59 @@ class Defense(nn.Module):
     @final  # type: ignore[misc]
     def forward(self, x: Tensor, seed: Tensor) -> Output:  # type: ignore[misc]
         """The answer of the defended system: logits (N, K), scores (N, M)."""
-        purified = self.purify(x, seed)
-        return Output(self.core(purified), self.scores(x, purified, seed))
+        path = self._path_from(x, seed, _purified)
+        return Output(self.core(path[-1]), self._scores_along(path, seed))
 
     @final
     def attacked(
         self, x: Tensor, seed: Tensor, gradient: Gradient, unroll: int, surrogate: Surrogate | None = None
     ) -> Output:
-        """The same answer, with the gradient that a threat model grants; `surrogate` is an attacker's own for BPDA."""
-        if gradient == "bpda":
-            with torch.no_grad():
-                value = self.purify(x, seed)
-            purified: Tensor = StraightThrough.apply(value, (surrogate or self.surrogate)(x, seed))  # type: ignore[no-untyped-call]
-        elif gradient == "truncated":
-            purified = self.truncated(x, seed, unroll)
-        else:
-            purified = self.purify(x, seed)
-        return Output(self.core(purified), self.scores(x, purified, seed))
+        """The same answer, with the gradient that a threat model grants, to logits and scores alike.
+
+        `surrogate` is an attacker's own for BPDA and stands for the whole way from x to what `core` sees; the
+        detectors between the stages of a composition keep the defender's.
+        """
+
+        def truncated(stage: Defense, x: Tensor, seed: Tensor) -> Tensor:
+            alone = stage is self  # a defense that cannot truncate says so, unless another beside it can
+            return stage.truncated(x, seed, unroll) if stage.unrolls or alone else stage.purify(x, seed)
+
+        steps: dict[str, Step] = {"bpda": _straight_through, "truncated": truncated}
+        path = self._path_from(x, seed, steps.get(gradient, _purified))
+        if gradient == "bpda" and surrogate is not None:
+            path[-1] = StraightThrough.apply(path[-1], surrogate(x, seed))  # type: ignore[no-untyped-call]
+        return Output(self.core(path[-1]), self._scores_along(path, seed))
+
+    def _links(self, seed: Tensor) -> list[tuple[Defense, Tensor]]:
+        """The defenses that an input passes in turn, each with its seeds."""
+        return [(self, seed)]
+
+    def _path_from(self, x: Tensor, seed: Tensor, step: Step) -> list[Tensor]:
+        """The input as each link sees it, and last as `core` does: one image more than there are links."""
+        path = [x]
+        for stage, own in self._links(seed):
+            path.append(step(stage, path[-1], own))
+        return path
+
+    def _scores_along(self, path: list[Tensor], seed: Tensor) -> Tensor:
+        """Each link's scores of its own stretch of the path, side by side."""
+        links = zip(self._links(seed), path, path[1:], strict=False)
+        return torch.cat([stage.scores(seen, passed, own) for (stage, own), seen, passed in links], dim=1)
+
+
+Step = Callable[[Defense, Tensor, Tensor], Tensor]  # how one link's purifier is passed, with which gradient
+
+
+def _purified(stage: Defense, x: Tensor, seed: Tensor) -> Tensor:
+    return stage.purify(x, seed)
+
+
+def _straight_through(stage: Defense, x: Tensor, seed: Tensor) -> Tensor:
+    """BPDA of one purifier: its own value at x, and the gradient of its surrogate there."""
+    with torch.no_grad():
+        value = stage.purify(x, seed)
+    passed: Tensor = StraightThrough.apply(value, stage.surrogate(x, seed))  # type: ignore[no-untyped-call]
+    return passed
 
 
 class Composed(Defense):
@@ -129,6 +167,11 @@ class Composed(Defense):
     @property
     def _defenses(self) -> list[Defense]:
         return [s for s in self.stages if isinstance(s, Defense)]
+
+    @property
+    def detectors(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of every stage's, each under its position."""
+        return tuple(f"{at}.{name}" for at, s in enumerate(self._defenses) for name in s.detectors)
 
     @property
     def gradients(self) -> tuple[Gradient, ...]:
@@ -148,22 +191,20 @@ class Composed(Defense):
             stage.core = core
         self.core = core
 
+    def _links(self, seed: Tensor) -> list[tuple[Defense, Tensor]]:
+        """Those of every stage."""
+        return [link for at, stage in enumerate(self._defenses) for link in stage._links(fold(seed, at))]
+
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         """Each stage in turn."""
-        for at, stage in enumerate(self._defenses):
-            x = stage.purify(x, fold(seed, at))
-        return x
+        return self._path_from(x, seed, _purified)[-1]
 
     def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
-        """Every stage's scores, each on the input that stage sees."""
-        if all(type(stage).scores is Defense.scores for stage in self._defenses):
-            return super().scores(x, purified, seed)  # nobody rejects: spare the second pass
-        columns = []
-        for at, stage in enumerate(self._defenses):
-            inner = stage.purify(x, fold(seed, at))
-            columns.append(stage.scores(x, inner, fold(seed, at)))
-            x = inner
-        return torch.cat(columns, dim=1)
+        """Every stage's scores, each on the input that stage sees.
+
+        Takes a pass of its own through the purifiers, whose images between the stages `purified` does not hold.
+        """
+        return self._scores_along(self._path_from(x, seed, _purified), seed)
 
     def surrogate(self, x: Tensor, seed: Tensor) -> Tensor:
         """The stages' surrogates in turn."""

@@ -26,11 +26,12 @@ from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.budget import SLACK, Budget
 from robustbench_gan.checks import Evidence, red_flags
 from robustbench_gan.defense import Defense
+from robustbench_gan.detection import measure
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.fitting import Order, Trained, trained
 from robustbench_gan.matrix import Planned
 from robustbench_gan.outcome import Goal, Output, correct
-from robustbench_gan.record import Cell, Outcomes, Result, Seconds, Status
+from robustbench_gan.record import Cell, Detection, Outcomes, Result, Seconds, Status
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, integers, sample_seeds
 from robustbench_gan.store import Artifact
@@ -248,6 +249,7 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         flags=flags,
         control=run.info.control,
         outcomes=verdict.outcomes(counts),
+        detection=_detection(run, verdict),
         controls=_controls(run, verdict.clean),
         substitute=substitute,
         trained=_training_facts(run),
@@ -470,6 +472,16 @@ def _finite(outs: Iterable[Output]) -> None:
 
 def _bits(flags: Tensor) -> str:
     return "".join("1" if f else "0" for f in flags.tolist())
+
+
+def _detection(run: Run, verdict: Verdict) -> Detection | None:
+    """What the detectors say of clean images and of examples; None of a defense without any."""
+    clean, attacked = (
+        torch.stack([o.scores for o in outs]).cpu().double().numpy()
+        for outs in (verdict.clean, verdict.attacked)
+    )
+    perturbed = (verdict.sizes > 0).expand(attacked.shape[:2]).cpu().numpy()
+    return measure(clean, attacked, perturbed, run.defense.detectors, run.cell.fingerprint)
 
 
 def _substitute_facts(run: Run, clean: list[Output]) -> dict[str, float | int | str]:

@@ -32,9 +32,10 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "budget", "checks", "defense", "evaluate", "fitting", "outcome", "record", "seeds",
-    "substitute", "threat", "training", "workshop",
+    "attack", "batching", "budget", "checks", "defense", "detection", "evaluate", "fitting", "outcome", "record",
+    "seeds", "substitute", "threat", "training", "workshop",
 )  # fmt: skip
+Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
 
 class Block(BaseModel):
@@ -164,7 +165,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
         model = _classifier(classifier, workshop)
         chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
-        kinds = _classes(chain)
+        stages = _stages(chain)
         for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
             first, samples = _samples(block, threat, len(workshop.dataset(data).test))
             info = info_of(functions[attack])
@@ -174,7 +175,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
                 identity={**identity, "attack": digests[attack]},
             )  # fmt: skip
-            reason = why_not(info, kinds, threat, goal, budget.norm, budget.eps)
+            reason = why_not(info, stages, threat, goal, budget.norm, budget.eps)
             asked = (budget.eps,) if info.minimal and budget.eps < float("inf") else ()
             yield Planned(cell, threat, reason, info.control, asked)
 
@@ -277,6 +278,21 @@ def _classes(chain: str) -> list[type[Defense]]:
     return [registry.load("defenses", spec.name) for spec in parse_chain(chain)]
 
 
+def _stages(chain: str) -> list[Stage]:
+    """The defenses of a chain around no classifier, since a parameter may decide what one is.
+
+    One that cannot be built is judged by its class: why it fails is for the cell to record.
+    """
+    stages: list[Stage] = []
+    for spec in parse_chain(chain):
+        kind, values = registry.resolve("defenses", spec)
+        try:
+            stages.append(kind(nn.Identity(), **values))
+        except Exception:
+            stages.append(kind)
+    return stages
+
+
 @lru_cache
 def engine_digest() -> str:
     """A hash of the core's code that decides results."""
@@ -303,7 +319,7 @@ def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed:
 
 def why_not(
     info: AttackInfo,
-    chain: Sequence[type[Defense]],
+    chain: Sequence[Stage],
     threat: ThreatModel,
     goal: str,
     norm: Norm,

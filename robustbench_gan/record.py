@@ -23,6 +23,7 @@ Fact = Annotated[
     float | int | str,
     BeforeValidator(lambda value: float(value) if value in ("Infinity", "-Infinity", "NaN") else value),
 ]
+FALSE_POSITIVE_RATES: Final = (0.001, 0.01, 0.05)  # at which detectors' true positive rates are recorded
 GOALS = ("untargeted", "random", "least-likely", "all")
 
 
@@ -120,6 +121,46 @@ class Outcomes(_Record):
         return np.stack(rows)
 
 
+class Interval(_Record):
+    """A proportion with its n and 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class Detector(_Record):
+    """How well one detector, or all together, tells the attack's examples from clean images.
+
+    The two `rejected` shares are at the defense's own threshold, all else is of the ROC: `tpr` has one entry for each
+    of FALSE_POSITIVE_RATES, None where there are too few clean images for it, and its intervals take the threshold
+    as given; `roc` holds pairs of false and true positive rate. What is about positives is None or empty without any.
+    """
+
+    name: str
+    clean_rejected: Interval
+    attack_rejected: Interval | None = None
+    auc: Interval | None = None
+    tpr: list[Interval | None] = Field(
+        min_length=len(FALSE_POSITIVE_RATES), max_length=len(FALSE_POSITIVE_RATES)
+    )
+    roc: list[tuple[float, float]] = Field(default_factory=list)
+
+
+class Detection(_Record):
+    """Every detector of a defense against one attack; `together` rejects where any of them does."""
+
+    positives: Literal["perturbed"] = "perturbed"  # every example that differs from its image
+    clean: int  # images, the negatives
+    positive: int  # images of which there is a positive
+    detectors: list[Detector] = Field(min_length=1)
+    together: Detector
+
+
 class Result(_Record):
     """A validated record of one cell."""
 
@@ -132,6 +173,7 @@ class Result(_Record):
     flags: list[Flag] = Field(default_factory=list)
     control: bool = False  # the attack is a control: failing proves nothing
     outcomes: Outcomes | None = None
+    detection: Detection | None = None  # of a defense that has detectors
     controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
     substitute: dict[str, Fact] = Field(default_factory=dict)
     trained: dict[str, Fact] = Field(default_factory=dict)  # what an attack that is trained was trained on
@@ -179,18 +221,6 @@ class Result(_Record):
     def defense_seconds_per_image(self) -> float:
         """Seconds of one defended answer an image; the judge asks once an example and judge seed."""
         return self.seconds.judging / (self.cell.samples * self.cell.judge_seeds)
-
-
-class Interval(_Record):
-    """A proportion with its n and 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def interval(per_sample: Sequence[float] | np.ndarray[Any, Any], seed_text: str) -> Interval:

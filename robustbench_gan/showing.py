@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_gan.leaderboard import console_table
-from robustbench_gan.record import Result
+from robustbench_gan.leaderboard.detected import FIGURES, figures
+from robustbench_gan.leaderboard.labels import one_line
+from robustbench_gan.record import Detection, Result
 from robustbench_gan.run import console_for
 from robustbench_gan.store import Store, read_header
 
@@ -41,10 +43,21 @@ def print_result(result: Result) -> None:
         if value:
             table.add_row(Text(name, style="bold"), Text(value))
     console.print(table)
+    if result.detection:
+        console.print(detection_table(result.detection))
     for flag in result.flags:
         evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
         console.print(Text(f"{flag.severity}: {flag.id} ({evidence})", style="yellow"))
         console.print(Text(f"  {flag.message}"))
+
+
+def detection_table(found: Detection) -> Table:
+    """A row a detector and one for all together: the ROC's area, rates at fixed FPR, shares rejected."""
+    title = f"Detection: {found.clean} clean images, {found.positive} perturbed examples"
+    table = Table("detector", *FIGURES, title=Text(title))
+    for detector in (*found.detectors, found.together):
+        table.add_row(Text(one_line(detector.name)), *map(Text, figures(detector)))
+    return table
 
 
 def print_cache(store: Store, as_json: bool) -> None:

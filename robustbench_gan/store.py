@@ -1,6 +1,7 @@
 """Store: trained artifacts by recipe, so that the same thing is never trained twice; and atomic files.
 
-Nothing is ever unpickled: weights are safetensors, their recipe and facts JSON in the file's own header.
+Nothing is ever unpickled: weights are safetensors, their recipe and facts JSON in the file's own header. The package
+brings some of them along, in `zoo/`: one is used only where its recipe is the requested one, value for value.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,7 @@ from torch import Tensor
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically
 
+ZOO = Path(__file__).parent / "zoo"
 Recipe = Mapping[str, Any]
 Build = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
 
@@ -31,6 +34,12 @@ Build = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
 def cache_dir() -> Path:
     """Where artifacts and downloads are kept: $RBG_CACHE_DIR, else the user's cache directory."""
     return Path(os.environ.get("RBG_CACHE_DIR") or platformdirs.user_cache_dir("robustbench-gan"))
+
+
+def zoo_dir() -> Path | None:
+    """Where bundled artifacts lie: in the package, or in $RBG_ZOO; None where that is `off`."""
+    chosen = os.environ.get("RBG_ZOO")
+    return None if chosen == "off" else Path(chosen or ZOO)
 
 
 def recipe_key(kind: str, recipe: Recipe) -> str:
@@ -56,21 +65,31 @@ class Artifact:
 
 @dataclass
 class Store:
-    """A directory of artifacts. `used` holds those that this process has fetched, by key."""
+    """A directory of artifacts. `used` holds those that this process has fetched, by key.
+
+    `zoo` is a second one, never written, that is looked into first: bundled weights are the same on every machine,
+    so that whoever has this version judges with the same ones, whatever else was trained there before.
+    """
 
     root: Path = field(default_factory=lambda: cache_dir() / "artifacts")
     used: dict[str, Artifact] = field(default_factory=dict)
+    zoo: Path | None = field(default_factory=zoo_dir)
 
     def path(self, key: str) -> Path:
-        """The file of a key."""
+        """The file of a key in this store's own directory."""
         return self.root / f"{slug(key)}.safetensors"
+
+    def stored(self, key: str) -> Path | None:
+        """The file that serves a key: the bundled one, else the store's own; None where neither is there."""
+        bundled = [] if self.zoo is None else [self.zoo / self.path(key).name]
+        return next((path for path in [*bundled, self.path(key)] if path.exists()), None)
 
     def has(self, kind: str, recipe: Recipe) -> bool:
         """Is this artifact there already?"""
-        return self.path(recipe_key(kind, recipe)).exists()
+        return self.stored(recipe_key(kind, recipe)) is not None
 
     def fetch(self, kind: str, recipe: Recipe, build: Build) -> Artifact:
-        """The artifact of a recipe: loaded where it is stored, built, stored and then loaded where not.
+        """The artifact of a recipe: loaded where it is bundled or stored, built, stored and then loaded where not.
 
         `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added.
         Two processes that build the same one at once both go on with the file of the first. Raises UsageError
@@ -79,15 +98,15 @@ class Store:
         key = recipe_key(kind, recipe)
         if key in self.used:
             return self.used[key]
-        path = self.path(key)
-        if not path.exists():
+        path = self.stored(key)
+        if path is None:
+            path = self.path(key)
             started = time.perf_counter()
             tensors, facts = build()
             info = {**facts, "build_seconds": time.perf_counter() - started}
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
-            # Cloned, since safetensors refuses tensors that share memory (tied weights).
-            flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-            write_atomically(path, save(flat, metadata=header), overwrite=False)
+            header["hardware"] = json.dumps(trained_on(tensors))
+            write_atomically(path, packed(tensors, header), overwrite=False)
         self.used[key] = read_artifact(path, key)
         return self.used[key]
 
@@ -103,12 +122,44 @@ class Store:
         return len(paths)
 
 
+def trained_on(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The machine that tensors just trained lie on, and torch's version."""
+    facts = {
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
+    gpu = next((t.device for t in tensors.values() if t.device.type == "cuda"), None)
+    return facts if gpu is None else {**facts, "gpu": torch.cuda.get_device_name(gpu)}
+
+
+def packed(tensors: Mapping[str, Tensor], header: Mapping[str, str], *, half: bool = False) -> bytes:
+    """A safetensors file. With `half`, float32 is kept as float16 and the header says which names to widen.
+
+    Raises UsageError for a value that float16 cannot hold.
+    """
+    widened = sorted(name for name, t in tensors.items() if half and t.dtype == torch.float32)
+    # Cloned, since safetensors refuses tensors that share memory (tied weights).
+    flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    flat |= {name: flat[name].half() for name in widened}
+    lost = [n for n in widened if bool((torch.isfinite(tensors[n].cpu()) & ~torch.isfinite(flat[n])).any())]
+    if lost:
+        raise UsageError(
+            f"{', '.join(lost)}: a value above 65504 does not fit in half precision; keep float32."
+        )
+    return save(flat, metadata={**header, **({"widened": json.dumps(widened)} if widened else {})})
+
+
 def read_artifact(path: Path, key: str = "") -> Artifact:
-    """Load one safetensors file with its facts. Raises UsageError when it is missing, corrupt or truncated."""
+    """Load one safetensors file with its facts, widened to the types it was trained in.
+
+    Raises UsageError when it is missing, corrupt or truncated.
+    """
     try:
-        tensors = load_file(path)
-        info = json.loads(read_header(path).get("info", "{}"))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        tensors, header = load_file(path), read_header(path)
+        info = json.loads(header.get("info", "{}"))
+        tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise UsageError(
             f"cannot read weights {path}: {error}. Delete the file (it is rebuilt) or give another."
         ) from error

@@ -395,7 +395,8 @@ def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["evaluate", "--help"], ["list", "attacks", "--names"]]
+    "arguments",
+    [["--help"], ["--version"], ["evaluate", "--help"], ["sweep", "--help"], ["list", "attacks", "--names"]],
 )
 def test_no_torch_where_none_is_needed(tmp_path, installed, arguments):  # noqa: F811
     code = (

@@ -11,6 +11,8 @@ from robustbench_gan.errors import UsageError
 from robustbench_gan.record import (
     SCHEMA_VERSION,
     Cell,
+    Detection,
+    Detector,
     Flag,
     Interval,
     Outcomes,
@@ -69,6 +71,16 @@ def result(cell=None, **changes):
     return Result(**{**base, **changes})
 
 
+def detection(**changes):
+    share = Interval(value=0.25, low=0.0, high=0.75, n=4)
+    one = Detector(name="l1", clean_rejected=share, tpr=[None, None, None])
+    full = Detector(
+        name="together", clean_rejected=share, attack_rejected=share, auc=share, tpr=[None, share, share],
+        roc=[(0.0, 0.0), (0.25, 0.5), (1.0, 1.0)],
+    )  # fmt: skip
+    return Detection(**{"clean": 4, "positive": 3, "detectors": [one], "together": full, **changes})
+
+
 def strict(text):
     def refuse(token):
         raise AssertionError(f"{token} is no JSON")
@@ -90,6 +102,7 @@ def written(tmp_path, text):
         {"status": "failed", "reason": "é\n\"trace\"", "outcomes": None},
         {"status": "not applicable", "reason": "no purifier", "outcomes": None},
         {"status": "not run", "reason": "over its limit", "outcomes": None, "estimate_seconds": 1e9},
+        {"detection": detection()},
         {"outcomes": outcomes(size=[[0.1, 0.2, math.inf, math.nan], [0.0, 1e-30, 0.5, 1.0]])},
         {"flags": [Flag(id="x", severity="note", message="m", evidence={"a": -math.inf, "b": math.inf})]},
     ],
@@ -215,6 +228,19 @@ def test_a_broken_record_is_a_usage_error_that_names_file_and_fault(tmp_path, te
 def test_outcomes_must_be_of_the_cells_samples_and_seeds(samples, seeds):
     with pytest.raises(ValidationError, match=r"outcomes for 4 samples|judgements for 2 seeds"):
         result(outcomes=outcomes(samples, seeds))
+
+
+def test_a_record_from_before_detection_is_read_as_one_without(tmp_path):
+    text = edited(lambda r: r.pop("detection"))
+    assert read_result(written(tmp_path, text)) == result() and result().detection is None
+
+
+@pytest.mark.parametrize("change", [{"detectors": []}, {"positives": "all"}, {"typo": 1}], ids=str)
+def test_an_absurd_detection_is_refused(change):
+    with pytest.raises(ValidationError):
+        detection(**change)
+    with pytest.raises(ValidationError):
+        Detector(**{**detection().together.model_dump(), "tpr": [None]})
 
 
 def test_a_missing_or_binary_file_is_a_usage_error(tmp_path):

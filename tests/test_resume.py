@@ -33,7 +33,11 @@ eot = 2
 def start(root: Path, site: Path, name: str, *more: str) -> subprocess.Popen[str]:
     """`rbg evaluate` on the matrix, with its own cache and results below root/name."""
     (root / "matrix.toml").write_text(MATRIX)
-    command = [sys.executable, "-c", "from robustbench_gan.cli import main; main()", "evaluate"]
+    # A job in the background starts deaf to Ctrl-C, and so does what it starts.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [
+        sys.executable, "-c", f"{listen}; from robustbench_gan.cli import main; main()", "evaluate",
+    ]  # fmt: skip
     command += [str(root / "matrix.toml"), "--out", str(root / name / "out"), "--device", "cpu", *more]
     return subprocess.Popen(
         command, env=environment(site, root / name / "cache"), text=True, stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,16 @@ import torch
 
 from robustbench_gan import store as store_module
 from robustbench_gan.errors import UsageError
-from robustbench_gan.store import Store, cache_dir, read_artifact, recipe_key, slug, write_atomically
+from robustbench_gan.store import (
+    Store,
+    cache_dir,
+    packed,
+    read_artifact,
+    recipe_key,
+    slug,
+    write_atomically,
+    zoo_dir,
+)
 
 TENSORS = {
     "w": torch.arange(6, dtype=torch.float32).reshape(2, 3) / 7,
@@ -309,3 +319,83 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("RBG_CACHE_DIR", "")
     monkeypatch.setattr(store_module.platformdirs, "user_cache_dir", lambda name: f"/somewhere/{name}")
     assert cache_dir() == Path("/somewhere/robustbench-gan")
+
+
+# ---- bundled artifacts
+
+
+def bundle(tmp_path, kind="net", recipe=RECIPE, tensors=TENSORS, **more) -> Path:
+    """A zoo that holds one artifact."""
+    zoo = tmp_path / "zoo"
+    zoo.mkdir(exist_ok=True)
+    path = zoo / Store(tmp_path).path(recipe_key(kind, recipe)).name
+    path.write_bytes(packed(tensors, {"info": '{"who": "bundled"}', "kind": kind, "recipe": "{}"}, **more))
+    return zoo
+
+
+def test_a_bundled_artifact_is_used_and_nothing_is_built_or_stored(tmp_path):
+    store, build = Store(tmp_path / "mine", zoo=bundle(tmp_path)), Builder()
+    assert store.has("net", RECIPE) and not Store(tmp_path / "mine", zoo=None).has("net", RECIPE)
+    got = store.fetch("net", RECIPE, build)
+    assert build.calls == 0 and got.info == {"who": "bundled"} and list(store) == []
+    assert got.digest == Store(tmp_path / "other", zoo=None).fetch("net", RECIPE, Builder()).digest
+
+
+@pytest.mark.parametrize("recipe", CHANGED, ids=repr)
+def test_a_bundled_artifact_of_another_recipe_is_not_used(tmp_path, recipe):
+    store, build = Store(tmp_path / "mine", zoo=bundle(tmp_path)), Builder()
+    assert facts(store.fetch("net", recipe, build)) == INFO and build.calls == 1
+    assert facts(store.fetch("other", RECIPE, build)) == INFO and build.calls == 2
+
+
+def test_the_bundled_one_goes_before_one_in_the_cache_which_stays(tmp_path):
+    cached = Store(tmp_path / "mine", zoo=None).fetch("net", RECIPE, Builder())
+    zoo = bundle(tmp_path, tensors={**TENSORS, "w": TENSORS["w"] + 1})
+    both = Store(tmp_path / "mine", zoo=zoo).fetch("net", RECIPE, Builder())
+    assert both.info == {"who": "bundled"} and both.digest != cached.digest
+    assert Store(tmp_path / "mine", zoo=None).fetch("net", RECIPE, Builder()).digest == cached.digest
+
+
+def test_half_precision_is_widened_to_what_was_trained(tmp_path):
+    store = Store(tmp_path / "mine", zoo=bundle(tmp_path, half=True))
+    got = store.fetch("net", RECIPE, Builder())
+    assert {n: t.dtype for n, t in got.tensors.items()} == {n: t.dtype for n, t in TENSORS.items()}
+    for name, tensor in TENSORS.items():
+        expected = tensor.half().float() if tensor.dtype == torch.float32 else tensor
+        assert torch.equal(got.tensors[name], expected)
+    widened = {n: t.half().float() if t.dtype == torch.float32 else t for n, t in TENSORS.items()}
+    assert got.digest == Store(tmp_path / "x", zoo=None).fetch("net", {}, Builder(widened)).digest
+
+
+def test_what_half_precision_cannot_hold_is_refused():
+    with pytest.raises(UsageError, match="w: a value above 65504"):
+        packed({"w": torch.tensor([7e4]), "v": torch.tensor([torch.inf])}, {}, half=True)
+    assert (
+        len(packed({"w": torch.zeros(1000)}, {}, half=True))
+        < 2200
+        < len(packed({"w": torch.zeros(1000)}, {}))
+    )
+
+
+def test_a_damaged_bundled_file_is_named(tmp_path):
+    zoo = bundle(tmp_path)
+    (path,) = zoo.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UsageError, match=path.name):
+        Store(tmp_path / "mine", zoo=zoo).fetch("net", RECIPE, Builder())
+
+
+def test_the_machine_of_a_training_is_kept(store):
+    store.fetch("net", {}, Builder())
+    header = store_module.read_header(store.path(recipe_key("net", {})))
+    made = json.loads(header["hardware"])
+    assert made["torch"] == torch.__version__ and int(made["threads"]) >= 1 and "gpu" not in made
+
+
+def test_the_zoo_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.delenv("RBG_ZOO", raising=False)
+    assert zoo_dir() == store_module.ZOO and store_module.ZOO.is_dir() and Store().zoo == store_module.ZOO
+    monkeypatch.setenv("RBG_ZOO", str(tmp_path))
+    assert zoo_dir() == tmp_path
+    monkeypatch.setenv("RBG_ZOO", "off")
+    assert zoo_dir() is None and Store().zoo is None

@@ -15,8 +15,8 @@ from robustbench_gan.threat import View, blend
 
 DUAL: dict[Norm, int] = {"l2": 2, "linf": 1}  # the norm of a gradient that turns a gap into a distance
 NUDGE = 1e-4  # added to every distance: near a boundary a step must still move, or float32 keeps it there
-GROUP = 3  # boundaries looked at together
-STEEPER = 1.5  # a class is left out where its slope would have to be so much above the steepest seen
+GROUP = 2  # boundaries looked at together
+STEEPER = 1.3  # a class is left out where its slope would have to be so much above the steepest seen
 
 
 @attack(

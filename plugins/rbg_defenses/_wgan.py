@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rbg_defenses._checkpoints import Checkpoint, restore, state_of
 from robustbench_gan import progress
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.errors import UsageError
@@ -88,11 +89,17 @@ class Critic(nn.Module):
 
 
 def train_generator(
-    generator: Generator, shape: Shape, data: Split, recipe: WganRecipe, seed: int
+    generator: Generator,
+    shape: Shape,
+    data: Split,
+    recipe: WganRecipe,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, float]:
     """Train a generator in place by WGAN-GP (Gulrajani et al. 2017, algorithm 1); returns facts of the run.
 
-    Every draw is a function of (seed, step), never of a global state. Raises Diverged on a NaN loss.
+    Every draw is a function of (seed, step), never of a global state, so that a training that goes on from
+    its `checkpoint` ends as an undisturbed one does. Raises Diverged on a NaN loss.
     """
     if recipe.steps < 1 or recipe.critic_steps < 1 or not 0 <= recipe.ema < 1:
         raise UsageError(f"a GAN needs steps >= 1, critic_steps >= 1 and ema in [0, 1): {recipe}.")
@@ -105,9 +112,15 @@ def train_generator(
     for_generator = torch.optim.Adam(generator.parameters(), recipe.lr, betas)
     for_critic = torch.optim.Adam(critic.parameters(), recipe.lr, betas)
     draws = _Draws(data, recipe, seed, device)
-    loss = torch.tensor(math.nan)
+    networks = {"generator": generator, "critic": critic, "averaged": averaged}
+    optimisers = {"for_generator": for_generator, "for_critic": for_critic}
+    first, before, loss = 0, 0.0, torch.tensor(math.nan)
+    if checkpoint is not None and (found := checkpoint.load()) is not None:
+        restore(found[0], networks, optimisers)
+        first, before = int(found[1]["steps"]), found[1]["seconds"]
     with progress.task(f"training generator (width {recipe.width})", recipe.steps) as advance:
-        for step in range(recipe.steps):
+        advance(first)
+        for step in range(first, recipe.steps):
             if recipe.decay:
                 for group in (*for_generator.param_groups, *for_critic.param_groups):
                     group["lr"] = recipe.lr * min(1.0, 2 * (1 - step / recipe.steps))
@@ -119,10 +132,13 @@ def train_generator(
                 raise Diverged(f"the GAN's critic loss became {loss.item()} at step {step + 1}")
             _average(averaged, generator, min(recipe.ema, 1 - 1 / (step + 1)))
             advance(1)
+            facts = {"steps": step + 1.0, "seconds": before + time.perf_counter() - started}
+            if checkpoint is not None and (step + 1) % checkpoint.every == 0:
+                checkpoint.save(state_of(networks, optimisers), facts)
     if recipe.ema:
         generator.load_state_dict(averaged.state_dict())
     generator.eval()
-    return {"steps": float(recipe.steps), "seconds": time.perf_counter() - started}
+    return {"steps": float(recipe.steps), "seconds": before + time.perf_counter() - started}
 
 
 @dataclass(frozen=True)

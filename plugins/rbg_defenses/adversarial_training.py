@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,22 @@ from robustbench_gan.budget import Budget, Norm
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule
+from robustbench_gan.models import Schedule, schedule_of
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Store
+from robustbench_gan.seeds import integers, sample_seeds
+from robustbench_gan.store import Store, recipe_key
 from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import accuracy, optimise, reinitialised
+from robustbench_gan.training import (
+    accuracy,
+    classifier_recipe,
+    device_of,
+    freeze,
+    fresh,
+    optimise,
+    reinitialised,
+    train_classifier,
+)
 
 RECIPE_VERSION = 1
 
@@ -31,7 +41,12 @@ class AdversarialTraining(Defense):
     `attack` is any registered gradient attack, run on the weights of the moment inside `norm` and `eps`. `mix`
     is the weight of the adversarial loss against the clean one: 0.5 for FGSM as in the Defense-GAN baseline, 1
     for PGD as in Madry et al. `labels=predicted` crafts against the model's own answer, so that no label leaks.
-    `warmup` is the share of training over which eps grows from 0. Raises UsageError for an impossible value.
+    `warmup` is the share of training over which eps grows from 0.
+
+    `ensemble` (Tramer et al. 2018) names registered classifiers, as in `a/c/d`: each batch is crafted on one of them,
+    trained on clean images and frozen, or on the model in training, drawn uniformly; `predicted` are then the labels
+    of the one it is crafted on. The paper's: `ensemble=a/c/d,eps=0.3,epochs=12,batch_size=64`.
+    Raises UsageError for an impossible value.
     """
 
     def __init__(
@@ -47,6 +62,7 @@ class AdversarialTraining(Defense):
         epochs: int = 10,
         batch_size: int = 50,
         lr: float = 1e-3,
+        ensemble: str = "",
     ) -> None:
         super().__init__(base)
         if not 0 <= mix <= 1 or not 0 <= warmup < 1:
@@ -57,11 +73,12 @@ class AdversarialTraining(Defense):
         self.function, self.parameters_of_attack = registry.resolve("attacks", self.inner)
         self.budget, self.mix, self.labels, self.warmup = Budget(norm, eps), mix, labels, warmup
         self.schedule = Schedule(epochs, batch_size, lr)
+        self.ensemble = [Source(name) for name in str(ensemble).split("/")] if ensemble else []
         self.keys: dict[str, str] = {}
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the classifier, or load it. Its recipe holds the inner attack with every parameter."""
-        recipe = {
+        recipe: dict[str, Any] = {
             "recipe_version": RECIPE_VERSION,
             "architecture_of": self.base_key,
             "attack": str(Spec(self.inner.name, registry.as_params(self.parameters_of_attack))),
@@ -75,11 +92,14 @@ class AdversarialTraining(Defense):
             "data": data.digest,
             "seed": seed,
         }
+        if self.ensemble:  # absent otherwise: whoever has no ensemble has the recipe of before
+            recipe["ensemble"] = [recipe_key("classifier", s.recipe(data, seed)) for s in self.ensemble]
         model = copy.deepcopy(self.base)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+            sources = [s.trained(data, seed, store, device_of(model)) for s in self.ensemble]
             reinitialised(model.requires_grad_(True), seed)
-            seconds = self._train(model, data, seed)
+            seconds = self._train(model, data, seed, sources)
             return model.state_dict(), {
                 "validation_accuracy": accuracy(model, data.validation),
                 "seconds": seconds,
@@ -94,7 +114,7 @@ class AdversarialTraining(Defense):
         """The key of the trained classifier."""
         return self.keys
 
-    def _train(self, model: nn.Module, data: Dataset, seed: int) -> float:
+    def _train(self, model: nn.Module, data: Dataset, seed: int, sources: Sequence[nn.Module] = ()) -> float:
         steps = self.schedule.epochs * -(-len(data.train) // self.schedule.batch_size)
         done = 0
 
@@ -102,8 +122,9 @@ class AdversarialTraining(Defense):
             nonlocal done
             grown = min(1.0, done / (self.warmup * steps)) if self.warmup else 1.0
             done += 1
-            target = model(x).argmax(dim=1) if self.labels == "predicted" else y
-            adversarial = self._craft(model, x, target.detach(), self.budget.eps * grown, seed + done)
+            attacked_on = _drawn([*sources, model], seed + done)
+            target = attacked_on(x).argmax(dim=1) if self.labels == "predicted" else y
+            adversarial = self._craft(attacked_on, x, target.detach(), self.budget.eps * grown, seed + done)
             if self.mix == 1:
                 return F.cross_entropy(model(adversarial), y)
             both = F.cross_entropy(model(torch.cat([x, adversarial])), torch.cat([y, y]), reduction="none")
@@ -122,3 +143,39 @@ class AdversarialTraining(Defense):
             view, x, Goal.untargeted(y), budget, seeds, **self.parameters_of_attack
         )
         return crafted.detach()
+
+
+class Source:
+    """A classifier of an ensemble by its spec, trained on clean images by its own standard recipe."""
+
+    def __init__(self, spec: str) -> None:
+        if not spec.strip():
+            raise UsageError("adversarial-training: ensemble wants registered classifiers, as in a/c/d.")
+        named = Spec.parse(spec)
+        self.factory, self.parameters = registry.resolve("models", named)
+        self.spec = str(Spec(named.name, registry.as_params(self.parameters)))
+
+    def recipe(self, data: Dataset, seed: int) -> dict[str, Any]:
+        """The recipe of any classifier, so that one already in the store serves here as well."""
+        schedule, code = schedule_of(self.factory), registry.module_digest(self.factory)
+        return classifier_recipe(self.spec, schedule, data, seed, code)
+
+    def trained(self, data: Dataset, seed: int, store: Store, device: torch.device) -> nn.Module:
+        """The frozen classifier, trained or loaded."""
+        model = fresh(lambda: self.factory(data.shape, len(data.classes), **self.parameters), seed).to(device)
+
+        def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+            name, schedule = f"training {self.spec} for an ensemble", schedule_of(self.factory)
+            facts = train_classifier(model, data, schedule, seed=seed, description=name)
+            return model.state_dict(), facts
+
+        model.load_state_dict(dict(store.fetch("classifier", self.recipe(data, seed), build).tensors))
+        return freeze(model)
+
+
+def _drawn(models: Sequence[nn.Module], seed: int) -> nn.Module:
+    """One of the models, each as likely."""
+    if len(models) == 1:
+        return models[0]
+    drawn = sample_seeds(seed, "ensemble", torch.zeros(1, dtype=torch.int64))
+    return models[int(integers(drawn, len(models)))]

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rbg_defenses import _projection
+from rbg_defenses._checkpoints import Checkpoint
 from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
+from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
 from robustbench_gan import registry
-from robustbench_gan.data.dataset import Dataset
+from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense, Gradient
 from robustbench_gan.errors import UsageError
-from robustbench_gan.store import Store
-from robustbench_gan.training import device_of, freeze, fresh
+from robustbench_gan.models import Schedule
+from robustbench_gan.outcome import Output, correct
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.store import Artifact, Store
+from robustbench_gan.training import (
+    accuracy,
+    cross_entropy,
+    device_of,
+    freeze,
+    fresh,
+    optimise,
+    reinitialised,
+)
 
 RECIPE_VERSION = 1
+DETECTOR_IMAGES = 1000  # validation images whose errors give the detector's threshold
 Preset = Literal["ref", "paper", "clean"]
 
 
@@ -27,11 +43,17 @@ class DefenseGAN(Defense):
 
     `preset` chooses the projection: `ref` as the reference code runs it, `paper` with the decay of the rate that
     the paper intends, `clean` from the generator's own prior and with the last update used. `iterations` is L,
-    `restarts` R, `lr` the rate on the mean squared error, `init` overrides the preset's initial codes, `prune`
-    drops the worse restarts on the way, at about half the cost. The generator (`width`, `latent`, `gan_*`,
-    `critic_steps`, `gp`, `ema`) is trained by WGAN-GP once per recipe; L, R, lr, init and prune do not retrain
-    it. Random: the initial codes come from the seed.
-    Raises UsageError for an impossible value.
+    `restarts` R, `lr` the rate on the mean squared error, `init` overrides the preset's initial codes. How it is
+    computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in float32,
+    `prune` drops restarts that fall behind, for a third of the work; with neither it is the published algorithm
+    to rounding. The generator (`width`, `latent`, `gan_*`, `critic_steps`, `gp`, `ema`) is trained by WGAN-GP once
+    per recipe, and goes on from its last checkpoint when killed; nothing named before retrains it.
+    `classifier` has learned from originals (`orig`: the given one), from reconstructions (`rec`) or from `both`;
+    those two are trained anew for `classifier_epochs` on the first `rec_images` training images, rebuilt once for
+    every classifier as `ref` does it, with `rec_iterations`, `rec_restarts`, prune and bf16, whatever L and R are
+    at test time.
+    `detect_fpr` above 0 rejects inputs that lie farther from their reconstruction than that share of validation
+    images does (eq. 9). Random: the initial codes come from the seed. Raises UsageError for an impossible value.
     """
 
     purifies = True
@@ -49,6 +71,7 @@ class DefenseGAN(Defense):
         momentum: float = 0.7,
         init: Literal["preset", "small", "prior"] = "preset",
         prune: bool = False,
+        precision: Literal["float32", "bf16"] = "float32",
         width: int = 64,
         latent: int = 128,
         gan_steps: int = 200_000,
@@ -58,6 +81,12 @@ class DefenseGAN(Defense):
         gp: Literal["norm", "column"] = "norm",
         ema: float = 0.0,
         gan_decay: bool = False,
+        classifier: Literal["orig", "rec", "both"] = "orig",
+        classifier_epochs: int = 10,
+        rec_images: int = 50_000,
+        rec_iterations: int = 200,
+        rec_restarts: int = 10,
+        detect_fpr: float = 0.0,
     ) -> None:
         super().__init__(base)
         if iterations < 1 or restarts < 1 or lr <= 0 or not 0 <= momentum < 1 or width < 1 or latent < 1:
@@ -65,16 +94,28 @@ class DefenseGAN(Defense):
                 "defense-gan needs iterations, restarts, width and latent >= 1, lr > 0, momentum in [0, 1); "
                 f"not {iterations}, {restarts}, {width}, {latent}, {lr}, {momentum}."
             )
+        if min(rec_images, rec_iterations, rec_restarts, classifier_epochs) < 1 or not 0 <= detect_fpr < 1:
+            raise UsageError(
+                "defense-gan needs rec_images, rec_iterations, rec_restarts and classifier_epochs >= 1 and "
+                f"detect_fpr in [0, 1) (0: no detector); not {rec_images}, {rec_iterations}, {rec_restarts}, "
+                f"{classifier_epochs}, {detect_fpr}."
+            )
         own = "prior" if preset == "clean" else "small"
         self.projection = Projection(
             iterations, restarts, lr, momentum,
             init=own if init == "preset" else init,  # type: ignore[arg-type]
-            decay=preset == "paper", after_last=preset == "clean", prune=prune,
+            decay=preset == "paper", after_last=preset == "clean", prune=prune, bf16=precision == "bf16",
         )  # fmt: skip
+        self.for_training = Projection(rec_iterations, rec_restarts, prune=True, bf16=True)
         self.recipe = WganRecipe(
             width, latent, gan_steps, critic_steps, gan_batch, gan_lr, gp=gp, ema=ema, decay=gan_decay
         )
+        self.classifier, self.rec_images, self.detect_fpr = classifier, rec_images, detect_fpr
+        self.schedule = Schedule(classifier_epochs)
+        self.detectors = ("reconstruction",) if detect_fpr else ()
         self.generator: nn.Module = nn.Identity()
+        self.threshold: Tensor
+        self.register_buffer("threshold", torch.tensor(torch.inf))
         self.keys: dict[str, str] = {}
 
     @property
@@ -83,7 +124,10 @@ class DefenseGAN(Defense):
         return ("truncated", "bpda", "full")
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
-        """Train the generator on the training images, or load it; it does not depend on the classifier."""
+        """Train the generator on the training images, or load it; then what stands on it.
+
+        The generator does not depend on the classifier.
+        """
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "gan": asdict(self.recipe),
@@ -94,18 +138,27 @@ class DefenseGAN(Defense):
         device = device_of(self.base)
         network = fresh(lambda: Generator(data.shape, self.recipe.width, self.recipe.latent), seed)
         assert isinstance(network, Generator)
+        checkpoint = Checkpoint.of(store, "wgan-gp", recipe)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
-            info = train_generator(network.to(device), data.shape, data.train, self.recipe, seed)
+            info = train_generator(network.to(device), data.shape, data.train, self.recipe, seed, checkpoint)
             return network.state_dict(), info
 
         artifact = store.fetch("wgan-gp", recipe, build)
+        checkpoint.clear()
         network.load_state_dict(dict(artifact.tensors))
         self.generator = freeze(FrozenGenerator(network.to(device)))
         self.keys = {"generator": artifact.key}
+        if self.classifier != "orig":
+            trained = self._trained_classifier(data, seed, store)
+            self.keys["classifier"] = trained.key
+        if self.detect_fpr:
+            errors = self._validation_errors(data, seed, store)
+            self.keys["errors"] = errors.key
+            self.threshold = quantile(errors.tensors["errors"], self.detect_fpr).to(device)
 
     def training_keys(self) -> dict[str, str]:
-        """The key of the generator."""
+        """The keys of the generator, of the classifier where it is trained here, and of the detector's errors."""
         return self.keys
 
     def parts(self) -> dict[str, nn.Module]:
@@ -116,16 +169,132 @@ class DefenseGAN(Defense):
         """The nearest image found, in [0, 1]; under autograd its exact gradient, through every update."""
         if torch.is_grad_enabled() and x.requires_grad:
             return self.truncated(x, seed, self.projection.updates)
-        z, _, _ = descend(self.generator, x, self._start(x, seed), self.projection)
-        with torch.no_grad():
-            image: Tensor = self.generator(z)
-        return image
+        return self._nearest(x, seed, self.projection)
 
     def truncated(self, x: Tensor, seed: Tensor, steps: int) -> Tensor:
         """The same image with the gradient through the last `steps` updates."""
-        z = Unrolled.apply(x, self._start(x, seed), self.generator, self.projection, steps)  # type: ignore[no-untyped-call]
+        start = self._start(x, seed, self.projection)
+        z = Unrolled.apply(x, start, self.generator, self.projection, steps)  # type: ignore[no-untyped-call]
         image: Tensor = self.generator(z)
         return image
 
-    def _start(self, x: Tensor, seed: Tensor) -> Tensor:
-        return self.projection.start(seed.to(x.device), self.recipe.latent)
+    def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
+        """The error of the reconstruction over its threshold, less 1: (N, 1), or (N, 0) without the detector.
+
+        Its gradient holds the reconstruction still: at the least error over the codes, moving the code changes
+        nothing to first order (the envelope theorem). The same then serves every gradient; through BPDA's
+        identity, x - G(z*) would have none.
+        """
+        if not self.detect_fpr:
+            return super().scores(x, purified, seed)
+        return (_distance(x, purified.detach()) / self.threshold - 1)[:, None]
+
+    def controls(self, x: Tensor, y: Tensor, seed: Tensor) -> dict[str, float]:
+        """Where the classifier is not the given one: it alone (`classifier_rec`), the given one defended.
+
+        With the classifier alone and the defended system, which every record has, these are the four clean
+        accuracies of Rec and Orig. Inputs that the detector rejects count as errors.
+        """
+        if self.core is self.base:
+            return {}
+        alone, defended = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
+        for rows, image in purified(self.purify, x, seed):
+            alone[rows] = correct(Output.of(self.core(x[rows])), y[rows])
+            scores = self.scores(x[rows], image, seed[rows])
+            defended[rows] = correct(Output(self.base(image), scores), y[rows])
+        return {
+            f"classifier_{self.classifier}": float(alone.double().mean()),
+            "defended_orig": float(defended.double().mean()),
+        }
+
+    def _start(self, x: Tensor, seed: Tensor, how: Projection) -> Tensor:
+        return how.start(seed.to(x.device), self.recipe.latent)
+
+    @torch.no_grad()
+    def _nearest(self, x: Tensor, seed: Tensor, how: Projection) -> Tensor:
+        z, _, _ = descend(self.generator, x, self._start(x, seed, how), how)
+        image: Tensor = self.generator(z)
+        return image
+
+    def _projected_by(self, data: Dataset, how: Projection) -> dict[str, Any]:
+        """What decides the reconstruction of an image, but for the image and its seed."""
+        return {
+            "recipe_version": RECIPE_VERSION,
+            "generator": self.keys["generator"],
+            "projection": asdict(how),
+            "code": [registry.module_digest(Projection), registry.module_digest(FrozenGenerator)],
+            "bf16": how.bf16 and _projection.has_bf16(device_of(self.base)),
+            "data": data.digest,
+        }
+
+    def _trained_classifier(self, data: Dataset, seed: int, store: Store) -> Artifact:
+        """Make `core` a classifier of the given one's architecture, trained on reconstructions, with the originals
+        beside them for `both`."""
+
+        def purify(x: Tensor, s: Tensor) -> Tensor:
+            return self._nearest(x, s, self.for_training)
+
+        made_by = Reconstructions(
+            purify, self._projected_by(data, self.for_training), store, device_of(self.base)
+        )
+        recipe = {
+            "recipe_version": RECIPE_VERSION,
+            "architecture_of": self.base_key,
+            "code": registry.module_digest(type(self)),
+            "classifier": self.classifier,
+            "reconstructions": made_by.keys(data.train, "train", self.rec_images, seed),
+            "images": min(self.rec_images, len(data.train)),
+            "schedule": asdict(self.schedule),
+            "data": data.digest,
+            "seed": seed,
+        }
+        model = copy.deepcopy(self.base)
+
+        def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+            rebuilt, _ = made_by.of(data.train, "train", self.rec_images, seed)
+            split = rebuilt
+            if self.classifier == "both":
+                first = data.train.take(slice(0, len(rebuilt)))
+                split = Split(
+                    torch.cat([first.images, rebuilt.images]), torch.cat([first.labels, rebuilt.labels])
+                )
+            reinitialised(model.requires_grad_(True), seed)
+            name = f"training the classifier on {self.classifier}"
+            seconds = optimise(model, split, cross_entropy(model), self.schedule, seed=seed, description=name)
+            return model.state_dict(), {
+                "validation_accuracy": accuracy(model, data.validation),
+                "seconds": seconds,
+            }
+
+        artifact = store.fetch("defense-gan-classifier", recipe, build)
+        model.load_state_dict(dict(artifact.tensors))
+        self.core = freeze(model)
+        return artifact
+
+    def _validation_errors(self, data: Dataset, seed: int, store: Store) -> Artifact:
+        """The errors of the first validation images under the projection that is judged, (V,)."""
+        recipe = {
+            **self._projected_by(data, self.projection),
+            "seed": seed,
+            "images": min(DETECTOR_IMAGES, len(data.validation)),
+        }
+
+        def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+            x = data.validation.pixels(slice(0, recipe["images"])).to(device_of(self.base))
+            seeds = sample_seeds(seed, "defense-gan/validation", torch.arange(len(x), device=x.device))
+            pairs = purified(self.purify, x, seeds)
+            return {"errors": torch.cat([_distance(x[rows], image) for rows, image in pairs])}, {}
+
+        return store.fetch("defense-gan-errors", recipe, build)
+
+
+def quantile(errors: Tensor, fpr: float) -> Tensor:
+    """The threshold that at most the share `fpr` of the errors (V,) lies above; never 0."""
+    above = min(int(len(errors) * fpr), len(errors) - 1)
+    found = errors.sort(descending=True).values[above]
+    return found.clamp(min=torch.finfo(errors.dtype).tiny)
+
+
+def _distance(x: Tensor, rebuilt: Tensor) -> Tensor:
+    """The mean over pixels of the squared difference, (N,): eq. 9 over the number of pixels."""
+    return (x - rebuilt).square().flatten(1).mean(dim=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.leaderboard.load import order
-from robustbench_gan.record import Interval, Outcomes, Result, finite, interval
+from robustbench_gan.record import FALSE_POSITIVE_RATES, Interval, Outcomes, Result, finite, interval
 
 SLACK = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 RAN = ("ok", "suspect", "failed")
@@ -65,7 +65,8 @@ def rows(results: Iterable[Result], at: Sequence[float] = ()) -> list[Row]:
     """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps asked for.
 
     `at` asks for more of these. Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite
-    eps the text "inf"; only a row whose status is "ok" may be ranked.
+    eps the text "inf"; only a row whose status is "ok" may be ranked. A defense with detectors has further keys: AUC,
+    true positive rates and shares rejected, of all its detectors together.
     """
     flat = []
     for result in sorted(results, key=order):
@@ -85,7 +86,19 @@ def _row(result: Result, eps: float) -> Row:
     row |= _accuracy("clean_accuracy", "clean_ci", clean_interval(result))
     row |= _accuracy("robust_accuracy", "ci", robust_interval(result, eps))
     row |= {"status": result.status, "reason": result.reason, "flags": [flag.id for flag in result.flags]}
+    row |= _detection(result) if eps == cell.eps else {}  # it is of the examples of every size
     return row | cost(result) | {"fingerprint": result.fingerprint}
+
+
+def _detection(result: Result) -> Row:
+    """All detectors together; no keys where there are none."""
+    if result.detection is None or measured(result) is None:
+        return {}
+    found = result.detection.together
+    tpr = {f"tpr_at_fpr_{rate:g}": at for rate, at in zip(FALSE_POSITIVE_RATES, found.tpr, strict=True)}
+    shares = {**tpr, "clean_rejected": found.clean_rejected, "attack_rejected": found.attack_rejected}
+    plain = {name: None if share is None else share.value for name, share in shares.items()}
+    return _accuracy("auc", "auc_ci", found.auc) | plain
 
 
 def _accuracy(name: str, ci: str, value: Interval | None) -> Row:

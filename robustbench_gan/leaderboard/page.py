@@ -10,6 +10,7 @@ from pathlib import Path
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_text_atomically
+from robustbench_gan.leaderboard.detected import FIGURES, together
 from robustbench_gan.leaderboard.flat import cost, frame, measured, median_size, robust_interval
 from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Table, tables
 from robustbench_gan.leaderboard.labels import Labels, duration, escape, number, radius
@@ -17,7 +18,7 @@ from robustbench_gan.leaderboard.load import load_results
 from robustbench_gan.leaderboard.notes import notes
 from robustbench_gan.leaderboard.overview import overview
 from robustbench_gan.leaderboard.pipes import pipe_table
-from robustbench_gan.leaderboard.prose import MEANING, grants, made_with, specifications
+from robustbench_gan.leaderboard.prose import DETECTION, MEANING, grants, made_with, specifications
 from robustbench_gan.record import Result
 
 TITLE = "Leaderboard"
@@ -51,7 +52,8 @@ def markdown(
     results = list(results)
     made = tables(results, at)
     page = Page(Labels.among(results), times, Counter(t.setting.without_samples for t in made))
-    blocks = [f"# {escape(title)}", MEANING, grants(results), made_with(results, times)]
+    detectors = DETECTION if any(r.detection for r in results) else ""
+    blocks = [f"# {escape(title)}", MEANING, detectors, grants(results), made_with(results, times)]
     if len({table.setting.threat for table in made}) > 1:
         blocks += ["## Worst case over attacks, by threat model", *overview(made, page.labels)]
     for table in made:
@@ -72,6 +74,8 @@ class Page:
         blocks = [f"## {self.heading(table.setting)}", self.setting(table), self.ranking(table)]
         if costs := self.costs(table):
             blocks += ["**Cost**", costs]
+        if detection := self.detection(table):
+            blocks += ["**Detection**", detection]
         if found := notes(table, self.labels, lambda c: self.column(table, c), self.times):
             blocks += ["**Notes**", "\n".join(found)]
         return blocks
@@ -132,6 +136,16 @@ class Page:
         if result.status == "not run" and self.times and estimate is not None:
             return f"not run (~{duration(estimate)})"
         return {"not applicable": "n/a"}.get(result.status, result.status)
+
+    def detection(self, table: Table) -> str:
+        """How well each defense's detectors tell each attack's examples; empty where none has any."""
+        header = ["defense", "attack", *FIGURES, "n", "AUC of each"]
+        lines = []
+        for standing, column, result in table.results:
+            if result.detection and measured(result):
+                names = [escape(self.labels("defense", standing.defense)), self.column(table, column)]
+                lines.append([*names, *together(result.detection, result.counts)])
+        return pipe_table(header, lines) if lines else ""
 
     def costs(self, table: Table) -> str:
         """What each cell with a number cost; empty where there is none."""

@@ -16,6 +16,15 @@ every column beside it; with several judge seeds that attack is chosen on one ha
 other, so with few seeds it can also lie a little above the lowest column. Results that failed, are suspect or
 were not run never count, and a defense that lacks some is marked † and ranks below those that lack none.
 Passing is not a robustness proof: a better attack may still break what stands here."""
+DETECTION = """\
+Tables of detection are of all detectors of a defense together: an input is rejected where any of them fires.
+AUC and TPR (the share of an attack's examples found) at fixed FPR (the share of clean images rejected) describe
+the scores: they are read off a curve of the judged images, clean ones against every example that the attack
+moved, whether or not it fools the classifier, and at whatever size a (minimal) one has. There is no TPR where
+there are too few clean images to see the FPR. The shares rejected are at the threshold the defense works with,
+which comes from validation images alone. A rejected clean image counts as an error, a rejected example as no
+success. n is clean images + examples; the interval of an AUC is Newcombe's, that of a TPR takes its threshold
+as given."""
 GRANTS = {
     "black-box": "no weights; it queries labels, trains a substitute on 150 held-out images that it augments "
     "and attacks that. Unless `oracle=undefended` is written, the labels are those of the defended system.",

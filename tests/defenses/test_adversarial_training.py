@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 import torch
 from planted import conv, seeds, separable
 from rbg_attacks.fgsm import fgsm
 from rbg_attacks.pgd import pgd
-from rbg_defenses.adversarial_training import AdversarialTraining
+from rbg_defenses.adversarial_training import AdversarialTraining, Source
+from torch import nn
 from torch.nn import functional as F
 
+from robustbench_gan import registry
 from robustbench_gan.budget import Budget
 from robustbench_gan.errors import UsageError
+from robustbench_gan.models import Schedule, schedule_of, trained
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
+from robustbench_gan.store import Store, read_header
 from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import accuracy
+from robustbench_gan.training import accuracy, classifier_recipe
 
 
 def built(store=None, base=None, **more):
@@ -143,3 +150,93 @@ def test_it_resists_what_it_was_trained_on(store):
 
     assert accuracy(hardened.core, data.test) == 1.0
     assert robust(hardened) >= robust(plain) and robust(hardened) > 0.9
+
+
+@trained(Schedule(epochs=10, batch_size=16, lr=1e-2))
+def source(shape, classes, *, width: int = 3):
+    """A planted classifier for ensembles."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], width), nn.Linear(width, classes)
+    )
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """`source` registered under two names."""
+    real = registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda group, name: source if name in ("one", "two") else real(group, name)
+    )
+
+
+def test_each_batch_is_crafted_on_a_frozen_source_or_on_the_model_each_as_often(store, sources, monkeypatch):
+    seen, weights = [], {}
+
+    def craft(self, model, x, y, eps, seed):
+        assert torch.equal(y, model(x).argmax(dim=1))  # the labels of the one attacked
+        seen.append(model)
+        weights.setdefault(id(model), {k: v.clone() for k, v in model.state_dict().items()})
+        return x
+
+    monkeypatch.setattr(AdversarialTraining, "_craft", craft)
+    defense = built(store, ensemble="one/two(width=5)", epochs=75)
+    counts = Counter(map(id, seen))
+    assert len(seen) == 300 and len(counts) == 3
+    assert all(abs(count - 100) < 3 * 8.2 for count in counts.values())  # three deviations of the binomial
+    for model in {id(m): m for m in seen}.values():
+        frozen = not any(p.requires_grad for p in model.parameters())
+        assert frozen == all(torch.equal(v, weights[id(model)][k]) for k, v in model.state_dict().items())
+    assert list(defense.training_keys()) == ["core"]
+
+
+def test_the_sources_are_the_store_s_own_classifiers(store, sources):
+    data = separable()
+    named = Spec("one", (("width", 3),))
+    recipe = classifier_recipe(str(named), schedule_of(source), data, 0, registry.module_digest(source))
+    built(store, ensemble="one")
+    assert store.has("classifier", recipe)
+    model = Source("one").trained(data, 0, store, torch.device("cpu"))
+    artifact = store.fetch("classifier", recipe, lambda: pytest.fail("trained a second time"))
+    assert all(torch.equal(v, artifact.tensors[k]) for k, v in model.state_dict().items())
+    assert accuracy(model, data.test) == 1.0
+
+
+def test_an_ensemble_is_in_the_recipe_and_none_leaves_the_recipe_as_it_was(store, sources):
+    keys = [
+        built(store, ensemble=named).training_keys()["core"]
+        for named in ("", "one", "one/two", "one(width=4)")
+    ]
+    assert len(set(keys)) == 4
+    (plain, *_) = [json.loads(read_header(path)["recipe"]) for path in store if path.stem == keys[0]]
+    assert set(plain) == {
+        "recipe_version", "architecture_of", "attack", "attack_code", "code", "budget", "mix", "labels", "warmup",
+        "schedule", "data", "seed",
+    }  # fmt: skip
+
+
+def test_the_sources_are_not_needed_once_it_is_trained(store, sources):
+    first = built(store, ensemble="one/two")
+    for path in list(store):
+        if path.stem.startswith("classifier"):
+            path.unlink()
+    again = built(Store(store.root), ensemble="one/two")
+    assert all(torch.equal(v, first.core.state_dict()[k]) for k, v in again.core.state_dict().items())
+    assert len(list(store)) == 1
+
+
+@pytest.mark.parametrize("bad", ["/", "one//two", "no-such-model", "a(dropout=often)", "e(width=3)"])
+def test_an_ensemble_of_nothing_is_refused(bad):
+    with pytest.raises(UsageError):
+        built(ensemble=bad)
+
+
+def test_an_ensemble_reads_from_a_spec():
+    spec = Spec.parse("adversarial-training:ensemble=a(dropout=keep)/c/d,eps=0.3")
+    _, params = registry.resolve("defenses", spec)
+    assert [s.spec for s in built(**params).ensemble] == [
+        "a:dropout=keep",
+        "c:dropout=drop",
+        "d:dropout=drop",
+    ]
+    (one,) = built(ensemble=dict(Spec.parse("x:ensemble=a(dropout=keep)").params)["ensemble"]).ensemble
+    assert one.spec == "a:dropout=keep"

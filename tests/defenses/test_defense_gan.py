@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 from planted import conv, images, seeds, separable
+from rbg_defenses import _reconstructions
+from rbg_defenses._checkpoints import Checkpoint
 from rbg_defenses._projection import Projection, Unrolled, descend, squared_error
+from rbg_defenses._reconstructions import Reconstructions
 from rbg_defenses._wgan import Critic, Generator, WganRecipe, train_generator
-from rbg_defenses.defense_gan import DefenseGAN
+from rbg_defenses.defense_gan import DefenseGAN, quantile
 from torch import nn
 
+from robustbench_gan import progress
 from robustbench_gan.errors import UsageError
-from robustbench_gan.seeds import normal
+from robustbench_gan.seeds import normal, sample_seeds
 from robustbench_gan.store import Store
+from robustbench_gan.training import fresh
 
 LATENT, SHAPE, N, RESTARTS = 3, (1, 2, 3), 4, 3
 
@@ -220,6 +226,8 @@ def test_what_is_chosen_at_test_time_does_not_retrain_the_generator(store):
         {"momentum": 0.1},
         {"preset": "clean"},
         {"init": "prior"},
+        {"prune": True},
+        {"precision": "bf16"},
     ):
         assert fitted(store, **change).training_keys() == first.training_keys(), change
     assert len(list(store)) == 1
@@ -256,6 +264,16 @@ def test_impossible_values_are_refused(bad):
         DefenseGAN(nn.Identity(), **bad)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [{"rec_images": 0}, {"rec_iterations": 0}, {"rec_restarts": 0}, {"classifier_epochs": 0}, {"detect_fpr": 1.0},
+     {"detect_fpr": -0.1}],
+)  # fmt: skip
+def test_an_impossible_classifier_or_detector_is_refused(bad):
+    with pytest.raises(UsageError, match="rec_images, rec_iterations"):
+        DefenseGAN(nn.Identity(), **bad)
+
+
 @pytest.mark.parametrize("bad", [{"gan_steps": 0}, {"critic_steps": 0}, {"ema": 1.0}])
 def test_an_impossible_training_is_refused(store, bad):
     with pytest.raises(UsageError, match="a GAN needs"):
@@ -266,6 +284,217 @@ def test_images_of_another_side_are_refused(tmp_path):
     defense = DefenseGAN(conv(2), **TINY)
     with pytest.raises(UsageError, match="resize the data"):
         defense.fit(separable(), 0, Store(tmp_path))
+
+
+# ---- classifiers trained on reconstructions
+
+
+REC = {"rec_iterations": 3, "rec_restarts": 2, "classifier_epochs": 3}
+
+
+def named(store, kind):
+    return [path.name for path in store if path.name.startswith(kind)]
+
+
+def test_rec_and_both_are_trained_anew_on_one_reconstructed_set(store):
+    orig, rec, both = (fitted(store, classifier=c, **REC) for c in ("orig", "rec", "both"))
+    assert orig.core is orig.base and "classifier" not in orig.training_keys()
+    assert not torch.equal(rec.core[0].weight, rec.base[0].weight)
+    assert not torch.equal(rec.core[0].weight, both.core[0].weight)
+    assert torch.equal(rec.base[0].weight, conv(3, (1, 28, 28))[0].weight)  # the given one is as it was
+    assert not any(p.requires_grad for p in rec.core.parameters()) and not rec.core.training
+    assert rec.training_keys()["generator"] == both.training_keys()["generator"]
+    assert rec.training_keys()["classifier"] != both.training_keys()["classifier"]
+    assert len(named(store, "reconstructions-")) == 1 and len(named(store, "defense-gan-classifier-")) == 2
+    for key in both.training_keys().values():
+        assert key in store.used
+
+
+def test_what_rec_learns_from_is_the_projection_of_the_training_images(store):
+    data = separable(16, (1, 28, 28), classes=3)
+    defense = DefenseGAN(conv(3, (1, 28, 28)), **{**TINY, **REC}, classifier="rec", rec_images=10)
+    defense.fit(data, 0, store)
+    (key,) = (k for k in store.used if k.startswith("reconstructions"))
+    seen = store.used[key].tensors["images"]
+    x = data.train.pixels()
+    seed = sample_seeds(0, "reconstructions/train", torch.arange(16))
+    how = Projection(3, 2, prune=True, bf16=True)
+    with torch.no_grad():
+        z, _, _ = descend(defense.generator, x, how.start(seed, 4), how)
+        made = defense.generator(z)
+    assert seen.dtype == torch.uint8 and seen.shape == x.shape
+    assert (seen.float() / 255 - made).abs().max() <= 1.5 / 255
+
+
+def test_test_time_iterations_do_not_rebuild_the_training_set_and_its_size_retrains_the_classifier(store):
+    first = fitted(store, classifier="rec", **REC)
+    assert (
+        fitted(store, classifier="rec", iterations=5, restarts=1, **REC).training_keys()
+        == first.training_keys()
+    )
+    fewer = fitted(store, classifier="rec", rec_images=5, **REC)
+    assert len(named(store, "reconstructions-")) == 1  # pieces are whole: a cap takes from them
+    assert fewer.training_keys()["classifier"] != first.training_keys()["classifier"]
+    deeper = fitted(store, classifier="rec", **{**REC, "rec_iterations": 4})
+    assert len(named(store, "reconstructions-")) == 2
+    assert deeper.training_keys()["classifier"] != first.training_keys()["classifier"]
+
+
+def test_interrupted_reconstructions_go_on_with_the_next_piece(store, monkeypatch):
+    monkeypatch.setattr(_reconstructions, "PIECE", 4)
+    split, done = separable(10, (1, 28, 28)).train, []
+
+    def purify(x, seed):
+        if len(done) == 2:
+            done.append("killed")
+            raise KeyboardInterrupt
+        done.append("piece")
+        return x
+
+    def run(into):
+        return Reconstructions(purify, {"by": "test"}, into, torch.device("cpu")).of(split, "train", 9, 0)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(store)
+    rebuilt, keys = run(Store(store.root))
+    assert done == ["piece", "piece", "killed", "piece"]
+    assert len(keys) == 3 and torch.equal(rebuilt.images, split.images[:9])
+    assert torch.equal(rebuilt.labels, split.labels[:9])
+
+
+def test_all_four_clean_accuracies_stand_in_the_record(store):
+    data = separable(16, (1, 28, 28), classes=3)
+    x, y = data.test.pixels(), data.test.labels
+    orig, rec = fitted(store), fitted(store, classifier="rec", **REC)
+    assert orig.controls(x, y, seeds(32)) == {}  # the classifier alone and defended are in every record
+    found = rec.controls(x, y, seeds(32))
+
+    def right(logits):
+        return float((logits.argmax(dim=1) == y).double().mean())
+
+    with torch.no_grad():
+        assert found == {
+            "classifier_rec": right(rec.core(x)),
+            "defended_orig": right(rec.base(rec.purify(x, seeds(32)))),
+        }
+    assert set(fitted(store, classifier="both", **REC).controls(x, y, seeds(32))) == {
+        "classifier_both", "defended_orig"}  # fmt: skip
+
+
+# ---- the detector
+
+
+def test_a_quantile_leaves_at_most_its_share_above():
+    errors = torch.tensor([0.3, 0.1, 0.5, 0.2, 0.4, 0.6, 0.9, 0.8, 0.7, 1.0])
+    for fpr, threshold, above in (
+        (0.0, 1.0, 0),
+        (0.05, 1.0, 0),
+        (0.1, 0.9, 1),
+        (0.25, 0.8, 2),
+        (0.5, 0.5, 5),
+    ):
+        assert torch.isclose(quantile(errors, fpr), torch.tensor(threshold))
+        assert int((errors > quantile(errors, fpr)).sum()) == above
+    assert quantile(torch.zeros(3), 0.9) > 0
+
+
+def test_the_detector_s_threshold_is_read_off_the_validation_images(store):
+    data = separable(16, (1, 28, 28), classes=3)
+    quiet, strict = fitted(store), fitted(store, detect_fpr=0.25)
+    x = data.validation.pixels()
+    seed = sample_seeds(0, "defense-gan/validation", torch.arange(len(x)))
+    out = strict(x, seed)
+    assert int((~out.accepted).sum()) == 8  # of 32, under the seeds it was fitted on
+    assert strict.detectors == ("reconstruction",) and quiet.detectors == ()
+    error = (x - strict.purify(x, seed)).square().flatten(1).mean(dim=1)
+    assert torch.allclose(out.scores[:, 0], error / strict.threshold - 1, atol=1e-5)
+    assert quiet(x, seed).scores.shape == (32, 0) and torch.equal(quiet(x, seed).logits, out.logits)
+    # Another rate reads another threshold off the same errors; another projection has errors of its own.
+    looser = fitted(store, detect_fpr=0.5)
+    assert looser.threshold < strict.threshold and looser.training_keys() == strict.training_keys()
+    assert fitted(store, detect_fpr=0.25, iterations=5).training_keys() != strict.training_keys()
+
+
+def test_what_no_generator_makes_is_rejected(store):
+    defense = fitted(store, detect_fpr=0.05)
+    far = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1)).round()
+    assert not defense(far, seeds(6)).accepted.any()
+
+
+# ---- a killed training
+
+
+class Killed(Exception):
+    pass
+
+
+class KillsAt:
+    """A display that stops the work after so many steps, as a kill would."""
+
+    def __init__(self, at):
+        self.at, self.done = at, []
+
+    @contextmanager
+    def task(self, description, total):
+        def advance(amount):
+            self.done.append(amount)
+            if sum(self.done) == self.at:
+                raise Killed
+
+        yield advance
+
+
+@pytest.mark.parametrize("killed_at", [2, 5, 6])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path, killed_at, ema):
+    data = separable(16, (1, 28, 28), classes=3).train
+    recipe = WganRecipe(4, 4, 7, 2, 6, 1e-3, ema=ema, decay=True)
+
+    def train(checkpoint, kill=None):
+        display = KillsAt(kill)
+        network = fresh(lambda: Generator((1, 28, 28), 4, 4), 0)
+        with progress.reporting_to(display):
+            info = train_generator(network, (1, 28, 28), data, recipe, 0, checkpoint)
+        return network.state_dict(), info, display.done
+
+    whole, _, _ = train(None)
+    checkpoint = Checkpoint(tmp_path / "unfinished" / "a.safetensors", every=3)
+    with pytest.raises(Killed):
+        train(checkpoint, killed_at)
+    # What the kill interrupts is the display of a step: its own state is not written yet.
+    saved = 3 * ((killed_at - 1) // 3)
+    assert checkpoint.path.exists() == (saved > 0)
+    resumed, info, done = train(checkpoint)
+    assert done == [saved] + [1] * (7 - saved) and info["steps"] == 7
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_a_broken_checkpoint_costs_time_and_nothing_else(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.safetensors")
+    assert checkpoint.load() is None
+    checkpoint.path.write_bytes(b"half a fi")
+    assert checkpoint.load() is None
+    checkpoint.save({"a": torch.ones(2)}, {"steps": 3.0})
+    tensors, facts = checkpoint.load()
+    assert torch.equal(tensors["a"], torch.ones(2)) and facts == {"steps": 3.0}
+    checkpoint.clear()
+    checkpoint.clear()
+    assert not checkpoint.path.exists()
+
+
+def test_a_fit_goes_on_from_its_checkpoint_and_leaves_none_behind(store, monkeypatch):
+    whole = fitted(store, gan_steps=5)
+    monkeypatch.setattr(Checkpoint, "every", 2)
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (2,))
+    other = Store(store.root.parent / "other")
+    with pytest.raises(Killed), progress.reporting_to(KillsAt(4)):
+        fitted(other, gan_steps=5)
+    assert len(list((other.root / "unfinished").iterdir())) == 1 and not list(other)
+    resumed = fitted(other, gan_steps=5)
+    assert not list((other.root / "unfinished").iterdir())
+    assert resumed.training_keys() == whole.training_keys()
+    key = whole.training_keys()["generator"]
+    assert other.used[key].digest == store.used[key].digest
 
 
 # ---- the networks
@@ -297,7 +526,7 @@ def test_training_brings_the_generator_towards_the_data():
 
 @pytest.mark.parametrize("keep", [2, 9])
 def test_pruning_keeps_the_better_restarts_and_their_path(keep):
-    """Against a loop over images and restarts that drops the worse half after three and six tenths."""
+    """Against a loop over images and restarts that keeps 60, 30 and 20% after a tenth, a quarter and a half."""
     torch.manual_seed(3)
     generator = nn.Sequential(
         nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4), nn.Unflatten(1, (1, 2, 2))
@@ -305,7 +534,7 @@ def test_pruning_keeps_the_better_restarts_and_their_path(keep):
     generator.requires_grad_(False)
     x, start = torch.rand(5, 1, 2, 2, dtype=torch.float64), torch.randn(5, 4, 3, dtype=torch.float64)
     how = Projection(iterations=10, restarts=4, lr=0.5, prune=True)
-    assert how.cuts == (3, 6)
+    assert how.cuts == {1: 3, 2: 2, 5: 1}
     found, errors, path = descend(generator, x, start, how, keep=keep)
     for i in range(5):
         runs = []  # one restart alone, to its end: codes before each update, and the error at each
@@ -318,8 +547,9 @@ def test_pruning_keeps_the_better_restarts_and_their_path(keep):
             )
             at = [float(squared_error(generator, c, x[i : i + 1])) for c in codes]
             runs.append((codes[:, 0], at, end[0], float(final)))
-        left = sorted(range(4), key=lambda r: runs[r][1][2])[:2]
-        left = sorted(left, key=lambda r: runs[r][1][5])[:1]
+        left = sorted(range(4), key=lambda r: runs[r][1][0])[:3]
+        left = sorted(left, key=lambda r: runs[r][1][1])[:2]
+        left = sorted(left, key=lambda r: runs[r][1][4])[:1]
         codes, _, end, final = runs[left[0]]
         assert torch.allclose(found[i], end) and abs(float(errors[i]) - final) < 1e-12
         assert torch.allclose(path[:, i], codes[-keep:])

@@ -1,0 +1,72 @@
+"""Pairs of an attacked image and the clean one: what a purifier learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan import progress, registry
+from robustbench_gan.attack import info_of
+from robustbench_gan.budget import Budget, Norm
+from robustbench_gan.data.dataset import Split
+from robustbench_gan.errors import UsageError
+from robustbench_gan.outcome import Goal
+from robustbench_gan.registry import Spec
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.threat import Bare, View
+from robustbench_gan.training import EVALUATION_BATCH, device_of
+
+
+@dataclass(frozen=True)
+class InnerAttack:
+    """A registered attack with its parameters and budget, run on a bare classifier to make training images."""
+
+    spec: Spec
+    function: Any
+    parameters: Mapping[str, Any]
+    budget: Budget
+
+    @classmethod
+    def named(cls, attack: str | Spec, norm: Norm, eps: float, by: str) -> InnerAttack:
+        """The attack of a spec. Raises UsageError where the defense `by` cannot train on it."""
+        spec = attack if isinstance(attack, Spec) else Spec.parse(attack)
+        function, parameters = registry.resolve("attacks", spec)
+        info, budget = info_of(function), Budget(norm, eps)
+        if info.trained:
+            raise UsageError(
+                f"{by} cannot train on {spec.name}, which must itself be trained; name another attack."
+            )
+        if norm not in info.norms:
+            raise UsageError(f"{by}: {spec.name} is defined in {', '.join(info.norms)}, not in norm={norm}.")
+        return cls(spec, function, parameters, budget)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Everything of the attack that decides the images it makes."""
+        return {
+            "attack": str(Spec(self.spec.name, registry.as_params(self.parameters))),
+            "attack_code": registry.code_digest(self.function),
+            "budget": [self.budget.norm, self.budget.eps],
+        }
+
+    def on(self, model: nn.Module, split: Split, seed: int) -> Tensor:
+        """The examples of a whole split, (N, C, H, W) float32 in [0, 1], away from the true labels.
+
+        Kept as float32: rounded to bytes, a small perturbation would be another one.
+        """
+        device, made = device_of(model), []
+        with progress.task(f"attacking {len(split)} images by {self.spec.name}", len(split)) as advance:
+            for index in torch.arange(len(split)).split(EVALUATION_BATCH):
+                x, y = split.pixels(index).to(device), split.labels[index].to(device)
+                seeds = sample_seeds(seed, "pairs", index).to(device)
+                view = View.on(Bare(model), seeds, whole_batches=True)
+                goal = Goal.untargeted(y)
+                made.append(
+                    self.function(view, x, goal, self.budget, seeds, **self.parameters).detach().cpu()
+                )
+                advance(len(index))
+        return torch.cat(made)

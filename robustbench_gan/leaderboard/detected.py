@@ -1,0 +1,30 @@
+"""What tables say of detectors: headers and figures, the same on a page and in a terminal."""
+
+from __future__ import annotations
+
+from robustbench_gan.leaderboard.labels import escape
+from robustbench_gan.record import FALSE_POSITIVE_RATES, Detection, Detector
+
+RATES = tuple(f"TPR at FPR {100 * rate:g}%" for rate in FALSE_POSITIVE_RATES)
+FIGURES = ("AUC", *RATES, "clean rejected", "examples rejected")
+
+
+def figures(detector: Detector) -> list[str]:
+    """One text for each of FIGURES, `–` where there is no number."""
+    values = [detector.auc, *detector.tpr, detector.clean_rejected, detector.attack_rejected]
+    return ["–" if value is None else str(value) for value in values]
+
+
+def together(found: Detection, counts: bool) -> list[str]:
+    """FIGURES of all detectors together in Markdown, then n and the AUC of each by name.
+
+    They are struck through where the result does not count.
+    """
+    texts = figures(found.together)
+    if not counts:
+        texts = [text if text == "–" else f"~~{text}~~" for text in texts]
+    return [*texts, f"{found.clean} + {found.positive}", ", ".join(map(_area, found.detectors))]
+
+
+def _area(detector: Detector) -> str:
+    return escape(detector.name) + (" –" if detector.auc is None else f" {detector.auc.value:.3f}")

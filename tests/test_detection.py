@@ -1,0 +1,343 @@
+"""Detection: known answers of ROC, AUC and rates, and what a run records of a defense that rejects."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+import torch
+from planted import plant
+from planted_cells import Fixed, grey
+from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401
+from scipy.stats import mannwhitneyu, norm
+
+from robustbench_gan.data.dataset import HOLDOUT
+from robustbench_gan.detection import CURVE_POINTS, auc, auc_interval, compact, measure, roc, threshold_at
+from robustbench_gan.leaderboard import rows
+from robustbench_gan.record import FALSE_POSITIVE_RATES, read_result, write_text
+from robustbench_gan.showing import print_result
+
+N = 20
+DETECTORS = ("Bright", "BothWays", "Unsure")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def detectors(tmp_path_factory):
+    """The planted defenses with detectors, installed for this module."""
+    lines = [f"{name.lower()} = planted_detectors:{name}" for name in DETECTORS]
+    text = "\n".join(["[robustbench_gan.defenses]", *lines])
+    root = plant(tmp_path_factory.mktemp("detectors"), "planted-detectors", text, {})
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    yield
+    sys.path.remove(str(root))
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return workshop(tmp_path)
+
+
+def drawn(n, m, seed=0, shift=0.7, levels=None):
+    """Scores of n clean images and m examples; from `levels` values alone, so that they tie."""
+    rng = np.random.default_rng(seed)
+    clean, attacked = rng.normal(size=n), rng.normal(size=m) + shift
+    return tuple(a if levels is None else np.round(a * levels) / levels for a in (clean, attacked))
+
+
+def area(false_rates, true_rates):
+    return float(np.sum(np.diff(false_rates) * (np.asarray(true_rates)[1:] + true_rates[:-1])) / 2)
+
+
+# ---- the curve and its area
+
+
+@pytest.mark.parametrize(
+    ("clean", "attacked", "expected"),
+    [
+        ([0, 1], [2, 3], 1.0),
+        ([2, 3], [0, 1], 0.0),
+        ([1, 1], [1, 1, 1], 0.5),
+        ([1, 3], [2], 0.5),
+        ([0, 1, 2], [1], 0.5),
+        ([0, 1, 2, 3], [2, 5], 7 / 8 - 1 / 16),
+        ([-np.inf, 0.0], [0.0, np.inf], 7 / 8),
+    ],
+)
+def test_auc_of_a_few_scores_is_what_a_hand_counts(clean, attacked, expected):
+    assert auc(np.array(clean, float), np.array(attacked, float)) == expected
+
+
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (7, 30), (200, 90)])
+def test_auc_is_mann_whitneys_and_the_area_of_the_curve(n, m, levels):
+    clean, attacked = drawn(n, m, seed=n, levels=levels)
+    value = auc(clean, attacked)
+    assert value == pytest.approx(mannwhitneyu(attacked, clean).statistic / (n * m), abs=1e-12)
+    assert value == pytest.approx(area(*roc(clean, attacked)), abs=1e-12)
+    assert auc(attacked, clean) == pytest.approx(1 - value, abs=1e-12)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("levels", [None, 3])
+def test_the_curve_is_scikit_learns(levels):
+    metrics = pytest.importorskip("sklearn.metrics")
+    clean, attacked = drawn(150, 80, levels=levels)
+    truth, scores = np.r_[np.zeros(150), np.ones(80)], np.r_[clean, attacked]
+    false_rates, true_rates, _ = metrics.roc_curve(truth, scores, drop_intermediate=False)
+    ours = roc(clean, attacked)
+    assert np.allclose(ours[0], false_rates) and np.allclose(ours[1], true_rates)
+    assert auc(clean, attacked) == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-12)
+
+
+def test_the_curve_moves_both_ways_at_once_where_scores_tie():
+    false_rates, true_rates = roc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
+    assert list(zip(false_rates, true_rates, strict=True)) == [(0, 0), (0, 0.5), (0.5, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0, 9.0])
+@pytest.mark.parametrize("n", [3, 40, 3000])
+def test_the_compact_curve_is_short_and_loses_little(n, shift):
+    clean, attacked = drawn(n, n, shift=shift)
+    whole = roc(clean, attacked)
+    kept = compact(*whole)
+    assert kept[0] == (0, 0) and kept[-1] == (1, 1) and 2 <= len(kept) <= CURVE_POINTS
+    assert kept == sorted(kept) and [t for _, t in kept] == sorted(t for _, t in kept)
+    points = {(round(f, 6), round(t, 6)) for f, t in zip(*whole, strict=True)}
+    assert set(kept) <= points  # each is an operating point that a threshold gives
+    assert area(*zip(*kept, strict=True)) == pytest.approx(auc(clean, attacked), abs=0.01)
+
+
+def test_a_curve_of_few_corners_is_kept_whole_and_a_straight_stretch_is_its_ends():
+    assert compact(*roc(np.arange(100.0), np.arange(100.0) + 1000)) == [(0, 0), (0, 1), (1, 1)]
+    assert compact(*roc(np.arange(100.0), np.arange(100.0))) == [(0, 0), (1, 1)]
+
+
+def test_the_compact_curve_is_dense_where_false_positives_are_few():
+    kept = compact(*roc(*drawn(5000, 5000, shift=1.5)))
+    assert sum(f <= 0.01 for f, _ in kept) >= 10
+
+
+# ---- rates at a fixed share of false positives
+
+
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize("rate", [*FALSE_POSITIVE_RATES, 0.5])
+@pytest.mark.parametrize("n", [1000, 2900])
+def test_the_threshold_is_the_lowest_that_rejects_no_more_than_its_share(n, rate, levels):
+    clean, _ = drawn(n, 1, levels=levels)
+    threshold = threshold_at(clean, rate, n)
+    assert (clean > threshold).sum() <= round(rate * n, 6)
+    lower = clean[clean < threshold]
+    assert (clean > lower.max()).sum() > rate * n
+    if levels is None:
+        assert (clean > threshold).sum() == int(round(rate * n, 6))  # 0.01 * 2900 is below 29 in floats
+
+
+@pytest.mark.parametrize(
+    ("images", "seen"),
+    [(19, ()), (20, (0.05,)), (99, (0.05,)), (100, (0.01, 0.05)), (1000, (0.001, 0.01, 0.05))],
+)
+def test_a_rate_that_so_few_images_cannot_show_has_no_number(images, seen):
+    clean, attacked = (a.reshape(1, -1, 1) for a in drawn(images, images))
+    together = measure(clean, attacked, np.ones((1, images), bool), (), "x").together
+    shown = [rate for rate, tpr in zip(FALSE_POSITIVE_RATES, together.tpr, strict=True) if tpr is not None]
+    assert tuple(shown) == seen
+    # More judge seeds are no more images.
+    clean, attacked = np.repeat(clean, 5, axis=0), np.repeat(attacked, 5, axis=0)
+    again = measure(clean, attacked, np.ones((5, images), bool), (), "x").together
+    assert [t is None for t in again.tpr] == [t is None for t in together.tpr]
+
+
+@pytest.mark.parametrize(("true", "n"), [(0.6, 40), (0.9, 60), (0.98, 100)])
+def test_the_auc_interval_covers_the_truth_at_least_95_times_in_100(true, n):
+    rng, shift, covered = np.random.default_rng(3), norm.ppf(true) * np.sqrt(2), 0
+    for _ in range(400):
+        low, high = auc_interval(auc(rng.normal(size=n), rng.normal(shift, size=n)), n, n)
+        covered += low <= true <= high
+    assert covered / 400 >= 0.93
+
+
+def test_the_auc_interval_has_a_width_at_the_ends_and_shrinks_with_images():
+    widths = [np.diff(auc_interval(1.0, n, n))[0] for n in (1, 20, 500)]
+    assert 1 > widths[0] > widths[1] > widths[2] > 0
+    assert auc_interval(1.0, 20, 20)[1] == 1 and auc_interval(0.0, 20, 20)[0] == 0
+    low, high = auc_interval(0.8, 50, 70)
+    assert low < 0.8 < high and (1 - high, 1 - low) == pytest.approx(auc_interval(0.2, 50, 70))
+
+
+# ---- a detector's figures
+
+
+def test_a_detectors_figures_are_what_a_hand_counts():
+    clean = np.array([-3.0, -2.0, -1.0, 1.0] * 5).reshape(1, N, 1)
+    attacked = np.array([-4.0, 0.0, 0.5, 2.0] * 5).reshape(1, N, 1)
+    found = measure(clean, attacked, np.ones((1, N), bool), ("one",), "x")
+    (one,) = found.detectors
+    assert (found.clean, found.positive, found.positives) == (N, N, "perturbed")
+    assert (one.name, found.together.name) == ("one", "together")
+    assert one.clean_rejected.value == 0.25 and one.attack_rejected.value == 0.5
+    assert one.auc.value == (0 + 3 + 3 + 4) / 16 and one.auc.n == N
+    assert one.tpr[:2] == [None, None] and one.tpr[2].value == 0.25  # one false positive in 20 ties with five
+    assert one.model_copy(update={"name": "together"}) == found.together
+
+
+def test_examples_left_as_they_were_are_no_positives():
+    clean = np.zeros((1, 4, 1))
+    attacked = np.array([5.0, 5.0, 0.0, 0.0]).reshape(1, 4, 1)
+    moved = np.array([[True, True, False, False]])
+    found = measure(clean, attacked, moved, (), "x")
+    assert found.positive == 2 and found.together.auc.value == 1 and found.together.attack_rejected.n == 2
+    nothing = measure(clean, attacked, np.zeros((1, 4), bool), (), "x")
+    assert nothing.positive == 0 and nothing.together.auc is None and nothing.together.roc == []
+    assert nothing.together.attack_rejected is None and nothing.together.tpr == [None] * 3
+    assert nothing.together.clean_rejected.value == 0
+
+
+def test_together_rejects_where_any_does():
+    rng = np.random.default_rng(0)
+    clean, attacked = rng.normal(size=(2, 30, 3)) - 1, rng.normal(size=(2, 30, 3))
+    found = measure(clean, attacked, np.ones((2, 30), bool), ("a", "b", "c"), "x")
+    assert [d.name for d in found.detectors] == ["a", "b", "c"]
+    assert found.together.clean_rejected.value == pytest.approx((clean > 0).any(axis=2).mean())
+    assert found.together.attack_rejected.value == pytest.approx((attacked > 0).any(axis=2).mean())
+    worst = measure(
+        clean.max(axis=2, keepdims=True), attacked.max(axis=2, keepdims=True), np.ones((2, 30), bool), (), "x"
+    )
+    assert worst.together == found.together
+    for at, d in enumerate(found.detectors):
+        alone = measure(clean[:, :, [at]], attacked[:, :, [at]], np.ones((2, 30), bool), (d.name,), "x")
+        assert alone.detectors == [d]
+
+
+def test_several_judge_seeds_average_and_add_no_images():
+    clean, attacked = np.zeros((2, 4, 1)), np.array([[1, 1, 1, -1], [1, -1, 1, -1]], float)[:, :, None]
+    moved = np.array([[True] * 4, [True, True, False, True]])
+    found = measure(clean, attacked, moved, (), "x").together
+    assert found.attack_rejected.value == (1 + 0.5 + 1 + 0) / 4 and found.attack_rejected.n == 4
+    assert found.auc.n == 4 and found.auc.value == 4 / 7  # of seven examples that were moved
+
+
+def test_without_detectors_there_is_nothing_and_unnamed_ones_are_numbered():
+    empty = np.zeros((1, 3, 0))
+    assert measure(empty, empty, np.ones((1, 3), bool), (), "x") is None
+    two = np.zeros((1, 3, 2))
+    for names in ((), ("one",)):
+        found = measure(two, two, np.ones((1, 3), bool), names, "x")
+        assert [d.name for d in found.detectors] == ["detector 0", "detector 1"]
+
+
+def test_only_the_order_of_scores_decides_the_curve():
+    clean, attacked = (a.reshape(1, -1, 1) for a in drawn(200, 200))
+    moved = np.ones((1, 200), bool)
+    one, two = (measure(f(clean), f(attacked), moved, (), "x").together for f in (np.array, np.exp))
+    assert (one.auc, one.tpr, one.roc) == (two.auc, two.tpr, two.roc)
+    assert one.clean_rejected != two.clean_rejected  # exp is above 0: the defense's own threshold moved
+
+
+# ---- a run
+
+
+def judged_brightness():
+    split = grey().test.take(slice(HOLDOUT, HOLDOUT + N))
+    return split.pixels().flatten(1).mean(dim=1)
+
+
+def between(values):
+    """A threshold that half of the values lie above."""
+    ordered = values.sort().values
+    return float((ordered[N // 2 - 1] + ordered[N // 2]) / 2)
+
+
+def test_rejected_clean_images_count_as_errors(shop):
+    bright = judged_brightness()
+    threshold = between(bright)
+    result = cell(shop, defenses=f"bright:threshold={threshold!r}", attacks="noise", eps=0.0)
+    accepted = "".join("1" if b <= threshold else "0" for b in bright.tolist())
+    assert accepted.count("0") == N // 2
+    assert judged(result).clean == judged(result).robust == judged(result).accepted == [accepted]
+    assert result.controls == {"classifier": 1.0, "defended": 0.5}  # the classifier alone is always right
+    assert result.detection.together.clean_rejected.value == 0.5
+    assert result.accuracy("clean").value + result.detection.together.clean_rejected.value == 1
+
+
+def test_a_run_records_what_a_hand_computes(shop):
+    """The attack lifts every pixel by eps, so that every score is eps higher."""
+    bright, eps = judged_brightness().double().numpy(), 0.02
+    threshold = between(torch.tensor(bright))
+    result = cell(shop, defenses=f"bright:threshold={threshold!r}", attacks="never-calls", eps=eps)
+    (found,) = result.detection.detectors
+    assert found.name == "brightness"
+    assert found.auc.value == pytest.approx(np.mean(bright[None] + eps > bright[:, None]), abs=1e-9)
+    assert (
+        found.attack_rejected.value == np.mean(bright + eps > threshold) > found.clean_rejected.value == 0.5
+    )
+    highest = np.sort(bright)[-2]  # of 20 images, one may be rejected at 5%
+    assert found.tpr[2].value == np.mean(bright + eps > highest)
+    rejected = 1 - np.mean([b == "1" for b in judged(result).accepted[0]])
+    assert result.detection.together.attack_rejected.value == rejected
+
+
+def test_an_attack_that_moved_nothing_has_no_positives(shop):
+    found = cell(shop, defenses="bright", attacks="same").detection
+    assert found.positive == 0 and found.together.auc is None
+
+
+def test_a_defense_without_detectors_has_no_detection(shop):
+    assert cell(shop).detection is None
+    assert cell(shop, defenses="bright", attacks="crashes").detection is None
+    (row,) = rows([cell(shop)])
+    assert not [key for key in row if "auc" in key or "tpr" in key]
+
+
+def test_a_composition_names_the_detectors_of_its_stages(shop):
+    both = cell(shop, defenses="bright+zerogradient+bright:threshold=0.6", attacks="noise").detection
+    assert [d.name for d in both.detectors] == ["0.brightness", "2.brightness"]
+    assert both.together.clean_rejected == both.detectors[0].clean_rejected  # the stricter of the two
+    unnamed = cell(shop, defenses="bright+bothways", attacks="noise").detection
+    assert [d.name for d in unnamed.detectors] == ["detector 0", "detector 1", "detector 2"]
+
+
+def test_the_seeds_of_a_random_detector_are_averaged(shop):
+    result = cell(shop, defenses="unsure", attacks="pgd:steps=2", judge_seeds=4)
+    rejected = result.detection.together.attack_rejected
+    accepted = judged(result).array("accepted")
+    assert rejected.value == pytest.approx(1 - accepted.mean()) and rejected.n == N
+    assert len(set(judged(result).accepted)) > 1
+
+
+def test_a_larger_perturbation_is_easier_to_see(shop):
+    """Lifting every pixel: the AUC rises with eps, and with it every rate."""
+    found = [
+        cell(shop, defenses="bright", attacks="never-calls", eps=e).detection.together
+        for e in (0.001, 0.02, 0.2)
+    ]
+    areas = [f.auc.value for f in found]
+    assert areas == sorted(areas) and areas[0] == pytest.approx(0.5, abs=0.1) and areas[2] == 1
+    assert [f.tpr[2].value for f in found] == sorted(f.tpr[2].value for f in found)
+
+
+def test_a_record_with_detection_comes_back_and_is_shown(shop, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "220")
+    result = cell(shop, defenses="bothways", attacks="fgsm")
+    path = tmp_path / "result.json"
+    path.write_text(write_text(result))
+    assert read_result(path) == result
+    print_result(result)
+    shown = capsys.readouterr().out
+    assert "Detection: 20 clean images, 20 perturbed examples" in shown and "TPR at FPR 0.1%" in shown
+    for name in ("detector 0", "detector 1", "together"):
+        (line,) = [text for text in shown.splitlines() if name in text]
+        assert "–" in line  # 0.1% cannot be seen in 20 images
+    assert str(result.detection.together.auc) in shown
+    print_result(cell(shop))
+    assert "Detection" not in capsys.readouterr().out
+
+
+def test_the_known_model_is_right_on_every_judged_image():
+    """What the numbers above stand on."""
+    split = grey().test.take(slice(HOLDOUT, HOLDOUT + N))
+    assert torch.equal(Fixed(3)(split.pixels()).argmax(dim=1), split.labels)

@@ -1,0 +1,278 @@
+"""Sweeps: which points, one substitute for all of them, ordinary records, a table, a CSV and a figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+from planted import plant
+from planted_plugins import installed  # noqa: F401 - a fixture
+
+from robustbench_gan import sweep as sweeps
+from robustbench_gan.cli import main
+from robustbench_gan.errors import UsageError
+from robustbench_gan.leaderboard import load_results
+from robustbench_gan.registry import Spec
+from robustbench_gan.store import Store, read_header
+from robustbench_gan.sweep import Axis, points, varied
+from robustbench_gan.workshop import Workshop
+
+DIM = """
+from robustbench_gan.defense import Defense
+from robustbench_gan.errors import UsageError
+
+class Dim(Defense):
+    '''Draws pixels towards the middle grey, where the planted linear model has no opinion.'''
+
+    purifies = True
+
+    def __init__(self, base, *, factor: float = 0.5, shift: float = 0.0, mode: str = "plain"):
+        super().__init__(base)
+        if factor < 0:
+            raise UsageError(f"dim needs factor >= 0, not {factor}.")
+        self.factor, self.shift = factor, shift
+
+    def purify(self, x, seed):
+        return 0.5 + self.factor * (x - 0.5) + self.shift
+"""
+COMMAND = ["--dataset", "grey", "--classifier", "fixed", "--eps", "0.1", "--samples", "20", "--device", "cpu"]
+QUICK = "black-box:model=quick,rounds=2"
+
+
+@pytest.fixture
+def rbg(tmp_path, monkeypatch, plugin_path):
+    """Call `rbg sweep` in an empty directory with an empty cache, the defense `dim` installed."""
+    plant(plugin_path, "dim", "[robustbench_gan.defenses]\ndim = planted_dim:Dim\n", {"planted_dim.py": DIM})
+    monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments):
+        given = ["sweep", *arguments, "--out", "out"]
+        for name, value in zip(COMMAND[::2], COMMAND[1::2], strict=True):
+            given += [name, value] if name not in arguments else []
+        given += ["--threat", QUICK] if "--threat" not in arguments else []
+        return CliRunner().invoke(main, given)
+
+    return call
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "here" / "out"
+
+
+def table(out):
+    return list(csv.DictReader((out / "sweep.csv").open()))
+
+
+# ---- which points
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("L=25", "L", ("25",)),
+        ("L=25,50 , 100", "L", ("25", "50", "100")),
+        ("attack=pgd(steps=1,step=0.1),fgsm", "attack", ("pgd(steps=1,step=0.1)", "fgsm")),
+        ("magnet.width=1,2", "magnet.width", ("1", "2")),
+    ],
+)
+def test_an_axis_is_read(text, name, values):
+    assert Axis.parse(text) == Axis(name, values)
+
+
+@pytest.mark.parametrize("text", ["", "L", "L=", "=1,2", "L=1,,2", "L=1,", "L=,1", "L=1,2,1", "L=f(1"])
+def test_an_axis_that_makes_no_sense_is_refused(text):
+    with pytest.raises(UsageError, match="--over"):
+        Axis.parse(text)
+
+
+L, R = Axis("iterations", ("25", "50")), Axis("restarts", ("1", "2", "5"))
+
+
+def test_crossed_gives_every_combination():
+    found = points(["defense-gan"], [L, R], one_at_a_time=False)
+    assert len(found) == 6 and len({p.spec for p in found}) == 6 and {p.axis for p in found} == {""}
+    assert found[1].spec == "defense-gan:iterations=25,restarts=2"
+
+
+def test_one_at_a_time_keeps_the_others_as_given():
+    found = points(["defense-gan:iterations=100,restarts=10"], [L, R], one_at_a_time=True)
+    assert [p.spec for p in found] == [
+        f"defense-gan:iterations={i},restarts={r}"
+        for i, r in [(25, 10), (50, 10), (100, 1), (100, 2), (100, 5)]
+    ]
+    assert [p.axis for p in found] == ["iterations"] * 2 + ["restarts"] * 3
+
+
+def test_in_a_composition_the_stage_that_has_the_parameter_is_varied():
+    chain = "magnet:epochs=1+adversarial-training"
+    assert varied(chain, [("mix", "0.25")]) == "magnet:epochs=1+adversarial-training:mix=0.25"
+    assert varied(chain, [("magnet.lr", "0.5")]) == "magnet:epochs=1,lr=0.5+adversarial-training"
+    with pytest.raises(UsageError, match=r"several stages .*write magnet.epochs="):
+        varied(chain, [("epochs", "2")])
+    with pytest.raises(UsageError, match="unknown parameter of 'magnet'"):
+        varied("magnet", [("widht", "2")])
+
+
+# ---- a sweep
+
+
+def test_a_sweep_judges_every_point_and_writes_table_csv_and_figure(rbg, out):
+    done = rbg("dim", "--over", "factor=0,0.5,1", "--json")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)) == 3
+    found = table(out)
+    assert [(r["factor"], r["status"]) for r in found] == [("0", "ok"), ("0.5", "ok"), ("1", "ok")]
+    assert float(found[0]["clean"]) == 0.0  # everything is one grey: no class is strictly ahead
+    assert float(found[1]["clean"]) == float(found[2]["clean"]) == 1.0
+    for row in found:
+        assert float(row["robust_low"]) <= float(row["robust"]) <= float(row["robust_high"])
+        assert float(row["robust"]) <= float(row["clean"]) and row["n"] == "20"
+    page = (out / "sweep.md").read_text()
+    assert "| factor | clean | robust |" in page and page.count("| 0.5 |") == 1
+    assert "it learnt from `dim:factor=0.5,mode=plain,shift=0.0`" in page
+
+
+def test_one_substitute_serves_all_points_and_says_of_whom_it_learnt(rbg, out):
+    assert rbg("dim", "--over", "factor=0.25,0.5,1", "--reference", "none").exit_code == 0
+    headers = [read_header(path) for path in Store()]
+    (made,) = [json.loads(h["recipe"]) for h in headers if h["kind"] == "substitute"]
+    assert made["defense"][0] == "none"
+    results = load_results(out)
+    assert len({r.weights["substitute"] for r in results}) == 1 and len(results) == 3
+    assert all(dict(Spec.parse(r.cell.threat).params)["reference"] == "none" for r in results)
+    assert len({r.outcomes.size[0][0] for r in results}) == 1  # the examples are the same ones
+
+
+def test_the_reference_decides_the_fingerprint_and_evaluate_asks_another_question(rbg, out):
+    assert rbg("dim", "--over", "factor=0.5", "--reference", "none").exit_code == 0
+    assert rbg("dim", "--over", "factor=0.5").exit_code == 0
+    arguments = [
+        "evaluate",
+        *COMMAND,
+        "--defense",
+        "dim",
+        "--attack",
+        "fgsm",
+        "--threat",
+        QUICK,
+        "--out",
+        "out",
+    ]
+    assert CliRunner().invoke(main, [*arguments, "--judge-seeds", "1"]).exit_code == 0
+    ours = [r for r in load_results(out) if r.cell.defense.startswith("dim")]
+    assert len({r.fingerprint for r in ours}) == len({r.cell.question for r in ours}) == 3
+
+
+def test_a_second_run_finds_everything_done_and_a_longer_one_adds_points(rbg, out, monkeypatch):
+    assert rbg("dim", "--over", "factor=0.5,1").exit_code == 0
+    before = {p: p.stat().st_mtime_ns for p in (out / "results").rglob("*.json")}
+    trained = []
+    pinned = sweeps.PinnedWorkshop._substitute
+    monkeypatch.setattr(Workshop, "_substitute", lambda *a: trained.append(a) or pinned(*a))
+    assert rbg("dim", "--over", "factor=0.5,1").exit_code == 0
+    assert not trained and {p: p.stat().st_mtime_ns for p in (out / "results").rglob("*.json")} == before
+    assert rbg("dim", "--over", "factor=0.25,0.5,1").exit_code == 0
+    assert len(trained) == 1 and len(list((out / "results").rglob("*.json"))) == 3
+    assert [row["factor"] for row in table(out)] == ["0.25", "0.5", "1"]
+
+
+def test_an_interrupted_sweep_keeps_its_points_and_says_which_are_missing(rbg, out, monkeypatch):
+    from robustbench_gan import plan
+
+    judge, seen = plan.evaluate_cell, []
+
+    def stops(*arguments):
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        seen.append(arguments)
+        return judge(*arguments)
+
+    monkeypatch.setattr(plan, "evaluate_cell", stops)
+    assert rbg("dim", "--over", "factor=0.5,1").exit_code == 130
+    assert [row["status"] for row in table(out)] == ["ok", "missing"]
+    monkeypatch.setattr(plan, "evaluate_cell", judge)
+    assert rbg("dim", "--over", "factor=0.5,1").exit_code == 0
+    assert [row["status"] for row in table(out)] == ["ok", "ok"]
+
+
+def test_one_at_a_time_has_a_table_a_parameter_and_a_shared_point_is_judged_once(rbg, out):
+    done = rbg(
+        "dim", "--over", "factor=0.5,1", "--over", "shift=0,0.1", "--one-at-a-time", "--threat", "white-box"
+    )
+    assert done.exit_code == 0, done.output
+    page = (out / "sweep.md").read_text()
+    assert "## `dim`, factor varied" in page and "## `dim`, shift varied" in page and "learnt" not in page
+    assert [row["varied"] for row in table(out)] == ["factor", "factor", "shift", "shift"]
+    assert list(table(out)[0])[:4] == ["defense", "varied", "factor", "shift"]
+    assert len(load_results(out)) == 3  # factor 0.5 and shift 0 are the defaults
+
+
+def test_a_point_that_fails_is_in_the_table_with_its_reason(rbg, out):
+    done = rbg("dim", "failstofit", "--over", "factor=0.5")
+    assert done.exit_code == 2 and "unknown parameter of 'failstofit'" in done.stderr
+    done = rbg("dim+failstofit", "--over", "factor=0.5", "--threat", "white-box")
+    assert done.exit_code == 1
+    (row,) = table(out)
+    assert row["status"] == "failed" and "no convergence" in row["reason"] and row["robust"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dim"], "--over"),
+        (["--over", "factor=1"], "DEFENSE"),
+        (["dim", "--over", "factor"], "expected NAME=value"),
+        (["dim", "--over", "factr=1"], "Did you mean 'factor'?"),
+        (["dim", "--over", "factor=-1"], "factor >= 0"),
+        (["dim", "--over", "factor=wide"], "not a float"),
+        (["dim", "--over", "factor=1", "--over", "factor=2"], "given twice"),
+        (["dmi", "--over", "factor=1"], "unknown defense 'dmi'"),
+        (["dim", "--over", "factor=1", "--reference", "nothing"], "unknown defense 'nothing'"),
+        (["dim", "--over", "factor=1", "--attack", "pdg"], "unknown attack 'pdg'"),
+        (["dim", "--over", "factor=1", "--samples", "ten"], "whole number or 'all'"),
+        (["dim", "--over", "factor=1", "--threat", "black-box:substitute=dynamic"], "dynamic"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+)
+def test_bad_input_is_a_line_and_trains_nothing(rbg, tmp_path, arguments, says):
+    done = rbg(*arguments)
+    assert done.exit_code == 2 and says in done.stderr, done.output
+    assert "Traceback" not in done.stderr and not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_shows_the_points_and_writes_nothing(rbg, out, tmp_path):
+    done = rbg("dim", "--over", "factor=0.5,1", "--dry-run")
+    assert done.exit_code == 0 and "2 cells to run" in done.stdout and "substitute" in done.stdout
+    assert not out.exists() and not (tmp_path / "cache").exists()
+
+
+# ---- the figure
+
+
+def test_without_matplotlib_the_table_is_written_and_the_want_is_said(rbg, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = rbg("dim", "--over", "factor=0.5")
+    assert done.exit_code == 0 and "matplotlib is missing" in done.stderr and "[plots]" in done.stderr
+    assert (out / "sweep.md").exists() and not (out / "sweep.png").exists()
+    assert "sweep.png" not in (out / "sweep.md").read_text()
+
+
+def test_the_figure_is_drawn(rbg, out):
+    pytest.importorskip("matplotlib")
+    long = "dim:mode=" + "x" * 300  # a legend that is wider than the figure would leave no room to draw in
+    done = rbg("dim", long, "--over", "factor=0.1,0.5,1", "--over", "shift=0,0.1")
+    assert done.exit_code == 0, done.output
+    assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "](sweep.png)" in (out / "sweep.md").read_text()
+
+
+def test_values_that_are_no_numbers_stand_in_a_row():
+    assert sweeps._places(["25", "1e2"]) == {"25": 25.0, "1e2": 100.0}
+    assert sweeps._places(["orig", "rec"]) == {"orig": 1.0, "rec": 2.0}
