@@ -20,7 +20,17 @@ SPEC = (
 )
 
 
+@pytest.fixture
+def one_thread():
+    """Scipy asks for one image at a time, on which several threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", ["untargeted", "targeted"])
 @pytest.mark.parametrize(("network", "count"), [("mnist_cnn", 40), ("colour_cnn", 40)])
 def test_as_strong_as_scipy_s(network, count, kind, request):
