@@ -171,7 +171,6 @@ def test_the_strength_is_drawn_anew_for_every_batch_and_the_translators_move_fir
 # the defense
 
 
-@pytest.mark.figures  # so short a training ends well on one thread and not on two
 def test_it_gives_attacked_images_back_clean(store):
     data = separable(shape=SHAPE)
     model = fresh(lambda: conv(2, SHAPE, seed=3), 0)

@@ -67,4 +67,4 @@ def test_it_comes_as_near_with_as_many_queries(request, network, norm, library, 
     won = [goal.reached(Output.of(trained.model(z))) for z in (ours, theirs)]
     assert won[0].double().mean() >= won[1].double().mean() - 0.02
     size = [budget.size(z - x)[ok].median() for z, ok in zip((ours, theirs), won, strict=True)]
-    assert size[0] <= size[1] * 1.06
+    assert size[0] <= size[1] * 1.03
