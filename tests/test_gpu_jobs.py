@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix" or not shutil.which("bash"), 
 @pytest.fixture
 def jobs(tmp_path):
     def call(*arguments, **settings):
-        space = {**os.environ, "CARRY": str(tmp_path / "carry"), "OUT": str(tmp_path / "out"), **settings}
+        places = {"CARRY": str(tmp_path / "carry"), "OUT": str(tmp_path / "out"), "PYTHON": sys.executable}
+        space = {**os.environ, **places, **settings}
         return subprocess.run([SCRIPT, *map(str, arguments)], env=space, text=True, capture_output=True)
 
     return call

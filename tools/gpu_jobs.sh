@@ -10,7 +10,7 @@
 #   here         tools/gpu_jobs.sh unpack FILES_AT         # the parts that came back, into $CARRY
 #   here         RBG_CACHE_DIR=$CARRY/cache python tools/zoo.py add quick
 #
-# Settings: CARRY (.gpu), OUT ($CARRY/out), LIMIT (520), DEVICE (auto), TINY=1 for a smoke test of minutes on a CPU.
+# Settings: CARRY (.gpu), OUT ($CARRY/out), LIMIT (520), DEVICE (auto), PYTHON (python3), TINY=1 for a smoke test of minutes on a CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +18,7 @@ CARRY=${CARRY:-.gpu}
 OUT=${OUT:-$CARRY/out}
 LIMIT=${LIMIT:-520}
 DEVICE=${DEVICE:-auto}
+PYTHON=${PYTHON:-python3}
 TINY=${TINY:-}
 AGAIN=3
 started=$SECONDS
@@ -63,8 +64,8 @@ resumable() {
     esac
 }
 
-rbg() { resumable python3 -c 'from robustbench_gan.cli import main; main()' "$@"; }
-zoo() { resumable python3 tools/zoo.py "$@"; }
+rbg() { resumable "$PYTHON" -c 'from robustbench_gan.cli import main; main()' "$@"; }
+zoo() { resumable "$PYTHON" tools/zoo.py "$@"; }
 
 quick() {
     if [ -n "$TINY" ]; then zoo train "$(tiny_matrix)" --device "$DEVICE"; else zoo train quick --device "$DEVICE"; fi
@@ -109,7 +110,7 @@ timings() {
     mkdir -p "$CARRY/timings"
     for engine in precision=float32 precision=bf16 prune=true precision=bf16,prune=true; do
         grep -qs "\"$engine\", \"images\": $IMAGES," "$CARRY/timings/projection.jsonl" && continue
-        resumable python3 - "$GAN,$options,$engine" "$engine" "$IMAGES" "$DEVICE" \
+        resumable "$PYTHON" - "$GAN,$options,$engine" "$engine" "$IMAGES" "$DEVICE" \
             "$CARRY/timings/projection.jsonl" <<'PYTHON'
 import json, platform, sys, time
 import torch
@@ -161,14 +162,14 @@ all() {
 
 # A machine without a network: packages that it lacks are unpacked from the wheels, and the checkout is made known.
 make_importable() {
-    if python3 - <<'PYTHON' 2>/dev/null; then return; fi
+    if "$PYTHON" - <<'PYTHON' 2>/dev/null; then return; fi
 import safetensors, torch
 from robustbench_gan import cli, registry, run, workshop
 registry.load("defenses", "none"), registry.load("models", "small-cnn")
 PYTHON
     local site
     site=$(mktemp -d)
-    python3 - "$site" "$CARRY/wheels" <<'PYTHON'
+    "$PYTHON" - "$site" "$CARRY/wheels" <<'PYTHON'
 import importlib.util, pathlib, sys, tomllib, zipfile
 
 site, wheels = map(pathlib.Path, sys.argv[1:])
@@ -188,7 +189,7 @@ for group, points in project["entry-points"].items():
 (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
 PYTHON
     export PYTHONPATH="$PWD:$PWD/plugins:$site${PYTHONPATH:+:$PYTHONPATH}"
-    python3 -c 'from robustbench_gan import cli, run, workshop'
+    "$PYTHON" -c 'from robustbench_gan import cli, run, workshop'
 }
 
 prepare() {
@@ -200,7 +201,7 @@ prepare() {
         echo "/$CARRY/" >>"$exclude"
     fi
     # shellcheck disable=SC2086
-    python3 -m pip download -q --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" \
+    "$PYTHON" -m pip download -q --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" \
         --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 -d "$CARRY/wheels" $PACKAGES
     rm -f "$CARRY"/wheels/numpy-* "$CARRY"/wheels/torch-*
     du -sh "$CARRY/wheels"

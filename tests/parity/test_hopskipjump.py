@@ -55,7 +55,7 @@ def foolbox_s(asked, x, y, norm):
 
 
 @pytest.mark.parametrize(("network", "norm"), NETWORKS)
-@pytest.mark.parametrize(("library", "n"), [(art_s, 12), (foolbox_s, 20)])
+@pytest.mark.parametrize(("library", "n"), [(art_s, 12), (foolbox_s, 60)])
 def test_it_comes_as_near_with_as_many_queries(request, network, norm, library, n):
     trained = request.getfixturevalue(network)
     x, y = trained.take(n)
