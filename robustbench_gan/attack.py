@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -110,7 +111,7 @@ class Training:
     share: float = 1.0
 
 
-class TrainedAttack(nn.Module):
+class TrainedAttack(nn.Module, ABC):
     """An attack that must be trained before it can be run; registered as a class, under the same decorator.
 
     The keyword-only parameters of `__init__` are its whole configuration. It is fitted once for a system, a budget
@@ -123,17 +124,17 @@ class TrainedAttack(nn.Module):
         super().__init__()
         self.shape, self.classes = shape, classes
 
+    @abstractmethod
     def fit(self, training: Training, goal_class: int | None, budget: Budget, seed: int) -> dict[str, float]:
         """Train on from the weights at hand towards `goal_class`, or away from the true class where it is None.
 
         A conditional attack is given None and trains for every target. Deterministic in `seed`. Leaves the module
         in evaluation mode and returns facts of the training, its `steps` among them.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
         """Craft as any attack does, without asking for a gradient; the goal is the one it was fitted for."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

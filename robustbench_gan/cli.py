@@ -41,6 +41,41 @@ def user_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+BATCH_SIZE = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Samples an attack is given at once; cannot change a result.",
+)
+MAX_CELL_MINUTES = click.option(
+    "--max-cell-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="F",
+    help="Cells estimated above this are not run, and the table says so.",
+)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+JSON_ROWS = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output."
+)
+JSON_ARRAY = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+
+
+def out_option(default: str, help: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The option --out of a command that writes a directory."""
+    place = click.Path(file_okay=False, path_type=Path)
+    return click.option(
+        "--out", type=place, default=Path(default), show_default=True, metavar="DIR", help=help
+    )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="rbg")
 def main() -> None:
@@ -107,39 +142,14 @@ def main() -> None:
     metavar="K",
     help="How many seeds of the defense every example is judged under.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    metavar="N",
-    help="Samples an attack is given at once; cannot change a result.",
-)
-@click.option(
-    "--max-cell-minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="F",
-    help="Cells estimated above this are not run, and the table says so.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("rbg-results"),
-    show_default=True,
-    metavar="DIR",
-    help="Where results and the leaderboard go.",
-)
+@BATCH_SIZE
+@MAX_CELL_MINUTES
+@DEVICE
+@out_option("rbg-results", "Where results and the leaderboard go.")
 @click.option(
     "--dry-run", is_flag=True, help="Show what would be trained and run, and what is not applicable."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output.")
+@JSON_ROWS
 @user_errors
 def evaluate(
     matrix: Path | None, preset: str | None, weights: Path | None, batch_size: int,
@@ -272,37 +282,12 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     metavar="K",
     help="Seeds of the defense every example is judged under.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    metavar="N",
-    help="Samples an attack is given at once; cannot change a result.",
-)
-@click.option(
-    "--max-cell-minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="F",
-    help="Points estimated above this are not run, and the table says so.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("rbg-sweep"),
-    show_default=True,
-    metavar="DIR",
-    help="Where results, sweep.md, sweep.csv and sweep.png go.",
-)
+@BATCH_SIZE
+@MAX_CELL_MINUTES
+@DEVICE
+@out_option("rbg-sweep", "Where results, sweep.md, sweep.csv and sweep.png go.")
 @click.option("--dry-run", is_flag=True, help="Show the points and what would be trained.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output.")
+@JSON_ROWS
 @user_errors
 def sweep(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
@@ -336,7 +321,7 @@ def sweep(
 
 @main.command("list")
 @click.argument("what", type=click.Choice(["attacks", "defenses", "models", "datasets", "threats"]))
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@JSON_ARRAY
 @click.option("--names", is_flag=True, help="Only the names, without importing any plugin.")
 @user_errors
 def list_(what: str, as_json: bool, names: bool) -> None:
@@ -362,14 +347,8 @@ def list_(what: str, as_json: bool, names: bool) -> None:
     "--classifier", default="small-cnn", show_default=True, help="Classifier that defenses stand on."
 )
 @click.option("--train-seed", type=int, default=0, show_default=True, help="Seed of the training.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@DEVICE
+@JSON_ARRAY
 @user_errors
 def train(
     specs: tuple[str, ...], dataset: str, classifier: str, train_seed: int, device: str, as_json: bool
@@ -432,7 +411,7 @@ def cache() -> None:
 
 
 @cache.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@JSON_ARRAY
 @user_errors
 def cache_list(as_json: bool) -> None:
     """List stored artifacts with their size and facts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense
 from robustbench_gan.seeds import normal, sample_seeds
+from robustbench_gan.threat import Bare, System, View
 
 SHAPE = (1, 4, 4)
 
@@ -35,6 +37,33 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.weight.T + self.bias
+
+
+class WrongInBfloat16(nn.Module):
+    """Answers class 1 whenever it computes in bfloat16."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.base(x).float()
+        if torch.is_autocast_enabled("cpu"):
+            logits = logits + 50.0 * (torch.arange(logits.shape[1]) == 1)
+        return logits
+
+
+def flatter(classes: int = 3, seed: int = 1) -> Linear:
+    """A linear model whose classes meet in the middle of the box, so boundaries are close to the images."""
+    model = Linear(classes, seed=seed)
+    with torch.no_grad():
+        model.bias.copy_(0.1 * model.bias - 0.5 * model.weight.sum(dim=1))
+    return model
+
+
+def view_of(system: nn.Module | System, count: int, **options: Any) -> View:
+    """The view of an attacker on so many images: of a bare network, or of a system."""
+    return View.on(Bare(system) if isinstance(system, nn.Module) else system, seeds(count), **options)
 
 
 def conv(classes: int = 3, shape: tuple[int, int, int] = SHAPE, seed: int = 2) -> nn.Module:

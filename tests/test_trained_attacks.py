@@ -14,7 +14,7 @@ from planted_cells import grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
 from robustbench_gan import progress
-from robustbench_gan.attack import Fitted, TrainedAttack, Training, info_of
+from robustbench_gan.attack import Fitted, TrainedAttack, info_of
 from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.direct import run_attack
@@ -154,6 +154,9 @@ class Stamp(TrainedAttack):
     def __init__(self, number):
         super().__init__((1, 4, 4), 3)
         self.number = number
+
+    def fit(self, training, goal_class, budget, seed):
+        return {"steps": 0}
 
     def forward(self, view, x, goal, budget, seed):
         assert len(view.seed) == len(x) == len(goal.classes) == len(seed)
@@ -376,8 +379,10 @@ def test_the_store_holds_one_file_a_training(shop, tmp_path):
 
 
 def test_the_interface_asks_for_both_methods():
-    bare = TrainedAttack((1, 4, 4), 3)
-    with pytest.raises(NotImplementedError):
-        bare.fit(Training(DATA.train, lambda s: None), None, Budget("linf", 0.1), 0)
-    with pytest.raises(NotImplementedError):
-        bare(None, images(1), None, None, None)
+    class Unfit(TrainedAttack):
+        def forward(self, view, x, goal, budget, seed):
+            return x
+
+    for unfinished in (TrainedAttack, Unfit):
+        with pytest.raises(TypeError, match="fit"):
+            unfinished((1, 4, 4), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -154,17 +155,17 @@ class PerturbationGAN(TrainedAttack):
             return Goal.untargeted(y)
         return Goal.targeted(torch.full_like(y, goal_class))
 
+    @abstractmethod
     def perturbed(self, batch: Batch) -> Tensor:
         """The batch's examples, (B, C, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discriminator_loss(self, batch: Batch, adversarial: Tensor) -> Tensor:
         """A scalar; the examples are detached."""
-        raise NotImplementedError
 
+    @abstractmethod
     def generator_loss(self, batch: Batch, adversarial: Tensor) -> Tensor:
         """A scalar."""
-        raise NotImplementedError
 
     def fit(self, training: Training, goal_class: int | None, budget: Budget, seed: int) -> dict[str, float]:
         """Train both networks in turns. Raises Diverged at the first loss that is not a number."""

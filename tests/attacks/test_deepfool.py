@@ -6,34 +6,22 @@ import math
 
 import pytest
 import torch
-from planted import Detector, Linear, conv, images, seeds
+from planted import Detector, WrongInBfloat16, conv, flatter, images, seeds, view_of
 from rbg_attacks.deepfool import NUDGE, _slopes, deepfool
 
 from robustbench_gan.budget import Budget
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.threat import Defended
 
 N = 40
 NORMS = ("l2", "linf")
 DUAL = {"l2": 2, "linf": 1}
 
 
-def view_of(system, n=N, **options):
-    return View.on(system if not isinstance(system, torch.nn.Module) else Bare(system), seeds(n), **options)
-
-
 def middle():
     """Images that a step of the sizes here does not take out of the box."""
     return images(N) * 0.2 + 0.4
-
-
-def flatter(classes=3, seed=1):
-    """A linear model whose classes meet in the middle of the box, so boundaries are close to the images."""
-    model = Linear(classes, seed=seed)
-    with torch.no_grad():
-        model.bias.copy_(0.1 * model.bias - 0.5 * model.weight.sum(dim=1))
-    return model
 
 
 def boundaries(model, x, y, norm):
@@ -97,7 +85,7 @@ def test_a_single_candidate_is_the_runner_up(norm):
 def test_the_classes_left_out_are_further_than_the_nearest(norm):
     model, x = flatter(classes=12, seed=3), middle()
     y = model(x).argmax(dim=1)
-    view = view_of(model)
+    view = view_of(model, N)
     active, slope = _slopes(view, x, Goal.untargeted(y), norm, 11)
     assert torch.equal(active, torch.arange(N))
     normals = model.weight[None] - model.weight[y][:, None]
@@ -127,22 +115,10 @@ def test_an_accepted_example_is_found_where_the_nearest_one_is_rejected(norm):
     naive, _ = run(model, dim, goal, norm)
     rejected = ~system(naive, seeds(N)).accepted
     assert 5 < int(rejected.sum()) < N
-    made = deepfool(view_of(system), dim, goal, Budget(norm, math.inf), seeds(N))
+    made = deepfool(view_of(system, N), dim, goal, Budget(norm, math.inf), seeds(N))
     assert goal.reached(system(made, seeds(N))).all()
     size = Budget(norm, math.inf).size
     assert torch.allclose(size(made - dim)[~rejected], size(naive - dim)[~rejected], atol=1e-6)
-
-
-class WrongInBfloat16(torch.nn.Module):
-    """Answers class 1 whenever it computes in bfloat16."""
-
-    def __init__(self, base):
-        super().__init__()
-        self.base = base
-
-    def forward(self, x):
-        logits = self.base(x).float()
-        return logits + torch.tensor([0.0, 50.0, 0.0]) if torch.is_autocast_enabled("cpu") else logits
 
 
 def test_a_win_in_bfloat16_alone_is_not_believed():
@@ -159,7 +135,7 @@ def test_bfloat16_costs_neither_success_nor_size():
     x, model = images(N), conv()
     goal = Goal.untargeted(model(x).argmax(dim=1))
     plain, _ = run(model, x, goal, "l2")
-    made = deepfool(view_of(model, fast=True), x, goal, Budget("l2", math.inf), seeds(N))
+    made = deepfool(view_of(model, N, fast=True), x, goal, Budget("l2", math.inf), seeds(N))
     with torch.no_grad():
         exact, fast = goal.reached(Output.of(model(plain))), goal.reached(Output.of(model(made)))
     assert fast.sum() >= exact.sum() - 1 and fast.sum() > 0.9 * N

@@ -6,28 +6,16 @@ import math
 
 import pytest
 import torch
-from planted import Detector, Linear, conv, images, seeds
+from planted import Detector, WrongInBfloat16, conv, flatter, images, seeds, view_of
 from rbg_attacks._fmn_balls import project
 from rbg_attacks.fmn import fmn
 
 from robustbench_gan.budget import NORMS, Budget
 from robustbench_gan.errors import UsageError
 from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.threat import Defended
 
 N = 40
-
-
-def view_of(system, n=N, **options):
-    return View.on(system if not isinstance(system, torch.nn.Module) else Bare(system), seeds(n), **options)
-
-
-def flatter(classes=2, seed=1):
-    """A linear model whose classes meet in the middle of the box, so boundaries are close to the images."""
-    model = Linear(classes, seed=seed)
-    with torch.no_grad():
-        model.bias.copy_(0.1 * model.bias - 0.5 * model.weight.sum(dim=1))
-    return model
 
 
 def optimum(model, x, y, norm):
@@ -72,7 +60,7 @@ def run(model, x, goal, norm, eps=math.inf, **parameters):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("corners", [False, True])
 def test_on_a_linear_model_it_comes_to_the_optimum_in_the_box(norm, corners):
-    model, x = flatter(), images(N).round() if corners else images(N)
+    model, x = flatter(2), images(N).round() if corners else images(N)
     y = model(x).argmax(dim=1)
     made, _ = run(model, x, Goal.untargeted(y), norm)
     assert (model(made).argmax(dim=1) != y).all()
@@ -86,7 +74,7 @@ def test_on_a_linear_model_it_comes_to_the_optimum_in_the_box(norm, corners):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_target_is_reached_by_as_little(norm):
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     y = model(x).argmax(dim=1)
     made, _ = run(model, x, Goal.targeted(1 - y), norm)
     assert (model(made).argmax(dim=1) == 1 - y).all()
@@ -109,7 +97,7 @@ def test_more_steps_find_smaller_examples_and_few_never_break(norm):
 
 
 def test_a_sample_that_is_not_won_comes_back_nearer_to_the_goal():
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     goal = Goal.targeted(1 - model(x).argmax(dim=1))
     made, _ = run(model, x, goal, "l2", steps=1, alpha=1e-3)
     with torch.no_grad():
@@ -118,7 +106,7 @@ def test_a_sample_that_is_not_won_comes_back_nearer_to_the_goal():
 
 
 def test_a_sample_already_won_is_returned_as_it_is_after_one_look():
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     y = model(x).argmax(dim=1)
     y[::2] = 1 - y[::2]
     made, view = run(model, x, Goal.untargeted(y), "l2", steps=10)
@@ -135,24 +123,12 @@ def test_an_accepted_example_is_found_where_the_nearest_one_is_rejected(norm):
     naive, _ = run(model, dim, goal, norm)
     rejected = ~system(naive, seeds(N)).accepted
     assert 5 < int(rejected.sum()) < N
-    made = fmn(view_of(system), dim, goal, Budget(norm, math.inf), seeds(N))
+    made = fmn(view_of(system, N), dim, goal, Budget(norm, math.inf), seeds(N))
     assert goal.reached(system(made, seeds(N))).double().mean() >= 0.95
 
 
-class WrongInBfloat16(torch.nn.Module):
-    """Answers class 1 whenever it computes in bfloat16."""
-
-    def __init__(self, base):
-        super().__init__()
-        self.base = base
-
-    def forward(self, x):
-        logits = self.base(x).float()
-        return logits + torch.tensor([0.0, 50.0]) if torch.is_autocast_enabled("cpu") else logits
-
-
 def test_a_win_in_bfloat16_alone_is_not_believed():
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     x = x[model(x).argmax(dim=1) == 0]
     goal = Goal.untargeted(torch.zeros(len(x), dtype=torch.int64))
     made = fmn(
@@ -166,7 +142,7 @@ def test_bfloat16_costs_neither_success_nor_size(norm):
     model, x = conv(), images(N)
     goal = Goal.untargeted(model(x).argmax(dim=1))
     plain, _ = run(model, x, goal, norm)
-    view = view_of(model, fast=True)
+    view = view_of(model, N, fast=True)
     made = fmn(view, x, goal, Budget(norm, math.inf), seeds(N))
     size = Budget(norm, math.inf).size
     assert goal.reached(Output.of(model(made))).all()
@@ -176,7 +152,7 @@ def test_bfloat16_costs_neither_success_nor_size(norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_logits_scaled_down_change_little(norm):
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     y = model(x).argmax(dim=1)
     plain, _ = run(model, x, Goal.untargeted(y), norm)
     with torch.no_grad():
@@ -190,7 +166,7 @@ def test_logits_scaled_down_change_little(norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_model_without_slope_leaves_the_image(norm):
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     with torch.no_grad():
         model.weight.zero_()
     made, _ = run(model, x, Goal.untargeted(model(x).argmax(dim=1)), norm, steps=5)
@@ -217,7 +193,7 @@ def test_the_projection_on_a_point_and_of_ties_ends():
 
 
 def test_a_finite_budget_is_kept():
-    model, x = flatter(), images(N)
+    model, x = flatter(2), images(N)
     goal = Goal.untargeted(model(x).argmax(dim=1))
     free, _ = run(model, x, goal, "l2")
     size = Budget("l2", math.inf).size(free - x)
@@ -237,7 +213,7 @@ def test_parameters_out_of_range_are_refused(wrong):
 def test_answers_that_are_no_numbers_make_no_image_that_is_none(norm):
     class NotANumber(torch.nn.Module):
         def forward(self, x):
-            return flatter()(x) * torch.where(x.flatten(1)[:, :1] > 0.5, math.nan, 1.0)
+            return flatter(2)(x) * torch.where(x.flatten(1)[:, :1] > 0.5, math.nan, 1.0)
 
     y = torch.zeros(N, dtype=torch.int64)
     made, _ = run(NotANumber(), images(N), Goal.untargeted(y), norm, steps=5)
