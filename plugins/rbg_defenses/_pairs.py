@@ -70,3 +70,30 @@ class InnerAttack:
                 )
                 advance(len(index))
         return torch.cat(made)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean images, and for each the one to be cleaned, (N, C, H, W) float32 in memory (it must not be rounded).
+
+    With `with_clean` there are 2 * N pairs: the later half has every clean image on both sides.
+    """
+
+    clean: Split
+    given: Tensor
+    with_clean: bool = False
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, or (2 * N,)."""
+        return self.clean.labels.repeat(len(self) // len(self.clean))
+
+    def __len__(self) -> int:
+        return len(self.clean) * (2 if self.with_clean else 1)
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """(B, 2 * C, H, W): what is given, then what is wanted."""
+        row = index % len(self.clean)
+        clean = self.clean.pixels(row)
+        attacked = (index < len(self.clean)).reshape(-1, 1, 1, 1)
+        return torch.cat([torch.where(attacked, self.given[row], clean), clean], dim=1)

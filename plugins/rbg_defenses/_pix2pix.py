@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rbg_defenses._pairs import Pairs
 from rbg_defenses._turns import Player, take_turns
-from robustbench_gan.data.dataset import Split
 from robustbench_gan.models import Schedule, Shape
 from robustbench_gan.training import device_of, fresh
 
@@ -81,26 +80,6 @@ class PatchDiscriminator(nn.Module):
         """Logits of the candidates, conditioned on what they were made from."""
         judged: Tensor = self.layers(2 * torch.cat([given, candidate], dim=1) - 1)
         return judged
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Clean images, and for each the one to be cleaned, (N, C, H, W) float32 in memory (it must not be rounded)."""
-
-    clean: Split
-    given: Tensor
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64."""
-        return self.clean.labels
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    def pixels(self, index: Tensor) -> Tensor:
-        """(B, 2 * C, H, W): what is given, then what is wanted."""
-        return torch.cat([self.given[index], self.clean.pixels(index)], dim=1)
 
 
 def train_unet(generator: UNet, pairs: Pairs, schedule: Schedule, width: int, l1: float, seed: int) -> float:

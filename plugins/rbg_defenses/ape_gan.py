@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,19 +16,15 @@ from rbg_defenses._ape_networks import (
     to_range,
     with_batch_statistics,
 )
-from rbg_defenses._pairs import InnerAttack
-from robustbench_gan import progress, registry
+from rbg_defenses._pairs import InnerAttack, Pairs
+from rbg_defenses._trained_purifier import TrainedPurifier
+from rbg_defenses._turns import Player, take_turns
 from robustbench_gan.budget import Norm
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule
-from robustbench_gan.seeds import isolated
+from robustbench_gan.models import Schedule, Shape
 from robustbench_gan.store import Store
-from robustbench_gan.training import EVALUATION_BATCH, Diverged, device_of, fresh
-
-RECIPE_VERSION = 1
-BETAS = (0.5, 0.999)
+from robustbench_gan.training import device_of, fresh
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ LOSSES = {
 }
 
 
-class APEGAN(Defense):
+class APEGAN(TrainedPurifier[Purifier]):
     """APE-GAN (Shen et al. 2017, arXiv 1707.05474): classify G(x), G trained to undo adversarial perturbations.
 
     G learns from pairs: an image that `attack`, any registered attack, made of a training image inside `norm` and
@@ -69,7 +63,7 @@ class APEGAN(Defense):
     Raises UsageError for an impossible value, or images whose sides the networks cannot halve.
     """
 
-    purifies = True
+    kind = "ape-gan"
 
     def __init__(
         self,
@@ -88,18 +82,15 @@ class APEGAN(Defense):
         lr: float = 2e-4,
         generator_steps: int = 2,
     ) -> None:
-        super().__init__(base)
         if min(width, epochs, batch_size, generator_steps) < 1 or lr <= 0:
             raise UsageError(
                 "ape-gan needs width, epochs, batch_size and generator_steps >= 1 and lr > 0, not "
                 f"{width}, {epochs}, {batch_size}, {generator_steps} and {lr}."
             )
-        self.inner = InnerAttack.named(attack, norm, eps, by="ape-gan")
+        inner = InnerAttack.named(attack, norm, eps, by=self.kind)
+        super().__init__(base, inner, Schedule(epochs, batch_size, lr, one_cycle=False))
         self.clean_pairs, self.loss, self.architecture = clean_pairs, loss, architecture
         self.batch_norm, self.width, self.generator_steps = batch_norm, width, generator_steps
-        self.schedule = Schedule(epochs, batch_size, lr, one_cycle=False)
-        self.generator: nn.Module = nn.Identity()
-        self.keys: dict[str, str] = {}
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the generator on attacks against the classifier at hand, or load it."""
@@ -110,92 +101,44 @@ class APEGAN(Defense):
                 f"ape-gan:architecture={self.architecture} needs sides that are multiples of 4, at least {least}, "
                 f"not {height}x{width}: resize the data."
             )
-        network = fresh(lambda: Purifier(data.shape, self.width, self.architecture), seed)
-        assert isinstance(network, Purifier)
-        network = network.to(device_of(self.core), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        artifact = store.fetch("ape-gan", self._recipe(data, seed), lambda: self._build(network, data, seed))
-        network.load_state_dict(dict(artifact.tensors))
-        self.generator = with_batch_statistics(network) if self.batch_norm == "batch" else network
-        self.generator.eval()
-        self.keys = {"generator": artifact.key}
+        super().fit(data, seed, store)
+        if self.batch_norm == "batch":
+            with_batch_statistics(self.purifier)
 
-    def training_keys(self) -> dict[str, str]:
-        """The key of the generator."""
-        return self.keys
+    def network(self, shape: Shape) -> Purifier:
+        """G."""
+        return Purifier(shape, self.width, self.architecture)
 
-    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
-        """G(x), in [0, 1]."""
-        purified: Tensor = self.generator(x)
-        return purified
-
-    def parts(self) -> dict[str, nn.Module]:
-        """G, images to images, as `purifier`."""
-        return {"purifier": self.generator}
-
-    def _recipe(self, data: Dataset, seed: int) -> dict[str, Any]:
+    def choices(self) -> dict[str, Any]:
+        """The pairs, the loss, the networks and the steps of G."""
         return {
-            "recipe_version": RECIPE_VERSION,
-            "classifier": self.base_key,
-            "code": [registry.module_digest(used) for used in (type(self), Purifier, InnerAttack)],
-            **self.inner.recipe,
             "clean_pairs": self.clean_pairs,
             "loss": asdict(LOSSES[self.loss]),
             "architecture": [self.architecture, self.width],
             "generator_steps": self.generator_steps,
-            "schedule": vars(self.schedule),
-            "data": data.digest,
-            "seed": seed,
         }
 
-    def _build(
-        self, network: Purifier, data: Dataset, seed: int
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        started = time.perf_counter()
-        attacked = self.inner.on(self.core, data.train, seed)
+    def learn(self, network: Purifier, model: nn.Module, data: Dataset, seed: int) -> float:
+        """Craft the pairs on the classifier; one step of the discriminator a batch, then those of G."""
+        device = device_of(network)
         critic = fresh(lambda: Discriminator(data.shape, self.width, self.architecture), seed + 1)
-        critic = critic.to(device_of(network), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss = Adversaries(network, critic, LOSSES[self.loss])
-        optimisers = [torch.optim.Adam(m.parameters(), self.schedule.lr, BETAS) for m in (critic, network)]
-        count = len(attacked) * (2 if self.clean_pairs else 1)
-        steps = self.schedule.epochs * -(-count // self.schedule.batch_size)
-        with isolated(seed), progress.task("training ape-gan", steps) as advance:
-            for epoch in range(self.schedule.epochs):
-                for harmed, clean in self._pairs(attacked, data, seed + epoch, device_of(network)):
-                    _descend(optimisers[0], loss.of_critic(harmed, clean))
-                    for _ in range(self.generator_steps):
-                        _descend(optimisers[1], loss.of_generator(harmed, clean))
-                    advance(1)
-        network.eval()
-        return network.state_dict(), {
-            **self._facts(network, data, seed),
-            "seconds": time.perf_counter() - started,
-        }
+        critic = critic.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        game = Adversaries(network, critic, LOSSES[self.loss])
+        judge, maker = (
+            Player("discriminator of ape-gan", self.schedule.lr, critic),
+            Player("generator of ape-gan", self.schedule.lr, network),
+        )
 
-    def _pairs(
-        self, attacked: Tensor, data: Dataset, seed: int, device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of pairs in a random order, the same permutation on both sides."""
-        count = len(attacked)
-        drawn = torch.Generator().manual_seed(seed & ((1 << 63) - 1))
-        order = torch.randperm(count * (2 if self.clean_pairs else 1), generator=drawn)
-        for index in order.split(self.schedule.batch_size):
-            clean = data.train.pixels(index % count)
-            harmed = torch.where((index < count).reshape(-1, 1, 1, 1), attacked[index % count], clean)
-            yield harmed.to(device), clean.to(device)
+        def turn(step: int, both: Tensor, y: Tensor) -> None:
+            attacked, clean = both.chunk(2, dim=1)
+            judge.lower(game.of_critic(attacked, clean))
+            for _ in range(self.generator_steps):
+                maker.lower(game.of_generator(attacked, clean))
 
-    @torch.no_grad()
-    def _facts(self, network: Purifier, data: Dataset, seed: int) -> dict[str, float]:
-        """Accuracy on purified validation images, clean and attacked: at most 1,000 of them."""
-        held = data.validation.take(slice(0, 1000))
-        with torch.enable_grad():
-            attacked = self.inner.on(self.core, held, seed)
-        right = {"validation_accuracy": 0, "validation_accuracy_attacked": 0}
-        for index in torch.arange(len(held)).split(EVALUATION_BATCH):
-            y = held.labels[index]
-            for name, x in zip(right, (held.pixels(index), attacked[index]), strict=True):
-                logits = self.core(network(x.to(device_of(network))))
-                right[name] += int((logits.argmax(dim=1).cpu() == y).sum())
-        return {name: count / len(held) for name, count in right.items()}
+        pairs = Pairs(data.train, self.inner.on(model, data.train, seed), with_clean=self.clean_pairs)
+        return take_turns(
+            turn, pairs, self.schedule, seed=seed, device=device, description="training ape-gan"
+        )
 
 
 @dataclass(frozen=True)
@@ -208,7 +151,6 @@ class Adversaries:
 
     def of_critic(self, attacked: Tensor, clean: Tensor) -> Tensor:
         """Clean is real; purified, and under `all_sets` attacked and purified clean too, is not."""
-        self.generator.train()
         with torch.no_grad():
             false = [self.generator.raw(attacked)]
             if self.weights.all_sets:
@@ -236,11 +178,3 @@ def total_variation(x: Tensor) -> Tensor:
 
 def _judged(logits: Tensor, as_: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, as_))
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise Diverged(f"ape-gan: a loss became {loss.item()}")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rbg_defenses._pairs import InnerAttack
-from rbg_defenses._pix2pix import SMALLEST, Pairs, UNet, train_unet
-from rbg_defenses._turns import MEASURED, accuracies, checked
-from robustbench_gan import registry
+from rbg_defenses._pairs import InnerAttack, Pairs
+from rbg_defenses._pix2pix import SMALLEST, UNet, train_unet
+from rbg_defenses._trained_purifier import TrainedPurifier
+from rbg_defenses._turns import checked
 from robustbench_gan.budget import Norm
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
+from robustbench_gan.models import Shape
 from robustbench_gan.seeds import sample_seeds, uniform
-from robustbench_gan.store import Store
-from robustbench_gan.training import device_of, freeze, fresh
-
-RECIPE_VERSION = 1
 
 
-class ConditionalGAN(Defense):
+class ConditionalGAN(TrainedPurifier[UNet]):
     """Conditional-GAN defense (Yu et al. 2020): pix2pix (Isola et al. 2017) maps adversarial images to clean ones.
 
     A U-Net learns from pairs of a training image and its example by `attack` (any registered one, `noise` too)
@@ -33,7 +29,8 @@ class ConditionalGAN(Defense):
     random, and no sample touches another. Raises UsageError for an impossible value and for images under 8 pixels.
     """
 
-    purifies = True
+    kind = "cgan"
+    smallest = SMALLEST
 
     def __init__(
         self,
@@ -49,63 +46,26 @@ class ConditionalGAN(Defense):
         batch_size: int = 64,
         lr: float = 2e-4,
     ) -> None:
-        super().__init__(base)
         if not 0 <= clean <= 1 or width < 1 or l1 < 0:
             raise UsageError(
                 f"cgan needs clean in [0, 1], width >= 1 and l1 >= 0, not {clean}, {width} and {l1}."
             )
-        self.inner = InnerAttack.named(attack, norm, eps, by="cgan")
+        inner = InnerAttack.named(attack, norm, eps, by=self.kind)
+        super().__init__(base, inner, checked(self.kind, epochs, batch_size, lr))
         self.clean, self.width, self.l1 = clean, width, l1
-        self.schedule = checked("cgan", epochs, batch_size, lr)
-        self.purifier: nn.Module = nn.Identity()
-        self.keys: dict[str, str] = {}
 
-    def fit(self, data: Dataset, seed: int, store: Store) -> None:
-        """Craft the pairs on the classifier and train the U-Net, or load it."""
-        if min(data.shape[1:]) < SMALLEST:
-            raise UsageError(
-                f"cgan needs images of {SMALLEST} pixels a side or more, not {data.shape[1]}x{data.shape[2]}."
-            )
-        recipe = {
-            "recipe_version": RECIPE_VERSION,
-            "code": registry.code_digest(type(self)),
-            **self.inner.recipe,
-            "classifier": self.base_key,
-            "clean": self.clean,
-            "width": self.width,
-            "l1": self.l1,
-            "schedule": vars(self.schedule),
-            "data": data.digest,
-            "seed": seed,
-        }
-        network = fresh(lambda: UNet(data.shape, self.width), seed)
-        assert isinstance(network, UNet)
-        network = network.to(device_of(self.base), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        artifact = store.fetch("cgan", recipe, lambda: self._build(network, data, seed))
-        network.load_state_dict(dict(artifact.tensors))
-        self.purifier = freeze(network)
-        self.keys = {"purifier": artifact.key}
+    def network(self, shape: Shape) -> UNet:
+        """The U-Net."""
+        return UNet(shape, self.width)
 
-    def training_keys(self) -> dict[str, str]:
-        """The key of the U-Net."""
-        return self.keys
+    def choices(self) -> dict[str, Any]:
+        """The share of clean pairs, the width and the weight of the error."""
+        return {"clean": self.clean, "width": self.width, "l1": self.l1}
 
-    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
-        """The cleaned image, in [0, 1]."""
-        cleaned: Tensor = self.purifier(x)
-        return cleaned
-
-    def parts(self) -> dict[str, nn.Module]:
-        """The U-Net, as `purifier`."""
-        return {"purifier": self.purifier}
-
-    def _build(self, network: UNet, data: Dataset, seed: int) -> tuple[dict[str, Tensor], dict[str, float]]:
-        model = freeze(copy.deepcopy(self.base))
+    def learn(self, network: UNet, model: nn.Module, data: Dataset, seed: int) -> float:
+        """Craft the pairs on the classifier and train the U-Net on them."""
         pairs = Pairs(data.train, self._given(model, data.train, seed))
-        seconds = train_unet(network, pairs, self.schedule, self.width, self.l1, seed)
-        held = data.validation.take(slice(0, MEASURED))
-        facts = accuracies(model, network, held, self.inner.on(model, held, seed))
-        return network.state_dict(), {**facts, "seconds": seconds}
+        return train_unet(network, pairs, self.schedule, self.width, self.l1, seed)
 
     def _given(self, model: nn.Module, split: Split, seed: int) -> Tensor:
         """An image to clean for each of a split's: its adversarial example or, for the share `clean`, itself."""

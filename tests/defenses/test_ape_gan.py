@@ -10,7 +10,8 @@ from planted import conv, images, seeds, separable
 from rbg_attacks.fgsm import fgsm
 from rbg_defenses import ape_gan
 from rbg_defenses._ape_networks import Discriminator, Purifier, with_batch_statistics
-from rbg_defenses._pairs import InnerAttack
+from rbg_defenses._pairs import InnerAttack, Pairs
+from rbg_defenses._turns import Player
 from rbg_defenses.ape_gan import APEGAN, LOSSES, Adversaries, total_variation
 from torch.nn import functional as F
 
@@ -151,6 +152,18 @@ def test_pairs_are_the_attack_s_images_inside_the_ball_and_keep_float32():
     assert not torch.equal((made * 255).round() / 255, made)
 
 
+def test_the_later_half_of_pairs_with_clean_is_every_clean_image_on_both_sides():
+    data, given = separable(6, SHAPE).train, images(6, SHAPE)
+    pairs, index = Pairs(data, given, with_clean=True), torch.tensor([5, 6, 0, 11])
+    seen, wanted = pairs.pixels(index).chunk(2, dim=1)
+    assert len(pairs) == 12 and torch.equal(wanted, data.pixels(index % 6))
+    assert torch.equal(seen[::2], given[[5, 0]]) and torch.equal(
+        seen[1::2], data.pixels(torch.tensor([0, 5]))
+    )
+    assert torch.equal(pairs.labels[index], data.labels[index % 6])
+    assert len(Pairs(data, given)) == len(Pairs(data, given).labels) == 6
+
+
 @pytest.mark.parametrize(("clean_pairs", "rows"), [(False, 32), (True, 64)])
 def test_every_epoch_shows_every_pair_once(store, monkeypatch, clean_pairs, rows):
     shown = []
@@ -176,17 +189,22 @@ def test_every_epoch_shows_every_pair_once(store, monkeypatch, clean_pairs, rows
 
 def test_the_generator_takes_its_steps_and_the_critic_one(store, monkeypatch):
     turns = []
-    real = ape_gan._descend
-    monkeypatch.setattr(ape_gan, "_descend", lambda o, loss: turns.append(id(o)) or real(o, loss))
+
+    class Recorded(Player):
+        def lower(self, loss):
+            turns.append(self.name.split()[0])
+            super().lower(loss)
+
+    monkeypatch.setattr(ape_gan, "Player", Recorded)
     built(store, generator_steps=3)
-    assert len(turns) == 2 * 4 and turns[0] != turns[1] == turns[2] == turns[3] and turns[4] == turns[0]
+    assert turns == ["discriminator", "generator", "generator", "generator"] * 2
 
 
 def test_a_loss_that_is_no_number_ends_the_training(store, monkeypatch):
     monkeypatch.setattr(
         Adversaries, "of_critic", lambda self, a, c: torch.tensor(math.nan, requires_grad=True)
     )
-    with pytest.raises(RuntimeError, match="a loss became nan"):
+    with pytest.raises(RuntimeError, match="the loss of the discriminator of ape-gan became nan"):
         built(store)
 
 
@@ -258,7 +276,7 @@ def test_it_undoes_the_attack_that_it_was_trained_on(store, loss, architecture):
 def test_the_white_box_gradient_is_that_of_the_whole():
     # Against finite differences, in float64, through generator and classifier.
     defense = built(width=2)
-    defense.generator = purifier(width=2)
+    defense.purifier = purifier(width=2)
     freeze(defense.double())
     x, y = images(1, SHAPE).double() * 0.8 + 0.1, torch.tensor([0])
     _, grad, _ = View.on(Defended(defense), seeds(1)).value_and_grad(Goal.untargeted(y).loss, x)

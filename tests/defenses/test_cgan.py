@@ -7,7 +7,8 @@ import torch
 from planted import conv, images, seeds, separable
 from rbg_attacks.fgsm import fgsm
 from rbg_defenses import _pix2pix
-from rbg_defenses._pix2pix import Pairs, PatchDiscriminator, UNet, train_unet
+from rbg_defenses._pairs import Pairs
+from rbg_defenses._pix2pix import PatchDiscriminator, UNet, train_unet
 from rbg_defenses._turns import Player, take_turns
 from rbg_defenses.cgan import ConditionalGAN
 from torch import nn

@@ -81,7 +81,7 @@ def test_its_recipe_stands_on_the_key_of_that_classifier(store, inner):
     plain = APEGAN(freeze(conv(2, SHAPE)), **dict(cheap("ape-gan").params))
     plain.base_key = "base"
     plain.fit(separable(48, SHAPE), 0, store)
-    assert alone is APEGAN and plain.training_keys()["generator"] != outer.training_keys()["generator"]
+    assert alone is APEGAN and plain.training_keys()["purifier"] != outer.training_keys()["purifier"]
     other = built(store, cheap("ape-gan"), cheap(inner, lr=1e-4))
     assert other.stages[0].training_keys() != outer.training_keys()
 
@@ -110,9 +110,9 @@ def test_purify_first_then_ask_the_trained_classifier(store):
     outer, inner = defense.stages
     x = separable(48, SHAPE).test.pixels()[:4]
     out = defense(x, seeds(4))
-    assert torch.equal(out.logits, inner.core(outer.generator(x))) and out.scores.shape == (4, 0)
+    assert torch.equal(out.logits, inner.core(outer.purifier(x))) and out.scores.shape == (4, 0)
     assert defense.gradients == ("full", "bpda") and set(defense.parts()) == {"purifier"}
-    assert set(defense.training_keys()) == {"0.generator", "1.core"}
+    assert set(defense.training_keys()) == {"0.purifier", "1.core"}
 
 
 def test_a_second_fit_trains_nothing(store):
