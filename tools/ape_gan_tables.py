@@ -10,6 +10,7 @@ under OUT/results: the same command goes on where it was stopped. Prints Markdow
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,10 @@ def blocks(target: str, defense: str) -> dict[str, list[dict[str, Any]]]:
 @click.option("--target", default="none", show_default=True, help="What is attacked alone.")
 @click.option("--classifier", default="lenet", show_default=True)
 @click.option("--samples", default=500, show_default=True)
+@click.option("--first", default=150, show_default=True, help="The first of the test images.")
 @click.option("--table", "wanted", multiple=True, type=click.Choice(["rq1", "rq3", "both directions"]))
 def main(
-    out: Path, defense: str, target: str, classifier: str, samples: int, wanted: tuple[str, ...]
+    out: Path, defense: str, target: str, classifier: str, samples: int, first: int, wanted: tuple[str, ...]
 ) -> None:
     """Run what is not yet finished in OUT and print the tables."""
     torch.set_num_threads(1)
@@ -69,7 +71,8 @@ def main(
     for name, cells in blocks(target, defense).items():
         if wanted and name not in wanted:
             continue
-        planned = matrix.lay_out(matrix.Matrix(block=[{**common, **cell} for cell in cells]), workshop)
+        laid = matrix.lay_out(matrix.Matrix(block=[{**common, **cell} for cell in cells]), workshop)
+        planned = [replace(p, cell=p.cell.model_copy(update={"first": first})) for p in laid]
         results = plan.execute(
             planned,
             workshop,
@@ -78,7 +81,7 @@ def main(
             on_step=lambda step: None,
             on_result=lambda p, r, stored: _tell(r),
         )
-        click.echo(f"\n{name}: {defense} on {classifier}, {samples} images\n")
+        click.echo(f"\n{name}: {defense} on {classifier}, {samples} test images from {first} on\n")
         click.echo({"rq1": rq1, "rq3": rq3}.get(name, both_directions)(results))
 
 
