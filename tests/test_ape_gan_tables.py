@@ -13,9 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-# Small enough for minutes of a CPU. The first is trained on FGSM of norm 6 in l2, whose few large changes are more like
-# those of a confident C&W than FGSM's many small ones in linf.
-AGAINST_CW = "ape-gan:loss=author,lr=0.001,norm=l2,eps=6.0,width=16,epochs=1"
+# Small enough for minutes of a CPU.
 ON_FGSM = "ape-gan:loss=author,width=16,epochs=1"
 TOOL = Path(__file__).parent.parent / "tools" / "ape_gan_tables.py"
 sys.path.insert(0, str(TOOL.parent))
@@ -75,19 +73,6 @@ def printed(tmp_path, *arguments):
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-@pytest.mark.figures
-def test_gray_box_is_withstood_and_the_adaptive_attack_is_not(tmp_path):
-    rows = printed(
-        tmp_path, "--table", "both directions", "--classifier", "small-cnn", "--defense", AGAINST_CW
-    )
-    shares = {(row[0], row[1]): float(row[3].split()[0]) for row in rows}
-    assert all(status == "ok" for *_, status in rows)
-    gray = [share for (_, attacker), share in shares.items() if attacker == "gray-box"]
-    white = [share for (_, attacker), share in shares.items() if attacker == "white-box"]
-    assert len(gray) == 3 and min(gray) >= 0.90
-    assert min(white) < 0.10
 
 
 @pytest.mark.figures

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import real
 import torch
 from planted import conv, images, seeds, separable
 from rbg_defenses.magnet import MagNet, jensen_shannon, threshold
@@ -19,12 +16,11 @@ from robustbench_gan import registry
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.direct import run_attack
 from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, correct
+from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.store import Store
 from robustbench_gan.threat import Defended, View
 from robustbench_gan.training import freeze
-from robustbench_gan.workshop import Workshop, judge_seeds
 
 NAMES = {
     ("mnist", "off"): (),
@@ -211,39 +207,3 @@ def test_an_attack_through_reformer_and_detectors_finds_what_neither_sees():
 def test_unknown_detectors_are_refused_with_the_real_ones(asked):
     with pytest.raises(UsageError, match="reconstruction"):
         registry.resolve("defenses", Spec.parse(f"magnet:detectors={asked}"))
-
-
-FRESH = 4000  # the recipe was chosen on validation images; earlier ones were looked at on test images before these
-GUARDED = "magnet:epochs=10,lr=0.1,one_cycle=true,detectors=reconstruction"
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    """MagNet with its detectors of MNIST, L1 and L2, at 0.1 % each, on the small CNN, and 500 test images."""
-    shop = Workshop(Store(Path(os.environ.get("RBG_TEST_STORE") or tmp_path_factory.mktemp("store"))))
-    x, y = shop.images("mnist", FRESH, 500)
-    return shop.defense("mnist", real.canonical("small-cnn"), GUARDED), x, y
-
-
-def kept(defense, x, y, examples):
-    """The share of images right unperturbed that no example won, a rejected one being none."""
-    s = judge_seeds(0, 0, x, FRESH)
-    with torch.no_grad():
-        right, won = correct(defense(x, s), y), Goal.untargeted(y).reached(defense(examples, s))
-    return (right & ~won).float().mean().item()
-
-
-@pytest.mark.figures
-@pytest.mark.parametrize("kappa", [0.0, 10.0, 20.0])
-def test_gray_box_cw_is_kept_out(guarded, kappa):
-    defense, x, y = guarded
-    found = run_attack(f"cw:preset=fast,kappa={kappa}", defense.base, x, y, norm="l2")
-    assert found.robust_accuracy[0].value == 0  # the bare classifier falls to all of them
-    assert kept(defense, x, y, found.examples[0]) >= 0.90
-
-
-@pytest.mark.figures
-def test_an_adaptive_white_box_attack_breaks_reformer_and_detectors_together(guarded):
-    defense, x, y = guarded
-    found = run_attack("cw-bounded:steps=60", defense, x, y, norm="l2", epsilons=[3.0])
-    assert kept(defense, x, y, found.examples[0]) < 0.10
