@@ -433,7 +433,8 @@ def _strength(
 ) -> tuple[Tensor, Counts]:
     """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses.
 
-    An attacker who sees labels alone has 1 where the goal is reached and -1 elsewhere. Its passes are charged to the attack, but are no call that the attack made: red flags look at those.
+    An attacker who sees labels alone has 1 where the goal is reached and -1 elsewhere. Its passes are charged to the
+    attack, but are no call that the attack made: red flags look at those.
     """
     seeds = seeds if options["fixed"] else fold(seeds, "choose")
     view, goal = View.on(system, seeds, **options), crafted.goal

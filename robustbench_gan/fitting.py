@@ -68,16 +68,18 @@ def trained(workshop: Workshop, order: Order) -> Trained:
 def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | None = None) -> Ground:
     """What the threat model lets an attacker train through.
 
-    White-box the defended system, and with a copy of the defense that; but the core where the defense optimises at
-    inference and no gradient is named, since a training makes a hundred thousand passes. Gray-box the core. Black-box the substitute, with the images that
-    the attacker owns; under the dynamic protocol it is untrained and learns beside the generator. `named` is the one
-    gradient that an attack is defined by.
+    White-box the defended system, with a copy of the defense that copy; but the core where the defense optimises at
+    inference and no gradient is named, since a training makes a hundred thousand passes. Gray-box the core. Black-box
+    the substitute, with the images that the attacker owns; under the dynamic protocol it is untrained and learns beside
+    the generator. `named` is the one gradient that an attack is defined by.
     """
     data = workshop.dataset(names[0])
     defense = workshop.copy(*names) if threat.copies else workshop.defense(*names)
     if threat.substitute == "dynamic":
         model, recipe = workshop.untrained_substitute(names, threat)
-        return Ground("substitute", Bare(model), "full", 1, workshop.attackers_images(names[0], threat), recipe)
+        return Ground(
+            "substitute", Bare(model), "full", 1, workshop.attackers_images(names[0], threat), recipe
+        )
     if threat.name == "black-box":
         model, artifact = workshop.substitute(*names, threat)
         images = workshop.attackers_images(names[0], threat)

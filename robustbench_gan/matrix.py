@@ -251,7 +251,9 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
     if threat.name == "black-box":
         _canonical("models", Spec.parse(threat.model))
         if threat.substitute != "papernot" and threat.step_sign != "plus":
-            raise UsageError(f"{text}: step_sign is of papernot's augmentation; {threat.substitute} has none.")
+            raise UsageError(
+                f"{text}: step_sign is of papernot's augmentation; {threat.substitute} has none."
+            )
         if threat.substitute == "papernot" and threat.answers != "labels":
             raise UsageError(f"{text}: papernot learns from labels alone; take substitute=static for scores.")
     return str(Spec(spec.name.removesuffix(":copy"), registry.as_params({**flag, **values}))), threat

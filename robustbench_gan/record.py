@@ -178,7 +178,9 @@ class Result(_Record):
     controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
     substitute: dict[str, Fact] = Field(default_factory=dict)
     trained: dict[str, Fact] = Field(default_factory=dict)  # what an attack that is trained was trained on
-    queries: dict[str, Fact] = Field(default_factory=dict)  # what a query attacker was told and asked, an image
+    queries: dict[str, Fact] = Field(
+        default_factory=dict
+    )  # what a query attacker was told and asked, an image
     attacked_copy: dict[str, Fact] = Field(default_factory=dict)  # of a copy attacked in the defense's place
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
     budgets: list[float] = Field(default_factory=list)  # finite radii a minimal-norm cell was asked for

@@ -377,7 +377,10 @@ class View:
         Where the gradient is cut no graph is drawn: through a projection it would cost many times the answer.
         """
         leaf = x.detach().requires_grad_()
-        with torch.set_grad_enabled(not self._cut), torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast):
+        with (
+            torch.set_grad_enabled(not self._cut),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast),
+        ):
             out = self.system(leaf, seed)
         return leaf, Output(out.logits.float(), out.scores.float())
 

@@ -29,7 +29,9 @@ from robustbench_gan.training import classifier_recipe, freeze, fresh, train_cla
 
 T = TypeVar("T")
 Names = tuple[str, str, str]  # data set, classifier and defense
-COPY_SEED = 2**31  # added to a defender's training seed for an attacker's copy; below it are the defenders' seeds
+COPY_SEED = (
+    2**31
+)  # added to a defender's training seed for an attacker's copy; below it are the defenders' seeds
 
 
 def pick_device(name: str) -> torch.device:
