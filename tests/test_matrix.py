@@ -190,7 +190,7 @@ def test_a_wrong_name_or_value_is_one_line_before_any_work(shop, tmp_path, asked
 
 
 def test_the_presets_are_there():
-    assert {"quick", "standard", "paper"} <= set(presets())
+    assert {"quick", "standard", "paper", "defense-gan-2018"} <= set(presets())
     with pytest.raises(UsageError, match="Did you mean 'quick'"):
         preset_text("qiuck")
 
