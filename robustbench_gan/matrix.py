@@ -70,6 +70,11 @@ class Matrix(Block):
         """Each block with the shared settings filled in; the matrix itself where it has none."""
         shared = self.model_dump(exclude={"name", "max_cell_minutes", "block"})
         for overrides in self.block or [{}]:
+            if overrides.get("train_seed", self.train_seed) != self.train_seed:
+                raise UsageError(
+                    f"train_seed = {overrides['train_seed']} in a block: a matrix has one for all of its trainings, "
+                    f"{self.train_seed}; set it once above the blocks."
+                )
             yield Block.model_validate({**shared, **overrides})
 
 
@@ -243,6 +248,8 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
         if value is not None and key in known:
             given.setdefault(key, value)
     values = registry.bind(Spec(spec.name, registry.as_params(given)), THREATS[spec.name], "threat model")
+    if isinstance(values.get("model"), Spec):  # model=b(dropout=keep), as specs nest elsewhere
+        values["model"] = str(values["model"])
     threat = THREATS[spec.name](**values)
     if threat.draws < 1 or threat.unroll < 1 or (threat.name == "black-box" and threat.rounds < 1):
         raise UsageError(f"{text}: draws, unroll and rounds must be 1 or more.")

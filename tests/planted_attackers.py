@@ -24,6 +24,7 @@ no-parts = planted_attackers:NoParts
 halves = planted_attackers:Halves
 """
 SEEN: list[object] = []  # the defenses that `presses` was let through to
+EXACT: list[bool] = []  # and if it was told that the judge sees what it sees
 FITS: list[int] = []  # the training seeds of `Secret`, in this process
 COPY_SEED = 2**31
 PIXELS = 16
@@ -114,6 +115,7 @@ def presses(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> 
     """Looks once, then sets the secret pixel of the defense it holds to 1."""
     view.value_and_grad(goal.loss, x)
     SEEN.append(view.system.defense)
+    EXACT.append(view.exact)
     made = x.clone()
     made.flatten(1)[:, int(view.part("secret").module.at)] = 1
     return made

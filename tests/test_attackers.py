@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import planted_attackers
+import planted_trained
 import pytest
 from planted import plant
 from planted_cells import Fixed, grey
@@ -34,6 +35,7 @@ def attackers(tmp_path_factory, installed):  # noqa: F811
     root = plant(
         tmp_path_factory.mktemp("attackers"), "planted-attackers", planted_attackers.ENTRY_POINTS, {}
     )
+    plant(root, "planted-trained", planted_trained.ENTRY_POINTS, {})
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()
     yield
@@ -44,6 +46,7 @@ def attackers(tmp_path_factory, installed):  # noqa: F811
 @pytest.fixture
 def shop(tmp_path):
     planted_attackers.SEEN.clear()
+    planted_attackers.EXACT.clear()
     planted_attackers.FITS.clear()
     return workshop(tmp_path)
 
@@ -75,6 +78,22 @@ def test_the_copy_is_attacked_and_the_real_defense_is_judged(shop):
     assert [real, real, copy, copy] == planted_attackers.SEEN and real is not copy  # full and bpda of each
     assert int(real.secret.at) != int(copy.secret.at)
     assert real.base is copy.base and real.base_key == copy.base_key  # the classifier is known
+
+
+def test_what_wins_on_a_copy_is_not_taken_for_won(shop):
+    cell(shop, **PRESS, gradient="full")
+    cell(shop, **PRESS, gradient="full", threats=COPY)
+    assert planted_attackers.EXACT == [True, False]
+
+
+@pytest.mark.parametrize(("gradient", "on"), [("auto", "copy"), ("full", "copy"), ("bpda", "copy")])
+def test_a_trained_attack_is_trained_through_the_copy(shop, gradient, on):
+    asked = {"defenses": "secret", "attacks": "shove", "eps": 0.2, "gradient": gradient}
+    copied, white = cell(shop, **asked, threats=COPY), cell(shop, **asked)
+    assert copied.trained["on"] == on and white.trained["on"] == "defended"
+    assert copied.status == "ok" and copied.attacked_copy["seed"] == COPY_SEED
+    keys = [part.artifact.key for part in shop.memory.values() if hasattr(part, "ground")]
+    assert len(keys) == len(set(keys)) == 2  # one generator for the copy, another for the defense
 
 
 def test_the_record_says_that_a_copy_was_attacked_and_how_good_it_is(shop):

@@ -65,6 +65,25 @@ def test_the_protocol_of_the_paper_asks_4650_queries_from_150_test_images(shop, 
     assert len(learnt) == 6 and again.weights["substitute"] == result.weights["substitute"]
 
 
+def test_the_sign_rule_reaches_the_augmentation(shop, monkeypatch):
+    asked = Asked(shop, monkeypatch)
+    for sign in ("plus", "periodic"):
+        result = cell(shop, threats=f"{BLACK},rounds=5,step_sign={sign}", attacks="fgsm")
+        assert result.substitute["step_sign"] == sign
+    plus, periodic = asked.images[:4], asked.images[4:]
+    same = [torch.equal(a, b) for a, b in zip(plus, periodic, strict=True)]
+    assert same == [True, True, True, False]
+
+
+def test_a_substitute_with_parameters_is_written_with_parentheses_or_a_colon(shop):
+    (one,), (two,) = (
+        planned(shop, threats=f"black-box:model={m}") for m in ("b(dropout=keep)", "b:dropout=keep")
+    )
+    assert one == two and one.threat.model == "b:dropout=keep"
+    with pytest.raises(UsageError, match="unknown parameter of model 'b'"):
+        planned(shop, threats="black-box:model=b(drop=keep)")
+
+
 @pytest.mark.parametrize(("oracle", "sees"), [("defended", True), ("undefended", False)])
 def test_the_oracle_is_the_defended_system_unless_the_classifier_is_asked_for(shop, oracle, sees):
     # `rejectall` answers nothing: a substitute of it learns from its 150 images alone.
