@@ -94,10 +94,20 @@ class NoParts(Secret):
 class Halves(Defense):
     """Changes no value, and has a right gradient for one half of the images under each of `full` and `bpda`.
 
-    The other half gets its negative. Which half an image is in stands in the parity of its 8-bit first pixel.
+    The other half gets its negative. Which half an image is in stands in the parity of its 8-bit first pixel. Under
+    `truncated` the gradient is 0. It says that it is random, so that no example is known to have won.
     """
 
     purifies = True
+    randomised = True
+    unrolls = True
+
+    @property
+    def gradients(self):
+        return ("full", "bpda", "truncated")
+
+    def truncated(self, x: Tensor, seed: Tensor, steps: int) -> Tensor:
+        return x.detach() + 0 * x
 
     def slope(self, x: Tensor) -> Tensor:
         odd = (x.detach()[:, 0, 0, 0] * 255).round() % 2

@@ -92,8 +92,12 @@ def test_a_trained_attack_is_trained_through_the_copy(shop, gradient, on):
     copied, white = cell(shop, **asked, threats=COPY), cell(shop, **asked)
     assert copied.trained["on"] == on and white.trained["on"] == "defended"
     assert copied.status == "ok" and copied.attacked_copy["seed"] == COPY_SEED
-    keys = [part.artifact.key for part in shop.memory.values() if hasattr(part, "ground")]
-    assert len(keys) == len(set(keys)) == 2  # one generator for the copy, another for the defense
+    parts = [part for part in shop.memory.values() if hasattr(part, "ground")]
+    assert (
+        len({part.artifact.key for part in parts}) == 2
+    )  # one generator for the copy, another for the defense
+    names = (copied.cell.dataset, copied.cell.classifier, copied.cell.defense)
+    assert [part.ground.system.defense for part in parts] == [shop.copy(*names), shop.defense(*names)]
 
 
 def test_the_record_says_that_a_copy_was_attacked_and_how_good_it_is(shop):
@@ -238,7 +242,9 @@ def test_auto_is_the_worst_of_all_gradients_for_each_sample(shop):
     worst = "".join(min(pair) for pair in zip(judged(full).robust[0], judged(bpda).robust[0], strict=True))
     assert judged(auto).robust[0] == worst
     assert auto.accuracy("robust").value < min(full.accuracy("robust").value, bpda.accuracy("robust").value)
-    assert auto.gradients == ["full", "bpda"]
+    assert auto.gradients == ["full", "bpda", "truncated"]
+    # What is moved against the gradient, or not at all, never takes the place of what won before it.
+    assert set(judged(auto).size[0]) == {0.2}
 
 
 def test_copies_raise_what_the_workshop_raises(shop):
