@@ -6,6 +6,7 @@ import pytest
 from test_leaderboard import result
 
 from robustbench_gan.leaderboard import markdown, rows
+from robustbench_gan.leaderboard.labels import short_labels
 
 PAPERNOT = {
     "protocol": "papernot", "model": "e", "oracle": "defended", "answers": "labels", "step_sign": "plus", "images": 150,
@@ -71,6 +72,16 @@ def test_a_copy_is_called_one_in_a_table_of_its_own_threat_model():
         sum(" · gray-box:copy · " in h for h in headings) == sum(" · gray-box · " in h for h in headings) == 1
     )
     assert "- **gray-box:copy**: everything but the defense's own weights" in page
+
+
+def test_a_copy_is_labelled_as_its_threat_model_is_named():
+    texts = ["gray-box", *(f"gray-box:copy=True,draws=1,gradient={g},unroll=5" for g in ("auto", "bpda"))]
+    assert list(short_labels(texts[:2]).values()) == ["gray-box", "gray-box:copy"]
+    assert list(short_labels(texts).values()) == [
+        "gray-box",
+        "gray-box:copy (gradient=auto)",
+        "gray-box:copy (gradient=bpda)",
+    ]
 
 
 def test_a_page_without_such_attackers_has_none_of_these_tables():
