@@ -119,7 +119,7 @@ def main() -> None:
     "threats",
     multiple=True,
     metavar="NAME",
-    help="Threat model: black-box, query, gray-box, white-box or seed-known. Repeatable.",
+    help="Threat model: black-box, query, gray-box, gray-box:copy, white-box or seed-known. Repeatable.",
 )
 @click.option(
     "--gradient",

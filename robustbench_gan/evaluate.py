@@ -30,12 +30,12 @@ from robustbench_gan.detection import measure
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.fitting import Order, Trained, trained
 from robustbench_gan.matrix import Planned
-from robustbench_gan.outcome import Goal, Output, correct
+from robustbench_gan.outcome import REJECTED, Goal, Output, correct
 from robustbench_gan.record import Cell, Detection, Outcomes, Result, Seconds, Status
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, integers, sample_seeds
 from robustbench_gan.store import Artifact
-from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View, answer
+from robustbench_gan.threat import Bare, Counts, Defended, QueryLimit, System, ThreatModel, View, answer
 from robustbench_gan.workshop import Judged, Workshop, judge_seeds
 
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
@@ -55,7 +55,10 @@ class Settings:
 
 @dataclass
 class Run:
-    """A cell at work: the things its steps share."""
+    """A cell at work: the things its steps share.
+
+    `defense` is judged; `held` is the one that an attack runs through: the same, or the attacker's own copy of it.
+    """
 
     planned: Planned
     workshop: Workshop
@@ -64,6 +67,7 @@ class Run:
     info: AttackInfo
     parameters: Mapping[str, Any]
     defense: Defense
+    held: Defense
     x: Tensor
     y: Tensor
     fitted: dict[int | None, Trained] = field(default_factory=dict)
@@ -151,8 +155,11 @@ def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
     cell = planned.cell
     function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
     defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
+    held = defense
+    if planned.threat.copies:
+        held = workshop.copy(cell.dataset, cell.classifier, cell.defense)
     x, y = workshop.images(cell.dataset, cell.first, cell.samples)
-    return Run(planned, workshop, settings, function, info_of(function), parameters, defense, x, y)
+    return Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
 
 
 def train_attack(planned: Planned, workshop: Workshop) -> None:
@@ -179,7 +186,7 @@ def gradients_of(run: Run) -> tuple[str, ...]:
     """
     if run.info.trained:
         return tuple(sorted({part.ground.gradient for part in run.fitted.values()}))
-    if not run.threat.white or run.info.needs != "gradient":
+    if not run.threat.differentiates or run.info.needs != "gradient":
         return ("full",)
     if run.info.gradient:
         return (run.info.gradient,)
@@ -190,10 +197,10 @@ def gradients_of(run: Run) -> tuple[str, ...]:
 
 def _systems(run: Run) -> list[System]:
     """What the attack is run on, one for each gradient."""
-    if run.threat.white and run.info.trained:
-        return [Defended(run.defense)]
-    if run.threat.holds_defense:
-        return [Defended(run.defense, g, run.threat.unroll) for g in gradients_of(run)]  # type: ignore[arg-type]
+    if run.threat.differentiates and run.info.trained:
+        return [Defended(run.held)]
+    if run.threat.holds_defense or run.threat.copies:
+        return [Defended(run.held, g, run.threat.unroll) for g in gradients_of(run)]  # type: ignore[arg-type]
     if run.threat.name == "gray-box":
         return [Bare(run.defense.core)]
     if run.info.needs == "nothing":
@@ -253,7 +260,9 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         controls=_controls(run, verdict.clean),
         substitute=substitute,
         trained=_training_facts(run),
-        gradients=list(gradients_of(run)) if run.threat.white else [],
+        queries=_query_facts(run, counts),
+        attacked_copy=_copy_facts(run, verdict.clean),
+        gradients=list(gradients_of(run)) if run.threat.differentiates else [],
         estimate_seconds=estimate,
         seconds=Seconds(training=_training_seconds(run), crafting=crafting, judging=verdict.seconds),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -281,7 +290,7 @@ def craft(run: Run) -> tuple[list[Crafted], float]:
             sets = [_craft_once(run, run.seeds("view"), fixed=False)]
         return sets, time.perf_counter() - started
 
-    if run.threat.holds_defense or run.info.needs == "nothing":
+    if run.threat.holds_defense or run.threat.copies or run.info.needs == "nothing":
         return make()
     asked = run.cell.model_dump(
         include={"dataset", "attack", "goal", "norm", "eps", "first", "samples", "seed"}
@@ -310,7 +319,7 @@ def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
     name = f"{run.function.__name__} on {Spec.parse(run.cell.defense.split('+')[0]).name}"
     with progress.task(f"crafting: {name}, {run.threat.name}", len(tries) * len(run.x)) as advance:
         for at, (system, goal) in enumerate(tries):
-            options = _view_options(run, system, fixed)
+            options = _view_options(run, system, fixed, len(tries))
             won = strongest > 0 if options["exact"] else torch.zeros_like(strongest, dtype=torch.bool)
             rows = torch.nonzero(~won)[:, 0]
             advance(int(won.sum()))
@@ -339,16 +348,25 @@ def _keep(best: Crafted, new: Crafted, rows: Tensor, better: Tensor) -> Crafted:
     return Crafted(examples, replace(best.goal, classes=classes), best.counts)
 
 
-def _view_options(run: Run, system: System, fixed: bool) -> dict[str, Any]:
-    """What a view of this system grants; a system that is not random needs no draws, and is exact."""
+def _view_options(run: Run, system: System, fixed: bool, tries: int) -> dict[str, Any]:
+    """What a view of this system grants; a system that is not random needs no draws, and is exact.
+
+    A copy of the defense is never exact. Several tries share a limit of queries, the one that chooses between their
+    examples included. Raises NotApplicable where the limit is too small for that.
+    """
     threat, still = run.threat, fixed or not (system.defended and run.defense.randomised)
+    limit = threat.limit if tries == 1 else threat.limit // tries - 1
+    if threat.limit and limit < 1:
+        raise NotApplicable(
+            f"{threat.limit} queries an image are too few for {tries} tries and a choice among them"
+        )
     return {
         "access": threat.access,
         "draws": 1 if still else threat.draws,
         "fixed": still,
-        "exact": still and system.defended,
-        "limit": threat.limit,
-        "parts": run.defense.parts() if threat.white else {},
+        "exact": still and system.defended and not threat.copies,
+        "limit": limit if threat.limit else 0,
+        "parts": run.held.parts() if threat.differentiates else {},
     }
 
 
@@ -369,10 +387,18 @@ def _attack(
         given = run.x[group].clone()
         made = run.call(view, given, goal.rows(group), attack_seeds[group].clone())
         check_examples(made, run.x[group], given, run.budget)
+        _check_queries(view)
         examples.append(made.detach().clone())
         counts.append(view.counts)
         advance(len(group))
     return Crafted(torch.cat(examples), goal.rows(rows), Counts.cat(counts))
+
+
+def _check_queries(view: View) -> None:
+    """An attack that caught the error of its limit and went on has still asked too much. Raises QueryLimit."""
+    most = int(view.counts.forward.max()) if len(view.counts.forward) else 0
+    if view.limit and most > view.limit:
+        raise QueryLimit(f"the attack asked {most} queries an image, its limit is {view.limit}")
 
 
 def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
@@ -407,11 +433,17 @@ def _strength(
 ) -> tuple[Tensor, Counts]:
     """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses.
 
-    Its passes are charged to the attack, but are no call that the attack made: red flags look at those.
+    An attacker who sees labels alone has 1 where the goal is reached and -1 elsewhere. Its passes are charged to the
+    attack, but are no call that the attack made: red flags look at those.
     """
     seeds = seeds if options["fixed"] else fold(seeds, "choose")
-    view = View.on(system, seeds, **options)
-    margin = crafted.goal.margin(view.output(crafted.examples))
+    view, goal = View.on(system, seeds, **options), crafted.goal
+    if view.access == "labels":
+        labels = view.labels(crafted.examples)
+        same = labels == goal.classes
+        margin = torch.where(same if goal.kind == "targeted" else ~same & (labels != REJECTED), 1.0, -1.0)
+    else:
+        margin = goal.margin(view.output(crafted.examples))
     return margin, replace(view.counts, calls=torch.zeros_like(view.counts.calls))
 
 
@@ -494,11 +526,14 @@ def _substitute_facts(run: Run, clean: list[Output]) -> dict[str, float | int | 
         undefended = run.threat.oracle == "undefended"
         oracle = answer(Bare(run.defense.base), run.x, run.seeds("view")) if undefended else clean[0]
     infos = [artifact.info for _, artifact in pairs]
+    sign = {"step_sign": run.threat.step_sign} if run.threat.substitute == "papernot" else {}
     return {
         "protocol": run.threat.substitute,
         "model": run.threat.model,
         "oracle": run.threat.oracle,
         "answers": run.threat.answers,
+        **sign,
+        "images": len(run.workshop.attackers_images(run.cell.dataset, run.threat)),
         "rounds": infos[0]["rounds"],
         **{key: sum(info[key] for info in infos) for key in ("points", "queries", "rejected")},
         "accuracy": float((own == run.y).double().mean()),
@@ -518,6 +553,34 @@ def _training_facts(run: Run) -> dict[str, float | int | str]:
         "generators": len(parts),
         "images": infos[0]["images"],
         **{key: sum(info[key] for info in infos) for key in ("steps", "forward", "backward")},
+    }
+
+
+def _query_facts(run: Run, counts: Counts) -> dict[str, float | int | str]:
+    """What a query attacker was told and asked: the limit of an image, and the median and most it used of it."""
+    if run.threat.name != "query":
+        return {}
+    asked = counts.forward.double()
+    return {
+        "answers": run.threat.access,
+        "limit": run.threat.limit,
+        "median": float(asked.quantile(0.5)),
+        "max": int(asked.max()),
+        "total": int(asked.sum()),
+    }
+
+
+def _copy_facts(run: Run, clean: list[Output]) -> dict[str, float | int | str]:
+    """Of the copy that was attacked in the defense's place: its seed, clean accuracy and agreement with the defense."""
+    if not run.threat.copies:
+        return {}
+    with torch.no_grad():
+        own = answer(Defended(run.held), run.x, run.seeds("view"))
+    return {
+        "seed": run.workshop.copy_seed,
+        "parts": len(run.held.training_keys()),
+        "accuracy": float(correct(own, run.y).double().mean()),
+        "agreement": float((own.labels == clean[0].labels).double().mean()),
     }
 
 
@@ -548,6 +611,9 @@ def _artifacts(run: Run) -> dict[str, Artifact]:
     used = {"classifier": run.workshop.classifier(run.cell.dataset, run.cell.classifier)[1]}
     for name, key in run.defense.training_keys().items():
         used[f"defense.{name}"] = run.workshop.store.used[key]
+    if run.threat.copies:
+        for name, key in run.held.training_keys().items():
+            used[f"copy.{name}"] = run.workshop.store.used[key]
     for target, part in run.fitted.items():
         used["attack" if target is None else f"attack.{target}"] = part.artifact
     if run.threat.name == "black-box" and run.threat.substitute != "dynamic" and run.info.needs != "nothing":
@@ -582,7 +648,7 @@ def estimate_seconds(run: Run) -> float:
     passes, alone = (
         count * len(_goals(run)) for count in run.info.cost(run.parameters, run.cell.norm, classes, features)
     )
-    if not run.threat.holds_defense:
+    if not (run.threat.holds_defense or run.threat.copies):
         return judging  # passes through a classifier alone are cheap beside one defended answer
     gradients = gradients_of(run)
     each = sum(_timed(run, g if run.info.needs == "gradient" else "forward") for g in gradients)

@@ -29,7 +29,7 @@ RECIPE_VERSION = 1
 class Ground:
     """What an attack is trained on: a system with one gradient, the attacker's images, and all that decides both."""
 
-    name: Literal["core", "defended", "substitute"]
+    name: Literal["core", "defended", "copy", "substitute"]
     system: System
     gradient: str
     draws: int
@@ -68,21 +68,24 @@ def trained(workshop: Workshop, order: Order) -> Trained:
 def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | None = None) -> Ground:
     """What the threat model lets an attacker train through.
 
-    White-box the defended system; but the core where the defense optimises at inference and no gradient is named,
-    since a training makes a hundred thousand passes. Gray-box the core. Black-box the substitute, with the images that
-    the attacker owns; under the dynamic protocol it is untrained and learns beside the generator. `named` is the one
-    gradient that an attack is defined by.
+    White-box the defended system, with a copy of the defense that copy; but the core where the defense optimises at
+    inference and no gradient is named, since a training makes a hundred thousand passes. Gray-box the core. Black-box
+    the substitute, with the images that the attacker owns; under the dynamic protocol it is untrained and learns beside
+    the generator. `named` is the one gradient that an attack is defined by.
     """
-    data, defense = workshop.dataset(names[0]), workshop.defense(*names)
+    data = workshop.dataset(names[0])
+    defense = workshop.copy(*names) if threat.copies else workshop.defense(*names)
     if threat.substitute == "dynamic":
         model, recipe = workshop.untrained_substitute(names, threat)
-        return Ground("substitute", Bare(model), "full", 1, data.validation, recipe)
+        return Ground(
+            "substitute", Bare(model), "full", 1, workshop.attackers_images(names[0], threat), recipe
+        )
     if threat.name == "black-box":
         model, artifact = workshop.substitute(*names, threat)
-        images = data.validation if threat.substitute == "static" else data.black_box_holdout()[0]
+        images = workshop.attackers_images(names[0], threat)
         return Ground("substitute", Bare(model), "full", 1, images, {"key": artifact.key})
     keys = sorted(defense.training_keys().items())
-    if not threat.white or (defense.unrolls and threat.gradient == "auto" and not named):
+    if not threat.differentiates or (defense.unrolls and threat.gradient == "auto" and not named):
         replaced = keys if defense.core is not defense.base else []
         recipe = {"base": defense.base_key, "core": [key for _, key in replaced]}
         return Ground("core", Bare(defense.core), "full", 1, data.train, recipe)
@@ -92,7 +95,7 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
         recipe["unroll"] = threat.unroll
     system = Defended(defense, gradient, threat.unroll)
     draws = threat.draws if defense.randomised else 1
-    return Ground("defended", system, gradient, draws, data.train, recipe)
+    return Ground("copy" if threat.copies else "defended", system, gradient, draws, data.train, recipe)
 
 
 def _trained(workshop: Workshop, order: Order) -> Trained:

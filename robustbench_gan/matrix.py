@@ -23,7 +23,7 @@ from robustbench_gan.errors import UsageError, unknown
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.store import slug
-from robustbench_gan.threat import ACCESS_ORDER, THREATS, ThreatModel
+from robustbench_gan.threat import ACCESS_ORDER, NOTHING_TO_COPY, THREATS, ThreatModel
 from robustbench_gan.workshop import Workshop, is_file_reference, user_digest
 
 if sys.version_info >= (3, 11):
@@ -70,6 +70,11 @@ class Matrix(Block):
         """Each block with the shared settings filled in; the matrix itself where it has none."""
         shared = self.model_dump(exclude={"name", "max_cell_minutes", "block"})
         for overrides in self.block or [{}]:
+            if overrides.get("train_seed", self.train_seed) != self.train_seed:
+                raise UsageError(
+                    f"train_seed = {overrides['train_seed']} in a block: a matrix has one for all of its trainings, "
+                    f"{self.train_seed}; set it once above the blocks."
+                )
             yield Block.model_validate({**shared, **overrides})
 
 
@@ -224,8 +229,16 @@ def _classifier(text: str, workshop: Workshop) -> str:
 
 
 def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
-    """A threat model and its canonical text; `gradient` and `eot` of the block fill in what it leaves open."""
-    spec = Spec.parse(text)
+    """A threat model and its canonical text; `gradient` and `eot` of the block fill in what it leaves open.
+
+    `gray-box:copy,gradient=bpda` is short for `gray-box:copy=True,gradient=bpda`, which is how records write it.
+    """
+    head, comma, rest = text.strip().partition(",")
+    spec = Spec.parse(f"gray-box:copy=true{comma}{rest}" if head.strip() == "gray-box:copy" else text)
+    flag: dict[str, bool] = {}
+    if spec.name == "gray-box" and dict(spec.params).get("copy") is True:
+        flag = {"copy": True}
+        spec = Spec("gray-box:copy", tuple(p for p in spec.params if p[0] != "copy"))
     if spec.name not in THREATS:
         raise unknown("threat model", spec.name, THREATS)
     known = registry.parameters(THREATS[spec.name])
@@ -235,14 +248,22 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
         if value is not None and key in known:
             given.setdefault(key, value)
     values = registry.bind(Spec(spec.name, registry.as_params(given)), THREATS[spec.name], "threat model")
+    if isinstance(values.get("model"), Spec):  # model=b(dropout=keep), as specs nest elsewhere
+        values["model"] = str(values["model"])
     threat = THREATS[spec.name](**values)
     if threat.draws < 1 or threat.unroll < 1 or (threat.name == "black-box" and threat.rounds < 1):
         raise UsageError(f"{text}: draws, unroll and rounds must be 1 or more.")
+    if threat.name == "query" and threat.limit < 1:
+        raise UsageError(f"{text}: limit={threat.limit}: expected 1 or more queries an image.")
     if threat.name == "black-box":
         _canonical("models", Spec.parse(threat.model))
+        if threat.substitute != "papernot" and threat.step_sign != "plus":
+            raise UsageError(
+                f"{text}: step_sign is of papernot's augmentation; {threat.substitute} has none."
+            )
         if threat.substitute == "papernot" and threat.answers != "labels":
             raise UsageError(f"{text}: papernot learns from labels alone; take substitute=static for scores.")
-    return str(Spec(spec.name, registry.as_params(values))), threat
+    return str(Spec(spec.name.removesuffix(":copy"), registry.as_params({**flag, **values}))), threat
 
 
 def _goal(text: str) -> Any:
@@ -340,11 +361,13 @@ def why_not(
         return "the dynamic protocol trains the substitute beside a generator, and the attack has none"
     if threat.name == "gray-box" and not purifies:
         return "the defense is its classifier: there is nothing for a gray-box attacker not to know"
+    if threat.copies and all(_untrained(kind) for kind in chain):
+        return NOTHING_TO_COPY
     if threat.name == "seed-known" and not randomised:
         return "the defense is not random: white-box already knows all there is"
     if info.gradient:
         return _why_not_gradient(info.gradient, threat, purifies)
-    if threat.white and info.needs == "gradient":
+    if threat.differentiates and info.needs == "gradient":
         if threat.gradient == "bpda" and not purifies:
             return "the defense has no purifier for BPDA to replace"
         if threat.gradient == "truncated" and not any(kind.unrolls for kind in chain):
@@ -352,8 +375,14 @@ def why_not(
     return ""
 
 
+def _untrained(stage: Stage) -> bool:
+    """A defense that names no trained part; one whose parts depend on its parameters is asked once it is fitted."""
+    kind = stage if isinstance(stage, type) else type(stage)
+    return kind.training_keys is Defense.training_keys
+
+
 def _why_not_gradient(gradient: str, threat: ThreatModel, purifies: bool) -> str:
-    if not threat.white:
+    if not threat.differentiates:
         return f"the attack is defined by the gradient {gradient!r} of the defended system"
     if threat.gradient not in ("auto", gradient):
         return (

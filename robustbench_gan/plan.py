@@ -19,7 +19,7 @@ from robustbench_gan.registry import Spec, digest_of, parse_chain
 from robustbench_gan.store import slug
 from robustbench_gan.workshop import Workshop
 
-Kind = Literal["classifier", "defense", "substitute", "attack", "cell"]
+Kind = Literal["classifier", "defense", "copy", "substitute", "attack", "cell"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,14 @@ def _shared(item: Planned) -> list[tuple[Kind, str, list[str]]]:
         ("classifier", name, base),
         ("defense", f"{name} / {short(cell.defense)}", [*base, cell.defense]),
     ]
+    if item.threat.copies:
+        chain.append(("copy", f"{name} / {short(cell.defense)}", [*base, cell.defense]))
     attack = registry.load("attacks", Spec.parse(cell.attack).name)
     info = info_of(attack)
     if cell.threat_name == "black-box" and info.needs != "nothing" and item.threat.substitute != "dynamic":
-        label = f"{item.threat.model}, {item.threat.rounds} rounds, against {short(cell.defense)}"
-        chain.append(("substitute", label, [*base, cell.defense, cell.threat]))
+        asked = "the classifier alone" if item.threat.oracle == "undefended" else short(cell.defense)
+        label = f"{item.threat.model}, {item.threat.rounds} rounds, against {asked}"
+        chain.append(("substitute", label, [*base, *_oracle(item), cell.threat]))
     if info.trained:
         goal = "every class" if attack.conditional else cell.goal
         label = (
@@ -78,8 +81,14 @@ def _core(cell: Cell) -> str:
     return "+".join(str(spec) for spec in chain if not registry.load("defenses", spec.name).purifies)
 
 
+def _oracle(item: Planned) -> list[str]:
+    """The defense that a substitute learns from; none where it asks the classifier alone, whatever stands in front."""
+    return [] if item.threat.oracle == "undefended" else [item.cell.defense]
+
+
 def _key(kind: Kind, parts: list[str], item: Planned) -> str:
     alone = kind == "classifier" or (kind == "attack" and item.threat.name == "gray-box")
+    alone = alone or (kind == "substitute" and not _oracle(item))
     relevant = ("data", "loader", "classifier", "train_seed") + (() if alone else ("defense",))
     identity = {name: item.cell.identity[name] for name in relevant}
     return f"{kind}-{digest_of([*parts, json.dumps(identity, sort_keys=True)])}"
@@ -127,6 +136,7 @@ def train(step: Step, workshop: Workshop) -> None:
     makers: dict[Kind, Callable[[], object]] = {
         "classifier": lambda: workshop.classifier(cell.dataset, cell.classifier),
         "defense": lambda: workshop.defense(cell.dataset, cell.classifier, cell.defense),
+        "copy": lambda: workshop.copy(cell.dataset, cell.classifier, cell.defense),
         "substitute": lambda: workshop.substitute(
             cell.dataset, cell.classifier, cell.defense, step.planned.threat
         ),

@@ -66,8 +66,9 @@ class Cell(_Record):
 
     @property
     def threat_name(self) -> str:
-        """`white-box` of `white-box:gradient=auto,...`."""
-        return self.threat.partition(":")[0]
+        """`white-box` of `white-box:gradient=auto,...`; `gray-box:copy` of `gray-box:copy=True,...`."""
+        name, _, parameters = self.threat.partition(":")
+        return f"{name}:copy" if name == "gray-box" and parameters.startswith("copy=") else name
 
 
 def _hash(content: dict[str, Any]) -> str:
@@ -177,6 +178,10 @@ class Result(_Record):
     controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
     substitute: dict[str, Fact] = Field(default_factory=dict)
     trained: dict[str, Fact] = Field(default_factory=dict)  # what an attack that is trained was trained on
+    queries: dict[str, Fact] = Field(
+        default_factory=dict
+    )  # what a query attacker was told and asked, an image
+    attacked_copy: dict[str, Fact] = Field(default_factory=dict)  # of a copy attacked in the defense's place
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
     budgets: list[float] = Field(default_factory=list)  # finite radii a minimal-norm cell was asked for
     estimate_seconds: float | None = None

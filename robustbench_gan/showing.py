@@ -31,6 +31,8 @@ def print_result(result: Result) -> None:
         "clean accuracy": ", ".join(f"{k} {v:.4f}" for k, v in result.controls.items()),
         "substitute": ", ".join(f"{k} {v}" for k, v in result.substitute.items()),
         "trained": ", ".join(f"{k} {v}" for k, v in result.trained.items()),
+        "queries": ", ".join(f"{k} {v}" for k, v in result.queries.items()),
+        "attacked copy": ", ".join(f"{k} {v}" for k, v in result.attacked_copy.items()),
         "seconds": ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.model_dump().items()),
         "hardware": ", ".join(f"{k} {v}" for k, v in result.hardware.items()),
         "versions": ", ".join(f"{k} {v}" for k, v in result.versions.items()),

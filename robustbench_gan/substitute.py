@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from robustbench_gan.training import cross_entropy, device_of, optimise
 
 RECIPE_VERSION = 1
 STEP = 0.1  # lambda of the augmentation
+PERIOD = 3  # augmentations after which a periodic step turns its sign
 SCHEDULE = Schedule(epochs=10, batch_size=50, lr=1e-3, one_cycle=False)
 
 # (N, C, H, W) to the labels given, (N,), -1 where rejected; or to probabilities, (N, K), all 0 where rejected
@@ -44,14 +45,21 @@ class Queried:
 
 
 def papernot(
-    substitute: nn.Module, seeds: Split, oracle: Oracle, *, rounds: int, seed: int
+    substitute: nn.Module,
+    seeds: Split,
+    oracle: Oracle,
+    *,
+    rounds: int,
+    seed: int,
+    step_sign: Literal["plus", "periodic"] = "plus",
 ) -> dict[str, Any]:
     """Train a substitute by Jacobian augmentation (Papernot et al. 2017, algorithm 1; Defense-GAN, section 4).
 
     Starts from the held-out `seeds` with their true labels. Each of the `rounds` trains 10 epochs with a new
     Adam; between rounds every image is joined by itself plus 0.1 * sign of the gradient of the substitute's
     probability for its label, labelled by the oracle, not clipped. Six rounds of 150 images make 4,800 points
-    and 4,650 queries. Points that the oracle rejects are left out. Returns points, queries and rejections.
+    and 4,650 queries. `periodic` subtracts the step in the fourth to sixth augmentation, adds it in the next three,
+    and so on. Points that the oracle rejects are left out. Returns points, queries and rejections.
     """
     device = device_of(substitute)
     images, labels = seeds.pixels().to(device), seeds.labels.to(device)
@@ -62,7 +70,8 @@ def papernot(
             loss = cross_entropy(substitute)
             optimise(substitute, data, loss, SCHEDULE, seed=seed + at, description=f"substitute {at + 1}")
             if at < rounds - 1:
-                new = augment(substitute, images, labels)
+                turned = step_sign == "periodic" and at // PERIOD % 2 == 1
+                new = augment(substitute, images, labels, step=-STEP if turned else STEP)
                 answers = oracle(new).to(device)
                 kept = answers != REJECTED
                 queries, rejected = queries + len(new), rejected + int((~kept).sum())
@@ -123,12 +132,12 @@ def _learn(substitute: nn.Module, data: Queried, epochs: int, seed: int) -> None
     )
 
 
-def augment(substitute: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """x + 0.1 * sign(d p_label / dx), (N, C, H, W), not clipped."""
+def augment(substitute: nn.Module, images: Tensor, labels: Tensor, *, step: float = STEP) -> Tensor:
+    """x + step * sign(d p_label / dx), (N, C, H, W), not clipped."""
     view = View.on(Bare(substitute), torch.zeros(len(images), dtype=torch.int64, device=images.device))
 
     def probability(out: Any) -> Tensor:
         return F.softmax(out.logits, dim=1).gather(1, labels[:, None])[:, 0]
 
     _, grad, _ = view.value_and_grad(probability, images)
-    return images + STEP * grad.sign()
+    return images + step * grad.sign()

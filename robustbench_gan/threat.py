@@ -23,7 +23,8 @@ from robustbench_gan.seeds import fold
 Access = Literal["nothing", "labels", "scores", "gradient"]
 ACCESS_ORDER: tuple[Access, ...] = ("nothing", "labels", "scores", "gradient")
 GradientChoice = Literal["auto", "full", "bpda", "truncated", "cut"]
-ThreatName = Literal["black-box", "query", "gray-box", "white-box", "seed-known"]
+StepSign = Literal["plus", "periodic"]
+ThreatName = Literal["black-box", "query", "gray-box", "gray-box:copy", "white-box", "seed-known"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class ThreatModel:
     """What the attacker has. `access` is to the system the attack is run on, `judged` always the defended one.
 
     `draws` are the EOT samples a pass averages over, `unroll` the steps of a truncated gradient. For black-box:
-    the substitute's protocol (`substitute`), its architecture (`model`), its `rounds`, and what the `oracle` that
-    it learns from `answers`.
+    the substitute's protocol (`substitute`), its architecture (`model`), its `rounds`, what the `oracle` that it
+    learns from `answers`, and the sign of papernot's augmentation (`step_sign`). `limit` queries an image; 0: no limit.
     """
 
     name: ThreatName
@@ -45,12 +46,23 @@ class ThreatModel:
     rounds: int = 0
     oracle: Literal["defended", "undefended"] = "defended"
     answers: Literal["labels", "scores"] = "labels"
+    step_sign: StepSign = "plus"
     limit: int = 0
 
     @property
     def holds_defense(self) -> bool:
         """The attack runs through the defended system itself."""
         return self.name in ("white-box", "seed-known", "query")
+
+    @property
+    def copies(self) -> bool:
+        """The attack runs through a copy of the defense that the attacker trained, never through the real one."""
+        return self.name == "gray-box:copy"
+
+    @property
+    def differentiates(self) -> bool:
+        """The attack gets gradients through a defense: the real one where `white`, else the attacker's copy."""
+        return self.white or self.copies
 
     @property
     def white(self) -> bool:
@@ -65,13 +77,16 @@ def black_box(
     rounds: int = 6,
     oracle: Literal["defended", "undefended"] = "defended",
     answers: Literal["labels", "scores"] = "labels",
+    step_sign: StepSign = "plus",
 ) -> ThreatModel:
     """Answers by query only: trains a substitute and attacks that (Papernot et al. 2017).
 
-    `papernot`: 150 held-out images, doubled by Jacobian augmentation in each of the `rounds`, labels only. `static`:
-    distillation on the 10,000 validation images, `rounds` passes over them (Xiao et al. 2018). `dynamic`: in each of
-    the rounds a trained attack's generator and the substitute take turns, and the oracle is asked again for the
-    examples. Scores are softmax probabilities.
+    `papernot`: 150 held-out images with true labels, doubled by Jacobian augmentation between the `rounds`, labels
+    only; six rounds make 4,800 points of 4,650 queries. `step_sign=plus` steps with the gradient always, as the code
+    behind the Defense-GAN paper does; `periodic` turns the sign after every three augmentations.
+    `static`: distillation on the 10,000 validation images, `rounds` passes over them (Xiao et al. 2018). `dynamic`: in
+    each of the rounds a trained attack's generator and the substitute take turns, and the oracle is asked again for
+    the examples. Scores are softmax probabilities.
     """
     return ThreatModel(
         "black-box",
@@ -81,6 +96,7 @@ def black_box(
         rounds=rounds,
         oracle=oracle,
         answers=answers,
+        step_sign=step_sign,
     )
 
 
@@ -94,6 +110,15 @@ def gray_box() -> ThreatModel:
     return ThreatModel("gray-box", "gradient")
 
 
+def gray_box_copy(*, gradient: GradientChoice = "auto", draws: int = 1, unroll: int = 5) -> ThreatModel:
+    """Everything but the defense's own weights: trains a copy from another seed and attacks that (Meng and Chen 2017).
+
+    The copy has the defense's spec and stands in front of the same classifier; gradients, EOT and parts are the
+    copy's, as in white-box. Judged is the real defense.
+    """
+    return ThreatModel("gray-box:copy", "gradient", gradient=gradient, draws=draws, unroll=unroll)
+
+
 def white_box(*, gradient: GradientChoice = "auto", draws: int = 1, unroll: int = 5) -> ThreatModel:
     """Classifier and defense with all weights; fresh randomness, EOT over `draws`, judged on fresh seeds."""
     return ThreatModel("white-box", "gradient", gradient=gradient, draws=draws, unroll=unroll)
@@ -104,10 +129,13 @@ def seed_known(*, gradient: GradientChoice = "auto", unroll: int = 5) -> ThreatM
     return ThreatModel("seed-known", "gradient", gradient=gradient, unroll=unroll)
 
 
+NOTHING_TO_COPY = "nothing in the defense is trained: there is no copy of it to train"
+
 THREATS: Mapping[str, Callable[..., ThreatModel]] = {
     "black-box": black_box,
     "query": query,
     "gray-box": gray_box,
+    "gray-box:copy": gray_box_copy,
     "white-box": white_box,
     "seed-known": seed_known,
 }
@@ -344,9 +372,15 @@ class View:
         return torch.stack(grads, dim=1), out.detach()
 
     def _traced(self, x: Tensor, seed: Tensor) -> tuple[Tensor, Output]:
-        """A leaf to differentiate by and the answer to it, in bfloat16 inside where the view is `fast`."""
+        """A leaf to differentiate by and the answer to it, in bfloat16 inside where the view is `fast`.
+
+        Where the gradient is cut no graph is drawn: through a projection it would cost many times the answer.
+        """
         leaf = x.detach().requires_grad_()
-        with torch.enable_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast):
+        with (
+            torch.set_grad_enabled(not self._cut),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast),
+        ):
             out = self.system(leaf, seed)
         return leaf, Output(out.logits.float(), out.scores.float())
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan import registry
-from robustbench_gan.data.dataset import Dataset
+from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Composed, Defense
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.models import factory_from_file, schedule_of
 from robustbench_gan.outcome import Output
 from robustbench_gan.registry import Spec, parse_chain
@@ -24,11 +24,14 @@ from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
 from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
 from robustbench_gan.substitute import Oracle, papernot, static
-from robustbench_gan.threat import Bare, Defended, System, ThreatModel, answer
+from robustbench_gan.threat import NOTHING_TO_COPY, Bare, Defended, System, ThreatModel, answer
 from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
 
 T = TypeVar("T")
 Names = tuple[str, str, str]  # data set, classifier and defense
+COPY_SEED = (
+    2**31
+)  # added to a defender's training seed for an attacker's copy; below it are the defenders' seeds
 
 
 def pick_device(name: str) -> torch.device:
@@ -65,6 +68,13 @@ class Workshop:
     weights: Path | None = None
     aliases: dict[str, str] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.train_seed < COPY_SEED:
+            raise UsageError(
+                f"train_seed {self.train_seed}: expected 0 to {COPY_SEED - 1}; larger ones are those of the copies "
+                "that a gray-box:copy attacker trains."
+            )
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """Make a thing at its first use; an error is remembered as well, so that it is not run into twice."""
@@ -128,10 +138,33 @@ class Workshop:
     def defense(self, dataset: str, classifier: str, text: str) -> Defense:
         """A fitted, frozen defense around its classifier."""
         return self.once(
-            ("defense", dataset, classifier, text), lambda: self._defense(dataset, classifier, text)
+            ("defense", dataset, classifier, text),
+            lambda: self._defense(dataset, classifier, text, self.train_seed),
         )
 
-    def _defense(self, dataset: str, classifier: str, text: str) -> Defense:
+    @property
+    def copy_seed(self) -> int:
+        """The training seed of an attacker's copies, which no defender can have."""
+        return self.train_seed + COPY_SEED
+
+    def copy(self, dataset: str, classifier: str, text: str) -> Defense:
+        """An attacker's own copy of a defense: the same spec around the same classifier, from another training seed.
+
+        Raises NotApplicable where nothing in the defense is trained, or its training does not depend on the seed: a
+        copy would then be the defense itself.
+        """
+        return self.once(("copy", dataset, classifier, text), lambda: self._copy(dataset, classifier, text))
+
+    def _copy(self, dataset: str, classifier: str, text: str) -> Defense:
+        real = self.defense(dataset, classifier, text).training_keys()
+        if not real:
+            raise NotApplicable(NOTHING_TO_COPY)
+        made = self._defense(dataset, classifier, text, self.copy_seed)
+        if set(made.training_keys().values()) == set(real.values()):
+            raise NotApplicable("the defense's training has no seed: a copy would be the defense itself")
+        return made
+
+    def _defense(self, dataset: str, classifier: str, text: str, seed: int) -> Defense:
         base, artifact = self.classifier(dataset, classifier)
         stages = []
         for spec in parse_chain(text):
@@ -139,7 +172,7 @@ class Workshop:
             stages.append(kind(base, **params))
         defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
         defense.base_key = artifact.key
-        defense.fit(self.dataset(dataset), self.train_seed, self.store)
+        defense.fit(self.dataset(dataset), seed, self.store)
         freeze(defense.to(self.device))
         return defense
 
@@ -151,21 +184,28 @@ class Workshop:
         return self.once(key, lambda: self._substitute((dataset, classifier, defense), threat))
 
     def _substitute(self, names: Names, threat: ThreatModel) -> tuple[nn.Module, Artifact]:
-        data = self.dataset(names[0])
         model, recipe = self.untrained_substitute(names, threat)
-        oracle = self.oracle(names, threat)
+        images, oracle = self.attackers_images(names[0], threat), self.oracle(names, threat)
 
         def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            rounds, seed = threat.rounds, self.train_seed
             if threat.substitute == "static":
-                info = static(model, data.validation, oracle, rounds=threat.rounds, seed=self.train_seed)
+                info = static(model, images, oracle, rounds=rounds, seed=seed)
             else:
-                held_out, _ = data.black_box_holdout()
-                info = papernot(model, held_out, oracle, rounds=threat.rounds, seed=self.train_seed)
+                info = papernot(model, images, oracle, rounds=rounds, seed=seed, step_sign=threat.step_sign)
             return model.state_dict(), info
 
         artifact = self.store.fetch("substitute", recipe, build)
         model.load_state_dict(dict(artifact.tensors))
         return freeze(model), artifact
+
+    def attackers_images(self, dataset: str, threat: ThreatModel) -> Split:
+        """The images that a black-box attacker owns: none of them is ever judged.
+
+        The 150 held-out test images for `papernot`, the validation split for the distillations.
+        """
+        data = self.dataset(dataset)
+        return data.black_box_holdout()[0] if threat.substitute == "papernot" else data.validation
 
     def untrained_substitute(self, names: Names, threat: ThreatModel) -> tuple[nn.Module, dict[str, Any]]:
         """A new substitute, and everything that decides what its training makes of it."""
@@ -189,6 +229,8 @@ class Workshop:
         }
         if threat.answers != "labels":
             recipe["answers"] = threat.answers
+        if threat.step_sign != "plus":
+            recipe["step_sign"] = threat.step_sign
         return model.to(self.device), recipe
 
     def oracle(self, names: Names, threat: ThreatModel) -> Oracle:

@@ -48,6 +48,15 @@ def test_blocks_inherit_what_they_do_not_say():
     assert (two.attacks, two.samples, two.eps) == (["fgsm"], 9, [0.1])
 
 
+def test_a_block_cannot_have_a_training_seed_of_its_own():
+    # One workshop trains for all blocks: a record would name a seed that its weights do not have.
+    with pytest.raises(
+        UsageError, match="train_seed = 2 in a block: a matrix has one for all of its trainings, 1"
+    ):
+        read("train_seed=1\n[[block]]\ntrain_seed=2")
+    assert [b.train_seed for b in read("train_seed=1\n[[block]]\ntrain_seed=1\n[[block]]").blocks()] == [1, 1]
+
+
 def test_options_go_before_the_file_and_before_its_blocks():
     asked = read('samples=7\n[[block]]\nsamples=9\nattacks=["pgd"]', samples=3, attacks=["bim"])
     assert [(b.samples, b.attacks) for b in asked.blocks()] == [(3, ["bim"])]
@@ -190,7 +199,7 @@ def test_a_wrong_name_or_value_is_one_line_before_any_work(shop, tmp_path, asked
 
 
 def test_the_presets_are_there():
-    assert {"quick", "standard", "paper"} <= set(presets())
+    assert {"quick", "standard", "paper", "defense-gan-2018"} <= set(presets())
     with pytest.raises(UsageError, match="Did you mean 'quick'"):
         preset_text("qiuck")
 

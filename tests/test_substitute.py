@@ -80,6 +80,39 @@ def test_augmentation_follows_the_gradient_of_the_label_s_probability():
     assert torch.equal(augment(model, x, labels), x + 0.1 * leaf.grad.sign())
 
 
+def test_a_periodic_step_turns_after_three_augmentations_and_back_after_three_more(quick, monkeypatch):
+    steps = []
+
+    def recorded(model, images, labels, *, step):
+        steps.append(step)
+        return images[:1]  # one point a round, so that seven rounds stay short
+
+    monkeypatch.setattr(substitute, "augment", recorded)
+    papernot(fresh(), held_out(), Counting(), rounds=8, seed=0, step_sign="periodic")
+    assert steps == [0.1, 0.1, 0.1, -0.1, -0.1, -0.1, 0.1]
+    steps.clear()
+    papernot(fresh(), held_out(), Counting(), rounds=8, seed=0)
+    assert steps == [0.1] * 7
+
+
+def test_a_step_back_goes_against_the_gradient():
+    model, x = fresh(), held_out(10).pixels()
+    labels = torch.arange(10) % 3
+    there, back = augment(model, x, labels), augment(model, x, labels, step=-0.1)
+    assert torch.allclose(there - x, x - back, atol=1e-6) and not torch.equal(there, x)
+
+
+def test_the_two_sign_rules_are_one_until_the_fourth_augmentation(quick):
+    asked = {}
+    for sign in ("plus", "periodic"):
+        oracle = Counting()
+        papernot(fresh(), held_out(20), oracle, rounds=6, seed=0, step_sign=sign)
+        asked[sign] = oracle.asked
+    same = [torch.equal(a, b) for a, b in zip(asked["plus"], asked["periodic"], strict=True)]
+    assert same == [True, True, True, False, False]
+    assert [len(x) for x in asked["periodic"]] == [20, 40, 80, 160, 320]
+
+
 def test_rejected_points_are_counted_and_left_out(quick):
     oracle = Counting(reject=lambda x: torch.arange(len(x)) % 3 == 0)
     info = papernot(fresh(), held_out(), oracle, rounds=3, seed=0)

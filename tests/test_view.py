@@ -475,12 +475,31 @@ def test_a_bare_classifier_ignores_the_seed_and_rejects_nothing():
     assert not Bare(conv()).defended and Defended(Defense(conv())).defended
 
 
+def test_a_cut_gradient_is_zeros_at_the_price_of_an_answer():
+    drawn = []
+
+    class Watch(Scale):
+        def purify(self, x, seed):
+            drawn.append(torch.is_grad_enabled())
+            return super().purify(x, seed)
+
+    defense, x, goal = Watch(conv()), images(3), Goal.untargeted(torch.tensor([0, 1, 2]))
+    cut = View.on(Defended(defense, "cut"), seeds(3))
+    value, grad, out = cut.value_and_grad(goal.loss, x)
+    assert not grad.any() and not any(drawn)  # no graph is drawn
+    open_value, _, open_out = View.on(Defended(defense), seeds(3)).value_and_grad(goal.loss, x)
+    assert torch.equal(value, open_value) and torch.equal(out.logits, open_out.logits) and any(drawn)
+    assert not cut.jacobian(x)[0].any() and cut.counts.zero_gradients.tolist() == [2, 2, 2]
+
+
 @pytest.mark.parametrize("name", THREATS)
 def test_every_threat_model_is_named_as_it_is_registered_and_documented(name):
     threat = THREATS[name]()
     assert threat.name == name and inspect.getdoc(THREATS[name])
     assert threat.white == (name in ("white-box", "seed-known"))
     assert threat.holds_defense == (name in ("white-box", "seed-known", "query"))
+    assert threat.copies == (name == "gray-box:copy")
+    assert threat.differentiates == (threat.white or threat.copies)
 
 
 def test_threat_models_keep_what_they_were_given():

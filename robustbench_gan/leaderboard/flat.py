@@ -66,7 +66,8 @@ def rows(results: Iterable[Result], at: Sequence[float] = ()) -> list[Row]:
 
     `at` asks for more of these. Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite
     eps the text "inf"; only a row whose status is "ok" may be ranked. A defense with detectors has further keys: AUC,
-    true positive rates and shares rejected, of all its detectors together.
+    true positive rates and shares rejected, of all its detectors together; so has a black-box attacker's substitute, a
+    query attacker (queries an image) and a copy attacked in the defense's place.
     """
     flat = []
     for result in sorted(results, key=order):
@@ -87,6 +88,7 @@ def _row(result: Result, eps: float) -> Row:
     row |= _accuracy("robust_accuracy", "ci", robust_interval(result, eps))
     row |= {"status": result.status, "reason": result.reason, "flags": [flag.id for flag in result.flags]}
     row |= _detection(result) if eps == cell.eps else {}  # it is of the examples of every size
+    row |= _attacker(result)
     return row | cost(result) | {"fingerprint": result.fingerprint}
 
 
@@ -99,6 +101,19 @@ def _detection(result: Result) -> Row:
     shares = {**tpr, "clean_rejected": found.clean_rejected, "attack_rejected": found.attack_rejected}
     plain = {name: None if share is None else share.value for name, share in shares.items()}
     return _accuracy("auc", "auc_ci", found.auc) | plain
+
+
+def _attacker(result: Result) -> Row:
+    """What the attacker made or asked: substitute, queries and copy; only the keys of what there is."""
+    if measured(result) is None:
+        return {}
+    made = {"substitute": result.substitute, "queries": result.queries, "copy": result.attacked_copy}
+    return {
+        f"{kind}_{name}": facts[name]
+        for kind, facts in made.items()
+        for name in ("images", "queries", "limit", "median", "max", "accuracy", "agreement", "seed")
+        if name in facts
+    }
 
 
 def _accuracy(name: str, ci: str, value: Interval | None) -> Row:

@@ -52,7 +52,8 @@ def _read(text: str) -> tuple[str, dict[str, str]]:
     for place, spec in enumerate(chain):
         for key, value in spec.params:
             params[f"{place}.{key}"] = str(Spec("", ((key, value),))).removeprefix(":")
-    return "+".join(spec.name for spec in chain), params
+    copied = chain[0].name == "gray-box" and params.pop("0.copy", None) is not None
+    return "+".join(spec.name for spec in chain) + (":copy" if copied else ""), params
 
 
 def _telling(params: dict[str, str], group: Sequence[tuple[str, dict[str, str]]]) -> str:

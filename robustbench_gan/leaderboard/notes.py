@@ -8,7 +8,6 @@ from collections.abc import Callable
 from robustbench_gan.leaderboard.flat import clean_interval
 from robustbench_gan.leaderboard.headline import Column, Standing, Table
 from robustbench_gan.leaderboard.labels import Labels, escape
-from robustbench_gan.record import Result
 
 LONGEST = 300  # characters of a reason or a message
 ColumnLabel = Callable[[Column], str]
@@ -21,7 +20,7 @@ def notes(table: Table, labels: Labels, column: ColumnLabel, times: bool = True)
     """
     found = [*_gaps(table, labels, column), *_unranked(table, labels), *_flags(table, labels, column)]
     found += _reasons(table, labels, column, times)
-    return [f"- {note}" for note in (*found, *_clean(table, labels), *_substitutes(table, labels, column))]
+    return [f"- {note}" for note in (*found, *_clean(table, labels))]
 
 
 def _gaps(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
@@ -73,22 +72,6 @@ def _clean(table: Table, labels: Labels) -> list[str]:
         if len(seen) > 1:
             lines.append(f"The cells of {name} disagree on clean accuracy: {seen[0]:.3f} to {seen[-1]:.3f}.")
     return lines
-
-
-def _substitutes(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
-    places: dict[str, list[str]] = defaultdict(list)
-    for standing, c, result in table.results:
-        if text := _substitute(result):
-            places[text].append(_place(standing, c, labels, column))
-    return [f"Substitute: {text} (in {'; '.join(where)})" for text, where in sorted(places.items())]
-
-
-def _substitute(result: Result) -> str:
-    facts = [(key, value) for key, value in sorted(result.substitute.items()) if "seconds" not in key]
-    return ", ".join(
-        f"{escape(key)} {f'{value:.3g}' if isinstance(value, float) else escape(str(value))}"
-        for key, value in facts
-    )
 
 
 def _place(standing: Standing, c: Column, labels: Labels, column: ColumnLabel) -> str:

@@ -9,7 +9,7 @@ from robustbench_gan.leaderboard.headline import Standing, Table
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.pipes import pipe_table
 
-THREAT_ORDER = ("black-box", "query", "gray-box", "white-box", "seed-known")
+THREAT_ORDER = ("black-box", "query", "gray-box", "gray-box:copy", "white-box", "seed-known")
 
 
 def overview(tables: Iterable[Table], labels: Labels) -> list[str]:

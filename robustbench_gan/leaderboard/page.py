@@ -10,6 +10,8 @@ from pathlib import Path
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_text_atomically
+from robustbench_gan.leaderboard import randomness
+from robustbench_gan.leaderboard.attackers import attackers
 from robustbench_gan.leaderboard.detected import FIGURES, together
 from robustbench_gan.leaderboard.flat import cost, frame, measured, median_size, robust_interval
 from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Table, tables
@@ -56,6 +58,7 @@ def markdown(
     blocks = [f"# {escape(title)}", MEANING, detectors, grants(results), made_with(results, times)]
     if len({table.setting.threat for table in made}) > 1:
         blocks += ["## Worst case over attacks, by threat model", *overview(made, page.labels)]
+    blocks += randomness.section(results, page.labels)
     for table in made:
         blocks += page.section(table)
     return "\n\n".join(block for block in [*blocks, specifications(results)] if block) + "\n"
@@ -76,6 +79,7 @@ class Page:
             blocks += ["**Cost**", costs]
         if detection := self.detection(table):
             blocks += ["**Detection**", detection]
+        blocks += attackers(table, self.labels, lambda c: self.column(table, c))
         if found := notes(table, self.labels, lambda c: self.column(table, c), self.times):
             blocks += ["**Notes**", "\n".join(found)]
         return blocks

@@ -30,6 +30,8 @@ GRANTS = {
     "and attacks that. Unless `oracle=undefended` is written, the labels are those of the defended system.",
     "query": "labels or scores of the defended system by query, counted and limited, and no gradient.",
     "gray-box": "the weights and gradient of the classifier, but nothing of a purifier in front of it.",
+    "gray-box:copy": "everything but the defense's own weights: the classifier's, and the gradient through a copy of "
+    "the defense that it trained itself from another seed. The copy is attacked, the real defense judged.",
     "white-box": "all weights of classifier and defense and the gradient through both, in the form its "
     "parameters name, but not the random draws with which the judge will decide.",
     "seed-known": "all that white-box has and the judge's random seed too; each example is judged on the "
