@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.flags.across import Findings, across, invalid_cells
 from robustbench_gan.leaderboard.flat import at_budget, clean_interval, measured
 from robustbench_gan.leaderboard.load import one_a_question
 from robustbench_gan.record import Interval, Result, interval, worst_case
@@ -50,7 +51,8 @@ class Standing:
     """One defense in one setting. `headline` is its worst case over attacks, None where nothing counts.
 
     `missing` are the attacks whose result does not count, with the status; they make the headline incomplete.
-    `rank` is None without a headline, or where nothing but controls stands behind it.
+    `rank` is None without a headline, or where nothing but controls stands behind it. `doubts` are the cells behind
+    the headline that carry invalid flags across cells, with the ids.
     """
 
     defense: str
@@ -60,6 +62,7 @@ class Standing:
     missing: tuple[tuple[Column, str], ...]
     controls_only: bool
     rank: int | None = None
+    doubts: tuple[tuple[Column, tuple[str, ...]], ...] = ()
 
     @property
     def incomplete(self) -> bool:
@@ -82,20 +85,25 @@ class Table:
         return [(s, c, s.cells[c]) for s in self.standings for c in self.columns if c in s.cells]
 
 
-def tables(results: Iterable[Result], at: Sequence[float] = ()) -> list[Table]:
+def tables(
+    results: Iterable[Result], at: Sequence[float] = (), findings: Findings | None = None
+) -> list[Table]:
     """Group results into tables and rank the defenses in each, the same for any order of the results.
 
     A minimal-norm cell enters the table of every finite eps of its group, of `at`, and of those it was asked for;
-    it stands at an infinite eps only where there is none. Raises UsageError when two results answer the same question.
+    it stands at an infinite eps only where there is none. `findings` are the flags across all cells of the run,
+    found here where they are not given. Raises UsageError when two results answer the same question.
     """
     groups: dict[Setting, list[Result]] = defaultdict(list)
-    for result in one_a_question((f"result {r.fingerprint[:12]}", r) for r in results):
+    single = one_a_question((f"result {r.fingerprint[:12]}", r) for r in results)
+    for result in single:
         groups[_group(result)].append(result)
+    doubted = invalid_cells(across(single) if findings is None else findings)
     made = []
     for setting, members in groups.items():
         for eps in _radii(members, at):
             inside = [r for r in members if r.cell.eps in (eps, math.inf)]
-            made.append(_table(setting._replace(eps=eps), inside))
+            made.append(_table(setting._replace(eps=eps), inside, doubted))
     return sorted(made, key=lambda table: (table.setting.without_samples, table.setting))
 
 
@@ -113,18 +121,24 @@ def _radii(members: list[Result], at: Sequence[float]) -> list[float]:
     return sorted(radii) or [math.inf]
 
 
-def _table(setting: Setting, members: list[Result]) -> Table:
+def _table(setting: Setting, members: list[Result], doubted: Mapping[str, list[str]]) -> Table:
     cells: dict[str, dict[Column, Result]] = defaultdict(dict)
     for r in members:
         cells[r.cell.defense][Column(r.cell.attack, r.cell.threat, math.isinf(r.cell.eps))] = r
     found = {column: r.control for row in cells.values() for column, r in row.items()}
     columns = tuple(sorted(found, key=lambda column: (found[column], column)))
-    standings = [_standing(defense, row, columns, setting.eps) for defense, row in cells.items()]
+    standings = [_standing(defense, row, columns, setting.eps, doubted) for defense, row in cells.items()]
     controls = frozenset(column for column in columns if found[column])
     return Table(setting, columns, controls, tuple(_ranked(standings)))
 
 
-def _standing(defense: str, cells: dict[Column, Result], columns: Sequence[Column], eps: float) -> Standing:
+def _standing(
+    defense: str,
+    cells: dict[Column, Result],
+    columns: Sequence[Column],
+    eps: float,
+    doubted: Mapping[str, list[str]],
+) -> Standing:
     # Built in the order of the columns, so that neither ties nor the bootstrap depend on the order of files.
     row = {column: cells[column] for column in columns if column in cells}
     ok = [r for r in row.values() if r.counts]
@@ -138,6 +152,11 @@ def _standing(defense: str, cells: dict[Column, Result], columns: Sequence[Colum
         headline=_headline(ok, eps),
         missing=missing,
         controls_only=bool(ok) and all(r.control for r in ok),
+        doubts=tuple(
+            (c, tuple(doubted[r.fingerprint]))
+            for c, r in row.items()
+            if r.counts and r.fingerprint in doubted
+        ),
     )
 
 

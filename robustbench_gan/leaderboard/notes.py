@@ -19,9 +19,25 @@ def notes(table: Table, labels: Labels, column: ColumnLabel, times: bool = True)
 
     `column` gives a column's escaped label. Without `times`, whatever was measured with a clock is left out.
     """
-    found = [*_gaps(table, labels, column), *_unranked(table, labels), *_flags(table, labels, column)]
+    found = [*_gaps(table, labels, column), *_doubts(table, labels, column), *_unranked(table, labels)]
+    found += _flags(table, labels, column)
     found += _reasons(table, labels, column, times)
     return [f"- {note}" for note in (*found, *_clean(table, labels), *_substitutes(table, labels, column))]
+
+
+def marks(standing: Standing) -> str:
+    """What follows a headline: † where it leaves out attacks, ‡ where it rests on doubtful cells."""
+    return (" †" if standing.incomplete else "") + (" ‡" if standing.doubts else "")
+
+
+def _doubts(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
+    return [
+        f"‡ {escape(labels('defense', s.defense))}: the worst case rests on cells that others contradict: "
+        + "; ".join(f"{column(c)} ({', '.join(map(escape, ids))})" for c, ids in s.doubts)
+        + "."
+        for s in table.standings
+        if s.doubts
+    ]
 
 
 def _gaps(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
