@@ -11,6 +11,7 @@ from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import AttackFault, Settings, check_examples, evaluate_cell
+from robustbench_gan.probe import PROBED
 from robustbench_gan.seeds import fold, sample_seeds
 from robustbench_gan.workshop import judge_seeds
 
@@ -263,9 +264,9 @@ def test_every_gradient_of_auto_and_the_choice_between_them_draw_anew(shop, monk
 
     monkeypatch.setattr(Noisy, "purify", recorded)
     result = cell(shop, defenses="noisy", attacks="pgd:steps=2", gradient="auto", eot=3, judge_seeds=2)
-    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), 2 judge seeds.
+    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), 2 judge seeds; and the probe.
     assert result.gradients == ["full", "bpda"]
-    assert len(set(seen)) == N * (2 * 3 * 3 + 3 + 2)
+    assert len(set(seen)) == N * (2 * 3 * 3 + 3 + 2) + PROBED
     assert judged(result).forward == [2 * 3 * 3 + 2 * 3] * N
 
 

@@ -164,7 +164,8 @@ def red_flags() -> str:
     blocks = [
         "Signs that a number does not mean what it says. Each stands for a known pitfall of evaluating robustness, "
         "P1 to P36. An `invalid` flag of a cell makes its result `suspect`, which never ranks; one across cells marks "
-        "every headline that rests on the cell with ‡. A `warning` asks for a look, a `note` only informs. Every "
+        "with ‡ every headline that rests on the cell, unless an attack beyond doubt goes below what contradicts it. "
+        "A `warning` asks for a look, a `note` only informs. Every "
         "record holds the evidence; `rbg explain FLAG` prints what stands here; `--strict` makes `rbg evaluate` and "
         "`rbg leaderboard build` exit with 1 where an `invalid` flag was raised. That none was raised proves nothing.",
         table(["flag", "pitfall", "severity", "where", "what was seen"], rows),
@@ -173,8 +174,8 @@ def red_flags() -> str:
         "test where each image is plainly right or wrong; with several judge seeds the mean of an image's outcomes is "
         "compared). All comparisons of one run are one family, and Holm's correction keeps the chance of any false "
         f"alarm among them at {at.LEVEL:g}; a difference of at most {at.MARGIN:g} in accuracy is never flagged. A "
-        "suspect number can be accused, but only one that counts is a witness. So more cells in a run make each comparison "
-        "harder to fail.",
+        "suspect number can be accused, but only one that counts is a witness. So more cells in a run make each "
+        "comparison harder to fail.",
         "## Impossible by construction",
         "\n".join(f"- {pitfall}: {why}." for pitfall, why in BY_CONSTRUCTION.items()),
     ]

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -249,12 +250,19 @@ def _aims(result: Result) -> bool:
     return bool(result.trained) or (result.outcomes is not None and any(result.outcomes.backward))
 
 
-def invalid_cells(findings: Findings) -> dict[str, list[str]]:
-    """The ids of the invalid flags of each cell that has some, by its fingerprint."""
-    found: dict[str, list[str]] = defaultdict(list)
+class Doubt(NamedTuple):
+    """An invalid flag against a cell, and the accuracy of what contradicts it: 0 where that is no other attack."""
+
+    id: str
+    against: float
+
+
+def doubts(findings: Findings) -> dict[str, list[Doubt]]:
+    """The invalid flags of each cell that has some, by its fingerprint."""
+    found: dict[str, list[Doubt]] = defaultdict(list)
     for one in findings.invalid:
         for cell in one.cells:
-            found[cell].append(one.flag.id)
+            found[cell].append(Doubt(one.flag.id, float(one.flag.evidence.get("against", 0.0))))
     return dict(found)
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from robustbench_gan.errors import UsageError
-from robustbench_gan.flags.across import Findings, across, invalid_cells
+from robustbench_gan.flags.across import Doubt, Findings, across, doubts
+from robustbench_gan.flags.thresholds import MARGIN
 from robustbench_gan.leaderboard.flat import at_budget, clean_interval, measured
 from robustbench_gan.leaderboard.load import one_a_question
 from robustbench_gan.record import Interval, Result, interval, worst_case
@@ -51,8 +52,9 @@ class Standing:
     """One defense in one setting. `headline` is its worst case over attacks, None where nothing counts.
 
     `missing` are the attacks whose result does not count, with the status; they make the headline incomplete.
-    `rank` is None without a headline, or where nothing but controls stands behind it. `doubts` are the cells behind
-    the headline that carry invalid flags across cells, with the ids.
+    `rank` is None without a headline, or where nothing but controls stands behind it. `doubts` are the cells that
+    the headline rests on though an invalid flag across cells stands against them, with the ids: no attack that is
+    beyond doubt goes below what contradicts them.
     """
 
     defense: str
@@ -78,6 +80,7 @@ class Table:
     columns: tuple[Column, ...]
     controls: frozenset[Column]
     standings: tuple[Standing, ...]
+    findings: Findings
 
     @property
     def results(self) -> list[tuple[Standing, Column, Result]]:
@@ -98,12 +101,12 @@ def tables(
     single = one_a_question((f"result {r.fingerprint[:12]}", r) for r in results)
     for result in single:
         groups[_group(result)].append(result)
-    doubted = invalid_cells(across(single) if findings is None else findings)
+    findings = across(single) if findings is None else findings
     made = []
     for setting, members in groups.items():
         for eps in _radii(members, at):
             inside = [r for r in members if r.cell.eps in (eps, math.inf)]
-            made.append(_table(setting._replace(eps=eps), inside, doubted))
+            made.append(_table(setting._replace(eps=eps), inside, findings))
     return sorted(made, key=lambda table: (table.setting.without_samples, table.setting))
 
 
@@ -121,15 +124,16 @@ def _radii(members: list[Result], at: Sequence[float]) -> list[float]:
     return sorted(radii) or [math.inf]
 
 
-def _table(setting: Setting, members: list[Result], doubted: Mapping[str, list[str]]) -> Table:
+def _table(setting: Setting, members: list[Result], findings: Findings) -> Table:
     cells: dict[str, dict[Column, Result]] = defaultdict(dict)
     for r in members:
         cells[r.cell.defense][Column(r.cell.attack, r.cell.threat, math.isinf(r.cell.eps))] = r
     found = {column: r.control for row in cells.values() for column, r in row.items()}
     columns = tuple(sorted(found, key=lambda column: (found[column], column)))
+    doubted = doubts(findings)
     standings = [_standing(defense, row, columns, setting.eps, doubted) for defense, row in cells.items()]
     controls = frozenset(column for column in columns if found[column])
-    return Table(setting, columns, controls, tuple(_ranked(standings)))
+    return Table(setting, columns, controls, tuple(_ranked(standings)), findings)
 
 
 def _standing(
@@ -137,7 +141,7 @@ def _standing(
     cells: dict[Column, Result],
     columns: Sequence[Column],
     eps: float,
-    doubted: Mapping[str, list[str]],
+    doubted: Mapping[str, list[Doubt]],
 ) -> Standing:
     # Built in the order of the columns, so that neither ties nor the bootstrap depend on the order of files.
     row = {column: cells[column] for column in columns if column in cells}
@@ -152,12 +156,22 @@ def _standing(
         headline=_headline(ok, eps),
         missing=missing,
         controls_only=bool(ok) and all(r.control for r in ok),
-        doubts=tuple(
-            (c, tuple(doubted[r.fingerprint]))
-            for c, r in row.items()
-            if r.counts and r.fingerprint in doubted
-        ),
+        doubts=_doubts(row, ok, eps, doubted),
     )
+
+
+def _doubts(
+    row: dict[Column, Result], ok: list[Result], eps: float, doubted: Mapping[str, list[Doubt]]
+) -> tuple[tuple[Column, tuple[str, ...]], ...]:
+    """The flags against cells that the attacks beyond doubt do not make up for: by going below the contradiction."""
+    sound = [at_budget(r, eps) for r in ok if r.fingerprint not in doubted]
+    reached = float(worst_case(np.stack(sound)).mean()) if sound else math.inf
+    found = []
+    for column, r in row.items():
+        open_ = [d.id for d in doubted.get(r.fingerprint, ()) if reached > d.against - MARGIN]
+        if r.counts and open_:
+            found.append((column, tuple(open_)))
+    return tuple(found)
 
 
 def _headline(ok: list[Result], eps: float) -> Interval | None:

@@ -32,7 +32,8 @@ def marks(standing: Standing) -> str:
 
 def _doubts(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
     return [
-        f"‡ {escape(labels('defense', s.defense))}: the worst case rests on cells that others contradict: "
+        f"‡ {escape(labels('defense', s.defense))}: the worst case rests on cells that others contradict, "
+        "and no other attack settles it: "
         + "; ".join(f"{column(c)} ({', '.join(map(escape, ids))})" for c, ids in s.doubts)
         + "."
         for s in table.standings
@@ -58,8 +59,10 @@ def _unranked(table: Table, labels: Labels) -> list[str]:
 def _flags(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
     places: dict[str, list[str]] = defaultdict(list)
     for standing, c, result in table.results:
-        for flag in result.flags:
-            text = f"**{escape(flag.id)}** ({flag.severity}): {escape(flag.message, LONGEST)}"
+        raised = [(flag, "") for flag in result.flags]
+        raised += [(flag, ", across cells") for flag in table.findings.of(result)]
+        for flag, where in raised:
+            text = f"**{escape(flag.id)}** ({flag.severity}{where}): {escape(flag.message, LONGEST)}"
             places[text].append(_place(standing, c, labels, column))
     return [f"{text} (in {'; '.join(where)})" for text, where in sorted(places.items())]
 

@@ -59,9 +59,9 @@ def markdown(
     blocks = [f"# {escape(title)}", MEANING, detectors, grants(results), made_with(results, times)]
     if len({table.setting.threat for table in made}) > 1:
         blocks += ["## Worst case over attacks, by threat model", *overview(made, page.labels)]
-    blocks += contradictions(results, findings, page.labels)
     for table in made:
         blocks += page.section(table)
+    blocks += contradictions(results, findings, page.labels)
     return "\n\n".join(block for block in [*blocks, specifications(results)] if block) + "\n"
 
 
