@@ -341,7 +341,9 @@ def test_hyper_parameters_of_other_attacks_mean_something_else():
 def test_dlr_needs_classes(loss, targeted, needed):
     for classes in range(2, 6):
         found = parameter_flags(question(parameters={"loss": loss}, targeted=targeted, classes=classes))
-        assert [(f.id, f.severity) for f in found] == ([("dlr-undefined", "note")] if classes < needed else [])
+        assert [(f.id, f.severity) for f in found] == (
+            [("dlr-undefined", "note")] if classes < needed else []
+        )
 
 
 # ---- failures, and the catalogue

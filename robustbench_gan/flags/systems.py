@@ -50,7 +50,7 @@ SYSTEMS = (
         f"than {at.COLLAPSE:g}.",
         "defenses that purify their input.",
         "cell",
-        "the purifier destroys clean images: is its generator trained?",
+        "the purifier destroys clean images, as one with an untrained generator does.",
         "A generator with random weights or a wrong input range gives back something else than the image. What the "
         "classifier then says is not the defense's answer, and a substitute that learns from it learns nonsense. "
         "Check that the weights were loaded, and look at a few purified images.",
