@@ -1,119 +1,251 @@
-"""Red flags: signs in the evidence of a cell that its number does not mean what it says."""
+"""The red flags of one cell, from the evidence that its run leaves: `flags` says what each one means."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustbench_gan.attack import AttackInfo
-from robustbench_gan.record import Flag
+from robustbench_gan.flags import flag
+from robustbench_gan.flags import thresholds as at
+from robustbench_gan.outcome import Output
+from robustbench_gan.probe import Probe
+from robustbench_gan.record import Flag, Severity
 from robustbench_gan.threat import Counts, ThreatModel
 
-ZERO_GRADIENT_SHARE = 0.05  # above this share of attackable samples the result is invalid
-MOVED_SHARE = 0.5  # a linf attack that uses less of eps than this on average has hardly attacked
-AGREEMENT = 0.8  # a substitute that agrees less with its oracle is no evidence
 
-EXPLANATIONS = {
-    "zero-gradient": (
-        "Every gradient the attack was given for these samples was exactly zero, so it could not move them. A "
-        "defense that hides its gradient this way is not robust: it is unattacked. Try gradient=bpda, a loss on "
-        "logits, or an attack without gradients."
-    ),
-    "no-perturbation": (
-        "The attack changed none of the images it had to fool, or hardly used its budget. The accuracy shown is "
-        "then little else than the clean accuracy."
-    ),
-    "no-backward": (
-        "The attack is defined by gradients but asked for none, so nothing it did can have aimed at the system."
-    ),
-    "defense-not-attacked": (
-        "A white-box attack must run through the defended system. This one never called it: at best it is a "
-        "gray-box attack under a white-box name."
-    ),
-    "cut-gradient": (
-        "The gradient was cut between the defense and the attacker, as the code behind the Defense-GAN paper did. "
-        "It is kept as a positive control: the high accuracy shows what an attack that did nothing measures."
-    ),
-    "weak-substitute": (
-        "The substitute disagrees with its oracle on too many clean images. That examples made on it do not "
-        "transfer is then no evidence of robustness."
-    ),
-    "undeclared-randomness": (
-        "The defense is registered as deterministic but answered the same images differently under different "
-        "seeds. The attack took one answer for all of them; declare it randomised and use EOT."
-    ),
-}
+@dataclass(frozen=True)
+class Question:
+    """What can be known of a cell before it runs."""
+
+    info: AttackInfo
+    parameters: Mapping[str, Any]
+    threat: ThreatModel
+    norm: str
+    eps: float
+    targeted: bool
+    classes: int
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a cell's run leaves to check: `sizes` is (K or 1, N), `clean` and `robust` are (K, N)."""
+    """What a cell's run leaves to check, of N samples under K judge seeds.
 
-    info: AttackInfo
-    threat: ThreatModel
+    `right`, `robust` and `stopped` are (K, N) bool: right unperturbed; that and not won; reached the goal but for a
+    detector. `sizes` is (K or 1, N), `answers` holds the clean answers, one a judge seed, and `controls` the clean
+    accuracies of classifier and defended system.
+    """
+
+    question: Question
     gradients: tuple[str, ...]
     counts: Counts
-    eps: float
-    norm: str
     sizes: Tensor
-    clean: Tensor
+    answers: list[Output]
+    right: Tensor
     robust: Tensor
+    stopped: Tensor
     randomised: bool
+    purifies: bool
+    unrolls: bool
+    controls: Mapping[str, float]
+    probe: Probe
     agreement: float | None = None
+
+    @property
+    def attackable(self) -> Tensor:
+        """(N,) bool: right unperturbed under some seed; only these can be lost."""
+        return self.right.any(dim=0)
+
+    @property
+    def stands(self) -> Tensor:
+        """(N,) bool: not lost under some seed."""
+        return self.robust.any(dim=0)
 
 
 def red_flags(seen: Evidence) -> list[Flag]:
-    """Every flag that the evidence raises; one of severity `invalid` makes the result suspect.
-
-    Only samples that were right unperturbed under some seed are attackable and count.
-    """
-    attackable = seen.clean.any(dim=0)
-    flags = []
-    if "cut" in seen.gradients:
-        flags.append(_flag("cut-gradient", "invalid"))
-    if bool(attackable.any()):
-        flags += [*_gradient_flags(seen, attackable), *_size_flags(seen, attackable)]
-    if seen.agreement is not None and seen.agreement < AGREEMENT:
-        flags.append(_flag("weak-substitute", "warning", agreement=round(seen.agreement, 4)))
-    if not seen.randomised and bool((seen.clean != seen.clean[0]).any()):
-        changed = int((seen.clean != seen.clean[0]).any(dim=0).sum())
-        flags.append(_flag("undeclared-randomness", "invalid", samples=changed))
-    return flags
+    """Every flag that the evidence raises; one of severity `invalid` makes the result suspect."""
+    raised = [
+        *_gradient_flags(seen), *_size_flags(seen), *_answer_flags(seen), *_randomness_flags(seen),
+        *_purifier_flags(seen), *_detector_flags(seen), *_strength_flags(seen), *parameter_flags(seen.question),
+    ]  # fmt: skip
+    if seen.agreement is not None and seen.agreement < at.AGREEMENT:
+        raised.append(flag("weak-substitute", agreement=round(seen.agreement, 4)))
+    return raised
 
 
-def _gradient_flags(seen: Evidence, attackable: Tensor) -> list[Flag]:
-    if seen.info.needs != "gradient":
-        return []
-    called, backward = seen.counts.calls[attackable], seen.counts.backward[attackable]
-    if seen.threat.white and not bool(called.any()):
-        return [_flag("defense-not-attacked", "invalid")]
-    if not bool(backward.any()):
-        return [_flag("no-backward", "invalid")]
-    calls = seen.counts.gradients[attackable]
-    stands = seen.robust.any(dim=0)[attackable]  # a sample that fell to a random start needed no gradient
-    zero = (calls > 0) & (seen.counts.zero_gradients[attackable] == calls) & stands
-    count, total = int(zero.sum()), int(attackable.sum())
-    if count == 0:
-        return []
-    severity = "invalid" if count > ZERO_GRADIENT_SHARE * total else "note"
-    return [_flag("zero-gradient", severity, samples=count, of=total)]
-
-
-def _size_flags(seen: Evidence, attackable: Tensor) -> list[Flag]:
-    sizes = seen.sizes[:, attackable]
-    if seen.eps == 0:
-        return []
-    if not bool((sizes > 0).any()):
-        return [_flag("no-perturbation", "invalid", changed=0)]
-    used = float(torch.as_tensor(sizes).double().mean()) / seen.eps
-    if seen.norm == "linf" and not seen.info.minimal and used < MOVED_SHARE:
-        return [_flag("no-perturbation", "warning", mean_share_of_eps=round(used, 4))]
-    return []
-
-
-def _flag(name: str, severity: str, **evidence: float | int | str) -> Flag:
-    return Flag.model_validate(
-        {"id": name, "severity": severity, "message": EXPLANATIONS[name], "evidence": evidence}
+def flags_of_error(error: Exception) -> list[Flag]:
+    """The flag that names a failure, where there is one."""
+    name = getattr(error, "flag", "")
+    return (
+        [flag(name, "invalid")]
+        if name in ("disconnected-gradient", "budget-violation", "not-a-number")
+        else []
     )
+
+
+def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
+    """What the attack was given by way of gradients. A sample that fell to a random start needed none."""
+    if "cut" in seen.gradients:
+        yield flag("cut-gradient")
+    question, counts, attackable = seen.question, seen.counts, seen.attackable
+    if question.info.needs != "gradient" or not bool(attackable.any()):
+        return
+    if question.threat.white and not bool(counts.calls[attackable].any()):
+        yield flag("defense-not-attacked")
+        return
+    if not bool(counts.backward[attackable].any()):
+        yield flag("no-backward")
+        return
+    total, asked = int(attackable.sum()), attackable & (counts.gradients > 0)
+    standing = asked & seen.stands
+    zero = int((standing & (counts.zero_gradients == counts.gradients)).sum())
+    if zero:
+        severe = zero > at.ZERO_GRADIENT_SHARE * total
+        yield flag("zero-gradient", "invalid" if severe else "note", samples=zero, of=total)
+    broken = int((asked & (counts.nan_gradients > 0)).sum())
+    if broken:
+        severe = broken > at.ZERO_GRADIENT_SHARE * total
+        yield flag("not-a-number", "invalid" if severe else "warning", samples=broken, of=total)
+    flat = int((standing & (counts.tiny_gradients == counts.gradients) & _sure(seen)).sum())
+    if flat > at.SATURATED_SHARE * total:
+        yield flag("saturated-loss", samples=flat, of=total)
+
+
+def _sure(seen: Evidence) -> Tensor:
+    """(N,) bool: the clean answer's softmax is 1 in float32."""
+    top = seen.answers[0].logits.double().log_softmax(dim=1).amax(dim=1)
+    return -torch.expm1(top) < at.SATURATED_CONFIDENCE
+
+
+def _size_flags(seen: Evidence) -> Iterator[Flag]:
+    eps, attackable = seen.question.eps, seen.attackable
+    if eps == 0 or not bool(attackable.any()):
+        return
+    sizes = seen.sizes[:, attackable]
+    if not bool((sizes > 0).any()):
+        yield flag("no-perturbation", "invalid", changed=0)
+        return
+    used = float(sizes.double().mean()) / eps
+    if seen.question.norm == "linf" and not seen.question.info.minimal and used < at.MOVED_SHARE:
+        yield flag("no-perturbation", "warning", mean_share_of_eps=round(used, 4))
+
+
+def _answer_flags(seen: Evidence) -> Iterator[Flag]:
+    """Softmax outputs in the place of logits."""
+    logits = seen.answers[0].logits.double()
+    inside = (logits > -at.PROBABILITY_SLACK) & (logits < 1 + at.PROBABILITY_SLACK)
+    sums = (logits.sum(dim=1) - 1).abs() < at.PROBABILITY_SLACK
+    if len(logits) and bool(inside.all()) and bool(sums.all()):
+        threat, needs = seen.question.threat, seen.question.info.needs
+        climbed = needs == "gradient" and (threat.white or threat.name == "gray-box")
+        yield flag("probabilities-as-logits", "invalid" if climbed else "warning", images=len(logits))
+
+
+def _randomness_flags(seen: Evidence) -> Iterator[Flag]:
+    probe, threat = seen.probe, seen.question.threat
+    if probe.core_varies > at.SAME_ANSWER:
+        yield flag("always-on-dropout", distance=_short(probe.core_varies))
+        return  # it explains whatever else changes
+    if probe.repeats_vary > at.SAME_ANSWER and not probe.own_randomness:
+        severity: Severity = "invalid" if probe.label_changed else "warning"
+        yield flag("stateful-defense", severity, distance=_short(probe.repeats_vary))
+    elif probe.repeats_vary > at.SAME_ANSWER:
+        yield flag("undeclared-randomness", distance=_short(probe.repeats_vary), under="the same seed")
+    elif not seen.randomised:
+        changed = int((seen.right != seen.right[0]).any(dim=0).sum())
+        if changed or probe.seeds_vary > at.SAME_ANSWER:
+            yield flag("undeclared-randomness", samples=changed, distance=_short(probe.seeds_vary))
+    if seen.randomised and len(seen.right) < at.JUDGE_SEEDS:
+        yield flag("single-seed", "warning" if len(seen.right) == 1 else "note", seeds=len(seen.right))
+    aims = seen.question.info.needs == "gradient" and not seen.question.info.trained
+    if seen.randomised and threat.name == "white-box" and threat.draws == 1 and aims:
+        yield flag("no-eot", draws=threat.draws)
+
+
+def _purifier_flags(seen: Evidence) -> Iterator[Flag]:
+    probe = seen.probe
+    if seen.unrolls or probe.differentiates:
+        yield flag("inference-time-optimisation", declared=str(seen.unrolls).lower())
+    if not seen.purifies:
+        return
+    if probe.outside > at.OUTSIDE:
+        yield flag("range-mismatch", share=_short(probe.outside))
+    alone, defended = seen.controls["classifier"], seen.controls["defended"]
+    facts = {"classifier": round(alone, 4), "defended": round(defended, 4)}
+    if probe.distance > at.DESTROYED and alone - defended > at.COLLAPSE:
+        yield flag("misconfigured-purifier", **facts, distance=_short(probe.distance))
+    if defended - alone > at.tolerance(alone, seen.right.shape[1]):
+        yield flag("reconstructions-beat-originals", **facts)
+
+
+def _detector_flags(seen: Evidence) -> Iterator[Flag]:
+    if seen.answers[0].scores.shape[1] == 0:
+        return
+    rejected = float(torch.stack([~out.accepted for out in seen.answers]).double().mean())
+    if rejected > at.CLEAN_REJECTED:
+        yield flag("rejects-clean-images", share=round(rejected, 4))
+    standing, stopped = int(seen.robust.sum()), int((seen.stopped & seen.right).sum())
+    threat = seen.question.threat
+    if (
+        threat.holds_defense
+        and seen.question.info.needs == "gradient"
+        and stopped > at.STOPPED_SHARE * standing
+    ):
+        yield flag("detector-not-attacked", stopped=stopped, of=standing)
+
+
+def _strength_flags(seen: Evidence) -> Iterator[Flag]:
+    """What stands in a ball where nothing can."""
+    q = seen.question
+    if not (q.norm == "linf" and at.HALF <= q.eps < math.inf and q.threat.white and not q.targeted):
+        return
+    if q.info.needs != "gradient" or q.info.minimal or q.info.trained:
+        return
+    accuracy, n = float(seen.robust.double().mean()), seen.robust.shape[1]
+    chance = 1 / q.classes
+    if accuracy > chance + max(at.ABOVE_CHANCE, at.tolerance(chance, n)):
+        many = "steps" in q.parameters and q.parameters["steps"] > 1
+        severity: Severity = "invalid" if many else "warning"
+        yield flag("robust-at-half", severity, accuracy=round(accuracy, 4), chance=round(chance, 4))
+
+
+def parameter_flags(q: Question) -> list[Flag]:
+    """What an attack's parameters say before it runs."""
+    raised, values = [], q.parameters
+    if str(values.get("loss", "")).startswith("dlr"):
+        least = 4 if q.targeted or values["loss"] == "dlr-targeted" else 3
+        if q.classes < least:
+            raised.append(flag("dlr-undefined", classes=q.classes, needed=least))
+    faults = _weaknesses(q)
+    if faults:
+        raised.append(flag("weak-hyper-parameters", **faults))
+    return raised
+
+
+def _weaknesses(q: Question) -> dict[str, float | int | str]:
+    """The parameters at fault, with what they should be held against; empty where none is."""
+    info, values = q.info, q.parameters
+    if info.needs != "gradient" or info.trained or q.eps == 0:
+        return {}
+    found: dict[str, float | int | str] = {}
+    if float(values.get("lr", 0)) > at.GREATEST_RATE:
+        found["lr"] = float(values["lr"])
+    steps, step = values.get("steps"), float(values.get("step", 0))
+    if info.minimal or not isinstance(steps, int) or math.isinf(q.eps):
+        return found
+    if q.norm == "linf" and steps < at.LEAST_STEPS:
+        found["steps"] = steps
+    if step > q.eps or 0 < step * steps < q.eps * (1 - 1e-9):
+        found |= {"steps": steps, "step": step, "eps": q.eps}
+    if values.get("restarts", 1) > 1 and values.get("random_start") is False:
+        found |= {"restarts": values["restarts"], "random_start": "false"}
+    return found
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

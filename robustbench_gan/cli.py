@@ -65,6 +65,11 @@ DEVICE = click.option(
 JSON_ROWS = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON array of rows on standard output."
 )
+STRICT = click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1, after writing everything, where an invalid red flag was raised.",
+)
 JSON_ARRAY = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 
 
@@ -149,11 +154,13 @@ def main() -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Show what would be trained and run, and what is not applicable."
 )
+@STRICT
 @JSON_ROWS
 @user_errors
 def evaluate(
     matrix: Path | None, preset: str | None, weights: Path | None, batch_size: int,
-    max_cell_minutes: float | None, device: str, out: Path, dry_run: bool, as_json: bool, **options: Any,
+    max_cell_minutes: float | None, device: str, out: Path, dry_run: bool, strict: bool, as_json: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Evaluate defenses against attacks under threat models.
 
@@ -172,7 +179,7 @@ def evaluate(
     if dry_run:
         _show_plan(asked, planned, as_json)
         return
-    sys.exit(run(asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json))
+    sys.exit(run(asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict))
 
 
 def _overrides(options: dict[str, Any], max_cell_minutes: float | None) -> dict[str, Any]:
@@ -384,6 +391,20 @@ def show(result: Path, as_json: bool) -> None:
         print_result(record)
 
 
+@main.command()
+@click.argument("flag", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an array, or the one flag.")
+@user_errors
+def explain(flag: str | None, as_json: bool) -> None:
+    """Say what a red FLAG means and what to do about it; without FLAG, list all of them."""
+    from robustbench_gan.flags.printing import print_flag, print_flags
+
+    if flag is None:
+        print_flags(as_json)
+    else:
+        print_flag(flag, as_json)
+
+
 @main.group()
 def leaderboard() -> None:
     """Build leaderboards from results."""
@@ -397,12 +418,33 @@ def leaderboard() -> None:
     metavar="FILE",
     help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows.",
 )
+@STRICT
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print what was written and which flags were raised as JSON."
+)
 @user_errors
-def leaderboard_build(directory: Path, out: Path | None) -> None:
+def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: bool) -> None:
     """Write the Markdown leaderboard, or a CSV table, of every result below DIRECTORY."""
-    from robustbench_gan.leaderboard import build
+    from robustbench_gan.flags.across import across, invalid_flags
+    from robustbench_gan.leaderboard import build, load_results
 
-    click.echo(f"wrote {build(directory, out)}")
+    written, results = build(directory, out), load_results(directory)
+    findings = across(results)
+    invalid = invalid_flags(results, findings)
+    if as_json:
+        found = [{**one.flag.model_dump(mode="json"), "cells": one.cells} for one in findings.found]
+        facts = {
+            "wrote": str(written),
+            "invalid": invalid,
+            "comparisons": findings.comparisons,
+            "across": found,
+        }
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        click.echo(f"wrote {written}")
+    if strict and invalid:
+        click.echo(f"rbg: --strict: invalid flags were raised: {', '.join(invalid)}.", err=True)
+        sys.exit(SOME_FAILED)
 
 
 @main.group()

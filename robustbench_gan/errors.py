@@ -17,6 +17,8 @@ class NotApplicable(Exception):
 class DisconnectedGradient(RuntimeError):
     """Autograd found no path from the loss to the input: a broken attack, never a zero gradient."""
 
+    flag = "disconnected-gradient"
+
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """Build the error for an unknown name: it lists the real ones and suggests the nearest."""

@@ -24,13 +24,14 @@ from robustbench_gan import progress, registry
 from robustbench_gan.attack import AttackInfo, Fitted, info_of
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.budget import SLACK, Budget
-from robustbench_gan.checks import Evidence, red_flags
+from robustbench_gan.checks import Evidence, Question, flags_of_error, parameter_flags, red_flags
 from robustbench_gan.defense import Defense
 from robustbench_gan.detection import measure
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.fitting import Order, Trained, trained
 from robustbench_gan.matrix import Planned
 from robustbench_gan.outcome import REJECTED, Goal, Output, correct
+from robustbench_gan.probe import probe
 from robustbench_gan.record import Cell, Detection, Outcomes, Result, Seconds, Status
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, integers, sample_seeds
@@ -42,7 +43,20 @@ REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
 
 
 class AttackFault(RuntimeError):
-    """What an attack returned cannot be judged: outside its budget or the box, NaN, or not of the input's form."""
+    """What an attack returned cannot be judged: outside its budget or the box, NaN, or not of the input's form.
+
+    `flag` names the red flag that stands for it, where there is one.
+    """
+
+    def __init__(self, message: str, flag: str = "") -> None:
+        super().__init__(message)
+        self.flag = flag
+
+
+class NotANumber(RuntimeError):
+    """A defended system answered NaN: it has not survived anything."""
+
+    flag = "not-a-number"
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,7 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
     """
     if planned.reason:
         return _without_outcomes(planned, "not applicable", planned.reason)
+    run = None
     try:
         run = _prepare(planned, workshop, settings)
         estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
@@ -134,14 +149,15 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
             return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
         return _attack_and_judge(run, estimate)
     except NotApplicable as why:
-        return _without_outcomes(planned, "not applicable", str(why))
+        flags = parameter_flags(_question(run)) if run else []
+        return _without_outcomes(planned, "not applicable", str(why), flags=flags)
     except UsageError:
         raise
     except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
         frames = traceback.extract_tb(error.__traceback__)
         trace = [f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames]
         reason = f"{type(error).__name__}: {error}"
-        return _without_outcomes(planned, "failed", reason, traceback=trace)
+        return _without_outcomes(planned, "failed", reason, traceback=trace, flags=flags_of_error(error))
 
 
 def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any) -> Result:
@@ -239,14 +255,8 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
     verdict = judge(run, crafted)
     counts = reduce(Counts.plus, (c.counts for c in crafted))
     substitute = _substitute_facts(run, verdict.clean)
-    agreement = substitute.get("agreement")
-    flags = red_flags(
-        Evidence(
-            run.info, run.threat, gradients_of(run), _seen(run, counts), cell.eps, cell.norm, verdict.sizes,
-            verdict.right, verdict.robust, run.defense.randomised,
-            float(agreement) if agreement is not None else None,
-        )
-    )  # fmt: skip
+    controls = _controls(run, verdict.clean)
+    flags = red_flags(_evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls))
     invalid = [f for f in flags if f.severity == "invalid"]
     return Result(
         cell=cell,
@@ -257,7 +267,7 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         control=run.info.control,
         outcomes=verdict.outcomes(counts),
         detection=_detection(run, verdict),
-        controls=_controls(run, verdict.clean),
+        controls=controls,
         substitute=substitute,
         trained=_training_facts(run),
         queries=_query_facts(run, counts),
@@ -270,6 +280,29 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         versions={name: importlib_metadata.version(name) for name in REPORTED_PACKAGES},
         weights={name: artifact.digest for name, artifact in _artifacts(run).items()},
     )
+
+
+def _question(run: Run) -> Question:
+    """What red flags can know of a cell before it runs."""
+    cell, classes = run.cell, len(run.workshop.dataset(run.cell.dataset).classes)
+    return Question(
+        run.info, run.parameters, run.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
+    )
+
+
+def _evidence(
+    run: Run, counts: Counts, verdict: Verdict, agreement: Any, controls: Mapping[str, float]
+) -> Evidence:
+    """What red flags look at. Every cell that attacks the same system on the same images shares one probe of it."""
+    cell, names, defense = run.cell, run.system_names(), run.defense
+    looked = run.workshop.once(
+        ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, run.seeds("probe"))
+    )
+    return Evidence(
+        _question(run), gradients_of(run), counts, verdict.sizes, verdict.clean, verdict.right, verdict.robust,
+        verdict.stopped, defense.randomised, defense.purifies, defense.unrolls, controls, looked,
+        None if agreement is None else float(agreement),
+    )  # fmt: skip
 
 
 def craft(run: Run) -> tuple[list[Crafted], float]:
@@ -410,17 +443,23 @@ def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
         raise AttackFault("the attack edited its input in place")
     if not isinstance(made, Tensor) or made.shape != x.shape or made.dtype != x.dtype:
         found = f"{tuple(made.shape)} {made.dtype}" if isinstance(made, Tensor) else type(made).__name__
-        raise AttackFault(f"the attack returned {found}, expected {tuple(x.shape)} {x.dtype}")
+        other = isinstance(made, Tensor) and made.shape == x.shape
+        raise AttackFault(
+            f"the attack returned {found}, expected {tuple(x.shape)} {x.dtype}",
+            flag="budget-violation" if other else "",
+        )
     if not bool(torch.isfinite(made).all()):
-        raise AttackFault(f"{_count(~torch.isfinite(made))} examples hold NaN or infinite values")
+        bad = _count(~torch.isfinite(made))
+        raise AttackFault(f"{bad} examples hold NaN or infinite values", flag="not-a-number")
     outside = (made < -SLACK) | (made > 1 + SLACK)
     if bool(outside.any()):
-        raise AttackFault(f"{_count(outside)} examples leave the box [0, 1]")
+        raise AttackFault(f"{_count(outside)} examples leave the box [0, 1]", flag="budget-violation")
     over = ~budget.contains(made.detach() - x)
     if bool(over.any()):
         size = float(budget.size(made.detach() - x).max())
         raise AttackFault(
-            f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}"
+            f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}",
+            flag="budget-violation",
         )
 
 
@@ -449,12 +488,16 @@ def _strength(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge found: answers one a seed, and `right` and `robust`, (K, N) bool; sizes ((K or 1), N)."""
+    """What the judge found: answers one a seed, sizes ((K or 1), N), the others (K, N) bool.
+
+    `stopped` are examples that reached their goal but for a detector.
+    """
 
     clean: list[Output]
     attacked: list[Output]
     right: Tensor
     robust: Tensor
+    stopped: Tensor
     sizes: Tensor
     seconds: float
 
@@ -473,7 +516,7 @@ class Verdict:
 def judge(run: Run, crafted: list[Crafted]) -> Verdict:
     """Recompute everything on the defended system under the judge's seeds, beside an unperturbed control.
 
-    Raises RuntimeError when the defended system answers NaN.
+    Raises NotANumber when the defended system answers NaN.
     """
     cell, names = run.cell, run.system_names()
 
@@ -491,15 +534,18 @@ def judge(run: Run, crafted: list[Crafted]) -> Verdict:
     _finite(attacked + clean)
     right = torch.stack([correct(c, run.y) for c in clean])
     won = torch.stack([s.goal.reached(a) for s, a in zip(sets, attacked, strict=True)])
+    accepted = torch.stack([a.accepted for a in attacked])
+    fooled = [s.goal.reached(Output.of(a.logits)) for s, a in zip(sets, attacked, strict=True)]
+    stopped = torch.stack(fooled) & ~accepted
     sizes = torch.stack([run.budget.size(c.examples - run.x) for c in crafted])
-    return Verdict(clean, attacked, right, right & ~won, sizes, sum(j.seconds for j in judged))
+    return Verdict(clean, attacked, right, right & ~won, stopped, sizes, sum(j.seconds for j in judged))
 
 
 def _finite(outs: Iterable[Output]) -> None:
     """A defense that answers NaN has not survived anything: the cell fails."""
     for out in outs:
         if bool(torch.isnan(out.logits).any()) or bool(torch.isnan(out.scores).any()):
-            raise RuntimeError("the defended system answered NaN")
+            raise NotANumber("the defended system answered NaN")
 
 
 def _bits(flags: Tensor) -> str:
@@ -589,7 +635,8 @@ def _seen(run: Run, counts: Counts) -> Counts:
     if not run.fitted:
         return counts
     infos = [part.artifact.info for part in run.fitted.values()]
-    totals = {name: sum(info[name] for info in infos) for name in vars(counts)}
+    # Weights stored before a counter was added to the view lack it, and only what was counted can be held against them.
+    totals = {name: sum(info.get(name, 0) for info in infos) for name in vars(counts)}
     return Counts(**{name: value + totals[name] for name, value in vars(counts).items()})
 
 

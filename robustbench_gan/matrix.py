@@ -32,8 +32,8 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "budget", "checks", "defense", "detection", "evaluate", "fitting", "outcome", "record",
-    "seeds", "substitute", "threat", "training", "workshop",
+    "attack", "batching", "budget", "checks", "defense", "detection", "evaluate", "fitting", "flags/thresholds",
+    "outcome", "probe", "record", "seeds", "substitute", "threat", "training", "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 

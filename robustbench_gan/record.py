@@ -16,6 +16,7 @@ from robustbench_gan.errors import UsageError
 
 SCHEMA_VERSION: Final = 1
 BOOTSTRAP_DRAWS = 2000
+SLACK: Final = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
 Severity = Literal["invalid", "warning", "note"]
 Bits = Annotated[str, Field(pattern="^[01]*$")]  # one character a sample
@@ -120,6 +121,17 @@ class Outcomes(_Record):
         """One of the outcomes, (K, N) bool."""
         rows = [np.frombuffer(bits.encode(), dtype=np.uint8) == ord("1") for bits in getattr(self, name)]
         return np.stack(rows)
+
+    def robust_at(self, eps: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """What is robust at a radius, (K, N) bool: an attack won only where its size is within eps.
+
+        This is how one cell of a minimal-norm attack, whose eps is infinite, serves every eps.
+        """
+        robust = self.array("robust")
+        if math.isinf(eps):
+            return robust
+        inside = np.asarray(self.size, dtype=np.float64) <= eps * (1 + SLACK) + SLACK
+        return np.asarray(self.array("clean") & (robust | ~inside), dtype=np.bool_)
 
 
 class Interval(_Record):

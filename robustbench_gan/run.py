@@ -19,7 +19,9 @@ from robustbench_gan import progress
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import Settings
 from robustbench_gan.files import write_atomically
+from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
+from robustbench_gan.leaderboard.contradictions import told
 from robustbench_gan.matrix import Matrix, Planned
 from robustbench_gan.plan import Step, execute, short, steps_of
 from robustbench_gan.progress import Advance
@@ -30,6 +32,7 @@ from robustbench_gan.threat import Defended, answer
 from robustbench_gan.training import accuracy
 from robustbench_gan.workshop import Workshop
 
+FLAG_STYLES = {"invalid": "red", "warning": "yellow"}
 STYLES = {"ok": "green", "suspect": "yellow", "failed": "red"}
 
 
@@ -71,8 +74,11 @@ def run(
     out: Path,
     batch_size: int,
     as_json: bool,
+    strict: bool = False,
 ) -> int:
-    """Run a matrix and write DIR/results and DIR/README.md; returns the exit code.
+    """Run a matrix and write DIR/results and DIR/README.md; returns the exit code, 1 if a cell failed.
+
+    `strict` also returns 1 for an `invalid` flag, of a cell or across cells.
 
     Interrupted, or stopped by an error that the user can mend, it writes the leaderboard of what is finished
     and passes the exception on.
@@ -106,8 +112,12 @@ def run(
                 build(out)
             raise
     page = build(out)
-    _print_end(finished, planned, page, as_json)
-    return 1 if any(r.status == "failed" for r in finished) else 0
+    findings = across(finished)
+    _print_end(finished, planned, page, as_json, findings)
+    doubtful = strict and invalid_flags(finished, findings)
+    if doubtful:
+        console.print(f"--strict: invalid flags were raised: {', '.join(doubtful)}.")
+    return 1 if doubtful or any(r.status == "failed" for r in finished) else 0
 
 
 def _check_writable(out: Path) -> None:
@@ -128,10 +138,12 @@ def _line(result: Result) -> Text:
     return text.append(f" {what}{number}{reason}  ({spent:.1f} s)", style="default")
 
 
-def _print_end(finished: Sequence[Result], planned: list[Planned], page: Path, as_json: bool) -> None:
+def _print_end(
+    finished: Sequence[Result], planned: list[Planned], page: Path, as_json: bool, findings: Findings
+) -> None:
     shown = [r for r in finished if r.status != "not applicable"]
     console = console_for(stderr=as_json)
-    console.print(console_table(shown or finished))
+    console.print(console_table(shown or finished, findings))
     by_status: dict[str, int] = {}
     for result in finished:
         by_status[result.status] = by_status.get(result.status, 0) + 1
@@ -144,9 +156,16 @@ def _print_end(finished: Sequence[Result], planned: list[Planned], page: Path, a
     ):
         if status in by_status:
             console.print(f"{by_status[status]} {status} cells {meaning}.")
+    for severity, line in told(findings, finished):
+        console.print(Text(f"{severity}: {line}", style=FLAG_STYLES.get(severity, "default")))
+    raised = {f.id for r in finished for f in r.flags} | {one.flag.id for one in findings.found}
+    if raised:
+        console.print(
+            f"{len(raised)} kinds of red flags were raised; `rbg explain FLAG` says what one means."
+        )
     console.print(f"leaderboard: {page}")
     if as_json:
-        click.echo(json.dumps(rows(finished), indent=1, allow_nan=False))
+        click.echo(json.dumps(rows(finished, findings=findings), indent=1, allow_nan=False))
 
 
 def train_all(

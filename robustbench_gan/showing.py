@@ -8,6 +8,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import console_table
 from robustbench_gan.leaderboard.detected import FIGURES, figures
 from robustbench_gan.leaderboard.labels import one_line
@@ -50,7 +51,7 @@ def print_result(result: Result) -> None:
     for flag in result.flags:
         evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
         console.print(Text(f"{flag.severity}: {flag.id} ({evidence})", style="yellow"))
-        console.print(Text(f"  {flag.message}"))
+        console.print(Text(f"  {CATALOGUE[flag.id].explanation if flag.id in CATALOGUE else flag.message}"))
 
 
 def detection_table(found: Detection) -> Table:

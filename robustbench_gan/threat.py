@@ -17,6 +17,7 @@ from robustbench_gan.batching import micro_batches
 from robustbench_gan.budget import per_sample
 from robustbench_gan.defense import Defense, Gradient, Surrogate
 from robustbench_gan.errors import DisconnectedGradient
+from robustbench_gan.flags.thresholds import TINY_GRADIENT
 from robustbench_gan.outcome import Loss, Output
 from robustbench_gan.seeds import fold
 
@@ -191,11 +192,13 @@ class Counts:
     calls: Tensor
     gradients: Tensor
     zero_gradients: Tensor
+    tiny_gradients: Tensor  # zero ones among them
+    nan_gradients: Tensor  # infinite ones among them
 
     @classmethod
     def zeros(cls, n: int, device: torch.device | None = None) -> Counts:
         """Nothing done yet to n samples."""
-        return cls(*(torch.zeros(n, dtype=torch.int64, device=device) for _ in range(5)))
+        return cls(*(torch.zeros(n, dtype=torch.int64, device=device) for _ in cls.__dataclass_fields__))
 
     @classmethod
     def cat(cls, many: list[Counts]) -> Counts:
@@ -309,7 +312,7 @@ class View:
             value = torch.stack([v for v, _, _ in draws]).mean(dim=0)
             grad = torch.stack([g for _, g, _ in draws]).mean(dim=0)
             out = _mean([o for _, _, o in draws])
-        self._add(self.counts.zero_gradients, _vanishing(grad))
+        self._watch(grad)
         return value, grad, out
 
     def jacobian(self, x: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Output]:
@@ -322,7 +325,7 @@ class View:
         draws = [self._jacobian_draw(x, seed, classes) for seed in self._draw_seeds()]
         whole = draws[0][0] if len(draws) == 1 else torch.stack([g for g, _ in draws]).mean(dim=0)
         self._count(backward=True, times=whole.shape[1])
-        self._add(self.counts.zero_gradients, _vanishing(whole))
+        self._watch(whole)
         return whole, _mean([o for _, o in draws])
 
     def _one_draw(self, loss: Loss, x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Output]:
@@ -428,6 +431,14 @@ class View:
         if self.limit and bool((self.counts.forward[self.index] > self.limit).any()):
             raise QueryLimit(f"the attack asked more than its limit of {self.limit} queries an image")
 
+    def _watch(self, grad: Tensor) -> None:
+        """Count the gradients that tell an attack nothing."""
+        least, most = grad.flatten(1).aminmax(dim=1)  # both NaN where one value is
+        largest = torch.maximum(-least, most)
+        self._add(self.counts.zero_gradients, largest == 0)
+        self._add(self.counts.tiny_gradients, largest < TINY_GRADIENT)
+        self._add(self.counts.nan_gradients, ~torch.isfinite(largest))
+
     def _add(self, counter: Tensor, each: Tensor | int) -> None:
         """Charge every row; a sample that stands in several rows (`rows` may repeat one) pays for each."""
         if isinstance(each, int):
@@ -479,12 +490,6 @@ def _mean(outs: list[Output]) -> Output:
 
 def _rows(out: Output, real: int) -> Output:
     return Output(out.logits[:real], out.scores[:real])
-
-
-def _vanishing(grad: Tensor) -> Tensor:
-    """(N,) bool: every value of the gradient is 0; NaN is not."""
-    least, most = grad.flatten(1).aminmax(dim=1)
-    return (least == 0) & (most == 0)
 
 
 def _of_rows(loss: Loss, start: int, real: int, n: int) -> Loss:

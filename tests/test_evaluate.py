@@ -11,6 +11,7 @@ from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import AttackFault, Settings, check_examples, evaluate_cell
+from robustbench_gan.probe import PROBED
 from robustbench_gan.seeds import fold, sample_seeds
 from robustbench_gan.workshop import judge_seeds
 
@@ -263,9 +264,9 @@ def test_every_gradient_of_auto_and_the_choice_between_them_draw_anew(shop, monk
 
     monkeypatch.setattr(Noisy, "purify", recorded)
     result = cell(shop, defenses="noisy", attacks="pgd:steps=2", gradient="auto", eot=3, judge_seeds=2)
-    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), 2 judge seeds.
+    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), 2 judge seeds; and the probe.
     assert result.gradients == ["full", "bpda"]
-    assert len(set(seen)) == N * (2 * 3 * 3 + 3 + 2)
+    assert len(set(seen)) == N * (2 * 3 * 3 + 3 + 2) + PROBED
     assert judged(result).forward == [2 * 3 * 3 + 2 * 3] * N
 
 
@@ -347,3 +348,46 @@ def test_examples_made_on_the_classifier_alone_are_made_once_for_every_purifier(
     assert judged(first).size == judged(second).size
     # The very same seconds: the second cell did not craft again.
     assert first.seconds.crafting == second.seconds.crafting != other.seconds.crafting
+
+
+# ---- failures and statuses carry the flag that names them
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "flag"),
+    [
+        ({"defenses": "detached", "gradient": "full"}, "failed", "disconnected-gradient"),
+        ({"attacks": "over"}, "failed", "budget-violation"),
+        ({"attacks": "out-of-box"}, "failed", "budget-violation"),
+        ({"attacks": "wrong-dtype"}, "failed", "budget-violation"),
+        ({"attacks": "nan"}, "failed", "not-a-number"),
+        ({"defenses": "answersnan", "attacks": "no-backward", "eps": 0.3}, "failed", "not-a-number"),
+        ({"attacks": "pgd:loss=dlr", "datasets": "grey:classes=2"}, "not applicable", "dlr-undefined"),
+    ],
+)
+def test_a_cell_without_a_number_names_its_flag(shop, asked, status, flag):
+    result = cell(shop, **asked)
+    assert result.status == status and flag in flags(result), (result.status, result.reason, flags(result))
+
+
+@pytest.mark.parametrize("attack", ["crashes", "edits", "wrong-shape", "no-tensor"])
+def test_other_failures_are_told_by_their_status(shop, attack):
+    result = cell(shop, attacks=attack)
+    assert result.status == "failed" and flags(result) == {}
+
+
+def test_an_honest_cell_raises_nothing(shop):
+    result = cell(shop, attacks="pgd:steps=20", eps=0.1)
+    assert (result.status, flags(result)) == ("ok", {})
+
+
+def test_cells_of_one_system_share_its_probe(shop, monkeypatch):
+    import robustbench_gan.evaluate as engine
+
+    looked, real = [], engine.probe
+    monkeypatch.setattr(engine, "probe", lambda *given: looked.append(given) or real(*given))
+    for attack in ("fgsm", "pgd:steps=20"):
+        cell(shop, attacks=attack)
+    assert len(looked) == 1
+    cell(shop, defenses="noisy")
+    assert len(looked) == 2

@@ -1,6 +1,6 @@
 """Write the generated documents, or with --check say which are stale.
 
-They are docs/{reference,flags,statuses,cli,presets}.md, docs/result.schema.json and, once leaderboard/ holds
+They are docs/{reference,red_flags,statuses,cli,presets}.md, docs/result.schema.json and, once leaderboard/ holds
 results, leaderboard/README.md and the table in README.md.
 """
 
@@ -20,8 +20,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from robustbench_gan import registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.catalogue import catalogue
-from robustbench_gan.checks import EXPLANATIONS
 from robustbench_gan.cli import main as rbg
+from robustbench_gan.flags import BY_CONSTRUCTION, CATALOGUE, COMPUTED
+from robustbench_gan.flags import thresholds as at
 from robustbench_gan.leaderboard import load_results, markdown, tables
 from robustbench_gan.leaderboard.labels import Labels
 from robustbench_gan.leaderboard.overview import overview
@@ -49,7 +50,7 @@ def generated() -> dict[str, str]:
     """Every generated document by its path from the root, the same on every machine."""
     documents = {
         "docs/reference.md": reference(),
-        "docs/flags.md": flags(),
+        "docs/red_flags.md": red_flags(),
         "docs/statuses.md": statuses(ROOT / "tests" / "expected_statuses.json"),
         "docs/result.schema.json": schema(),
         "docs/cli.md": command_line(),
@@ -154,14 +155,33 @@ def spelled(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value) or "''"
 
 
-def flags() -> str:
-    """The red flags."""
-    blocks = [
-        "Signs in the evidence of a cell that its number does not mean what it says. A flag is `invalid` (the "
-        "result is then `suspect` and never ranks), a `warning` or a `note`; its record holds the evidence."
+def red_flags() -> str:
+    """The catalogue of red flags, what needs none, and how comparisons are corrected."""
+    rows = [
+        [f"[{k.id}](#{k.id})", k.pitfall, " or ".join(k.severities), COMPUTED[k.where], k.summary]
+        for k in CATALOGUE.values()
     ]
-    for name, text in EXPLANATIONS.items():
-        blocks += [f"## {name}", text]
+    blocks = [
+        "Signs that a number does not mean what it says. Each stands for a known pitfall of evaluating robustness, "
+        "P1 to P36. An `invalid` flag of a cell makes its result `suspect`, which never ranks; one across cells marks "
+        "with ‡ every headline that rests on the cell, unless an attack beyond doubt goes below what contradicts it. "
+        "A `warning` asks for a look, a `note` only informs. Every "
+        "record holds the evidence; `rbg explain FLAG` prints what stands here; `--strict` makes `rbg evaluate` and "
+        "`rbg leaderboard build` exit with 1 where an `invalid` flag was raised. That none was raised proves nothing.",
+        table(["flag", "pitfall", "severity", "where", "what was seen"], rows),
+        "## Comparisons across cells",
+        "Two cells are compared on the images that both judged, by an exact one-sided sign test over images (McNemar's "
+        "test where each image is plainly right or wrong; with several judge seeds the mean of an image's outcomes is "
+        "compared). All comparisons of one run are one family, and Holm's correction keeps the chance of any false "
+        f"alarm among them at {at.LEVEL:g}; a difference of at most {at.MARGIN:g} in accuracy is never flagged. A "
+        "suspect number can be accused, but only one that counts is a witness. So more cells in a run make each "
+        "comparison harder to fail.",
+        "## Impossible by construction",
+        "\n".join(f"- {pitfall}: {why}." for pitfall, why in BY_CONSTRUCTION.items()),
+    ]
+    for k in CATALOGUE.values():
+        facts = f"{k.pitfall}; {' or '.join(k.severities)}; {COMPUTED[k.where]}."
+        blocks += [f"## {k.id}", f"*{facts}*", f"Raised: {k.rule}", f"Applies to: {k.applies}", k.explanation]
     return page("Red flags", *blocks)
 
 

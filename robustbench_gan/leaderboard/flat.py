@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.flags.across import Findings, across
 from robustbench_gan.leaderboard.load import order
 from robustbench_gan.record import FALSE_POSITIVE_RATES, Interval, Outcomes, Result, finite, interval
 
-SLACK = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 RAN = ("ok", "suspect", "failed")
 Row = dict[str, Any]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -24,19 +24,11 @@ def measured(result: Result) -> Outcomes | None:
 
 
 def at_budget(result: Result, eps: float) -> Bools:
-    """Per-sample robust outcomes at a radius, (K, N) bool: an attack won only where its size is within eps.
-
-    This is how one cell of a minimal-norm attack, whose eps is infinite, serves every eps. Raises UsageError
-    for a result without outcomes.
-    """
+    """Per-sample robust outcomes at a radius, (K, N) bool. Raises UsageError for a result without outcomes."""
     outcomes = measured(result)
     if outcomes is None:
         raise UsageError(f"result {result.fingerprint[:12]} is {result.status}: it has no outcomes.")
-    robust = outcomes.array("robust")
-    if math.isinf(eps):
-        return robust
-    inside = np.asarray(outcomes.size, dtype=np.float64) <= eps * (1 + SLACK) + SLACK
-    return np.asarray(outcomes.array("clean") & (robust | ~inside), dtype=np.bool_)
+    return outcomes.robust_at(eps)
 
 
 def robust_interval(result: Result, eps: float) -> Interval | None:
@@ -61,24 +53,30 @@ def clean_interval(result: Result) -> Interval | None:
     return result.accuracy("clean") if measured(result) else None
 
 
-def rows(results: Iterable[Result], at: Sequence[float] = ()) -> list[Row]:
+def flag_ids(result: Result, findings: Findings | None = None) -> list[str]:
+    """The ids of a cell's own flags, then of those that the run's other cells raise against it."""
+    return [flag.id for flag in (*result.flags, *(findings.of(result) if findings else ()))]
+
+
+def rows(results: Iterable[Result], at: Sequence[float] = (), findings: Findings | None = None) -> list[Row]:
     """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps asked for.
 
     `at` asks for more of these. Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite
     eps the text "inf"; only a row whose status is "ok" may be ranked. A defense with detectors has further keys: AUC,
     true positive rates and shares rejected, of all its detectors together; so has a black-box attacker's substitute, a
-    query attacker (queries an image) and a copy attacked in the defense's place.
+    query attacker (queries an image) and a copy attacked in the defense's place. `findings` add the flags across
+    cells.
     """
     flat = []
     for result in sorted(results, key=order):
-        flat.append(_row(result, result.cell.eps))
+        flat.append(_row(result, result.cell.eps, flags := flag_ids(result, findings)))
         if math.isinf(result.cell.eps):
             radii = sorted({*at, *result.budgets})
-            flat.extend(_row(result, eps) for eps in radii if math.isfinite(eps))
+            flat.extend(_row(result, eps, flags) for eps in radii if math.isfinite(eps))
     return flat
 
 
-def _row(result: Result, eps: float) -> Row:
+def _row(result: Result, eps: float, flags: list[str]) -> Row:
     cell = result.cell
     row: Row = {name: getattr(cell, name) for name in ("dataset", "classifier", "defense", "attack")}
     row |= {"goal": cell.goal, "threat": cell.threat, "norm": cell.norm}
@@ -86,7 +84,7 @@ def _row(result: Result, eps: float) -> Row:
     row |= {"seed": cell.seed, "judge_seeds": cell.judge_seeds, "control": result.control}
     row |= _accuracy("clean_accuracy", "clean_ci", clean_interval(result))
     row |= _accuracy("robust_accuracy", "ci", robust_interval(result, eps))
-    row |= {"status": result.status, "reason": result.reason, "flags": [flag.id for flag in result.flags]}
+    row |= {"status": result.status, "reason": result.reason, "flags": flags}
     row |= _detection(result) if eps == cell.eps else {}  # it is of the examples of every size
     row |= _attacker(result)
     return row | cost(result) | {"fingerprint": result.fingerprint}
@@ -140,4 +138,5 @@ def frame(results: Iterable[Result]) -> Any:
     """The rows as a pandas DataFrame, for analysis and for CSV."""
     import pandas as pd  # slow to import, and nothing else here needs it
 
-    return pd.DataFrame(rows(results))
+    results = list(results)
+    return pd.DataFrame(rows(results, findings=across(results)))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.flags.across import Doubt, Findings, across, doubts
+from robustbench_gan.flags.thresholds import MARGIN
 from robustbench_gan.leaderboard.flat import at_budget, clean_interval, measured
 from robustbench_gan.leaderboard.load import one_a_question
 from robustbench_gan.record import Interval, Result, interval, worst_case
@@ -50,7 +52,9 @@ class Standing:
     """One defense in one setting. `headline` is its worst case over attacks, None where nothing counts.
 
     `missing` are the attacks whose result does not count, with the status; they make the headline incomplete.
-    `rank` is None without a headline, or where nothing but controls stands behind it.
+    `rank` is None without a headline, or where nothing but controls stands behind it. `doubts` are the cells that
+    the headline rests on though an invalid flag across cells stands against them, with the ids: no attack that is
+    beyond doubt goes below what contradicts them.
     """
 
     defense: str
@@ -60,6 +64,7 @@ class Standing:
     missing: tuple[tuple[Column, str], ...]
     controls_only: bool
     rank: int | None = None
+    doubts: tuple[tuple[Column, tuple[str, ...]], ...] = ()
 
     @property
     def incomplete(self) -> bool:
@@ -75,6 +80,7 @@ class Table:
     columns: tuple[Column, ...]
     controls: frozenset[Column]
     standings: tuple[Standing, ...]
+    findings: Findings
 
     @property
     def results(self) -> list[tuple[Standing, Column, Result]]:
@@ -82,20 +88,25 @@ class Table:
         return [(s, c, s.cells[c]) for s in self.standings for c in self.columns if c in s.cells]
 
 
-def tables(results: Iterable[Result], at: Sequence[float] = ()) -> list[Table]:
+def tables(
+    results: Iterable[Result], at: Sequence[float] = (), findings: Findings | None = None
+) -> list[Table]:
     """Group results into tables and rank the defenses in each, the same for any order of the results.
 
     A minimal-norm cell enters the table of every finite eps of its group, of `at`, and of those it was asked for;
-    it stands at an infinite eps only where there is none. Raises UsageError when two results answer the same question.
+    it stands at an infinite eps only where there is none. `findings` are the flags across all cells of the run,
+    found here where they are not given. Raises UsageError when two results answer the same question.
     """
     groups: dict[Setting, list[Result]] = defaultdict(list)
-    for result in one_a_question((f"result {r.fingerprint[:12]}", r) for r in results):
+    single = one_a_question((f"result {r.fingerprint[:12]}", r) for r in results)
+    for result in single:
         groups[_group(result)].append(result)
+    findings = across(single) if findings is None else findings
     made = []
     for setting, members in groups.items():
         for eps in _radii(members, at):
             inside = [r for r in members if r.cell.eps in (eps, math.inf)]
-            made.append(_table(setting._replace(eps=eps), inside))
+            made.append(_table(setting._replace(eps=eps), inside, findings))
     return sorted(made, key=lambda table: (table.setting.without_samples, table.setting))
 
 
@@ -113,18 +124,25 @@ def _radii(members: list[Result], at: Sequence[float]) -> list[float]:
     return sorted(radii) or [math.inf]
 
 
-def _table(setting: Setting, members: list[Result]) -> Table:
+def _table(setting: Setting, members: list[Result], findings: Findings) -> Table:
     cells: dict[str, dict[Column, Result]] = defaultdict(dict)
     for r in members:
         cells[r.cell.defense][Column(r.cell.attack, r.cell.threat, math.isinf(r.cell.eps))] = r
     found = {column: r.control for row in cells.values() for column, r in row.items()}
     columns = tuple(sorted(found, key=lambda column: (found[column], column)))
-    standings = [_standing(defense, row, columns, setting.eps) for defense, row in cells.items()]
+    doubted = doubts(findings)
+    standings = [_standing(defense, row, columns, setting.eps, doubted) for defense, row in cells.items()]
     controls = frozenset(column for column in columns if found[column])
-    return Table(setting, columns, controls, tuple(_ranked(standings)))
+    return Table(setting, columns, controls, tuple(_ranked(standings)), findings)
 
 
-def _standing(defense: str, cells: dict[Column, Result], columns: Sequence[Column], eps: float) -> Standing:
+def _standing(
+    defense: str,
+    cells: dict[Column, Result],
+    columns: Sequence[Column],
+    eps: float,
+    doubted: Mapping[str, list[Doubt]],
+) -> Standing:
     # Built in the order of the columns, so that neither ties nor the bootstrap depend on the order of files.
     row = {column: cells[column] for column in columns if column in cells}
     ok = [r for r in row.values() if r.counts]
@@ -138,7 +156,22 @@ def _standing(defense: str, cells: dict[Column, Result], columns: Sequence[Colum
         headline=_headline(ok, eps),
         missing=missing,
         controls_only=bool(ok) and all(r.control for r in ok),
+        doubts=_doubts(row, ok, eps, doubted),
     )
+
+
+def _doubts(
+    row: dict[Column, Result], ok: list[Result], eps: float, doubted: Mapping[str, list[Doubt]]
+) -> tuple[tuple[Column, tuple[str, ...]], ...]:
+    """The flags against cells that the attacks beyond doubt do not make up for: by going below the contradiction."""
+    sound = [at_budget(r, eps) for r in ok if r.fingerprint not in doubted]
+    reached = float(worst_case(np.stack(sound)).mean()) if sound else math.inf
+    found = []
+    for column, r in row.items():
+        open_ = [d.id for d in doubted.get(r.fingerprint, ()) if reached > d.against - MARGIN]
+        if r.counts and open_:
+            found.append((column, tuple(open_)))
+    return tuple(found)
 
 
 def _headline(ok: list[Result], eps: float) -> Interval | None:

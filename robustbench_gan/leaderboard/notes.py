@@ -18,9 +18,26 @@ def notes(table: Table, labels: Labels, column: ColumnLabel, times: bool = True)
 
     `column` gives a column's escaped label. Without `times`, whatever was measured with a clock is left out.
     """
-    found = [*_gaps(table, labels, column), *_unranked(table, labels), *_flags(table, labels, column)]
+    found = [*_gaps(table, labels, column), *_doubts(table, labels, column), *_unranked(table, labels)]
+    found += _flags(table, labels, column)
     found += _reasons(table, labels, column, times)
     return [f"- {note}" for note in (*found, *_clean(table, labels))]
+
+
+def marks(standing: Standing) -> str:
+    """What follows a headline: † where it leaves out attacks, ‡ where it rests on doubtful cells."""
+    return (" †" if standing.incomplete else "") + (" ‡" if standing.doubts else "")
+
+
+def _doubts(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
+    return [
+        f"‡ {escape(labels('defense', s.defense))}: the worst case rests on cells that others contradict, "
+        "and no other attack settles it: "
+        + "; ".join(f"{column(c)} ({', '.join(map(escape, ids))})" for c, ids in s.doubts)
+        + "."
+        for s in table.standings
+        if s.doubts
+    ]
 
 
 def _gaps(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
@@ -41,8 +58,10 @@ def _unranked(table: Table, labels: Labels) -> list[str]:
 def _flags(table: Table, labels: Labels, column: ColumnLabel) -> list[str]:
     places: dict[str, list[str]] = defaultdict(list)
     for standing, c, result in table.results:
-        for flag in result.flags:
-            text = f"**{escape(flag.id)}** ({flag.severity}): {escape(flag.message, LONGEST)}"
+        raised = [(flag, "") for flag in result.flags]
+        raised += [(flag, ", across cells") for flag in table.findings.of(result)]
+        for flag, where in raised:
+            text = f"**{escape(flag.id)}** ({flag.severity}{where}): {escape(flag.message, LONGEST)}"
             places[text].append(_place(standing, c, labels, column))
     return [f"{text} (in {'; '.join(where)})" for text, where in sorted(places.items())]
 

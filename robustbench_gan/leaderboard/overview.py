@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from robustbench_gan.leaderboard.headline import Standing, Table
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
+from robustbench_gan.leaderboard.notes import marks
 from robustbench_gan.leaderboard.pipes import pipe_table
 
 THREAT_ORDER = ("black-box", "query", "gray-box", "gray-box:copy", "white-box", "seed-known")
@@ -16,7 +17,7 @@ def overview(tables: Iterable[Table], labels: Labels) -> list[str]:
     """Markdown blocks: for each data set, classifier, goal and budget a table of defenses by threat models.
 
     A threat model whose cells are all not applicable to a defense shows n/a; † marks a worst case from which
-    some attack is missing.
+    some attack is missing, ‡ one that rests on a cell with an invalid flag across cells.
     """
     groups: dict[tuple[str, ...], list[Table]] = defaultdict(list)
     for table in tables:
@@ -62,4 +63,4 @@ def _worst(standing: Standing | None) -> str:
         return "– †" if applicable else "n/a"
     if standing.controls_only:
         return "controls only"
-    return f"{standing.headline}" + (" †" if standing.incomplete else "")
+    return f"{standing.headline}{marks(standing)}"

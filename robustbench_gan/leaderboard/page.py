@@ -10,14 +10,16 @@ from pathlib import Path
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_text_atomically
+from robustbench_gan.flags.across import across
 from robustbench_gan.leaderboard import randomness
 from robustbench_gan.leaderboard.attackers import attackers
+from robustbench_gan.leaderboard.contradictions import contradictions
 from robustbench_gan.leaderboard.detected import FIGURES, together
 from robustbench_gan.leaderboard.flat import cost, frame, measured, median_size, robust_interval
 from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Table, tables
 from robustbench_gan.leaderboard.labels import Labels, duration, escape, number, radius
 from robustbench_gan.leaderboard.load import load_results
-from robustbench_gan.leaderboard.notes import notes
+from robustbench_gan.leaderboard.notes import marks, notes
 from robustbench_gan.leaderboard.overview import overview
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.leaderboard.prose import DETECTION, MEANING, grants, made_with, specifications
@@ -52,7 +54,8 @@ def markdown(
     answer the same question.
     """
     results = list(results)
-    made = tables(results, at)
+    findings = across(results)
+    made = tables(results, at, findings)
     page = Page(Labels.among(results), times, Counter(t.setting.without_samples for t in made))
     detectors = DETECTION if any(r.detection for r in results) else ""
     blocks = [f"# {escape(title)}", MEANING, detectors, grants(results), made_with(results, times)]
@@ -61,6 +64,7 @@ def markdown(
     blocks += randomness.section(results, page.labels)
     for table in made:
         blocks += page.section(table)
+    blocks += contradictions(results, findings, page.labels)
     return "\n\n".join(block for block in [*blocks, specifications(results)] if block) + "\n"
 
 
@@ -122,7 +126,7 @@ class Page:
     def line(self, table: Table, s: Standing) -> list[str]:
         """The cells of one defense's row."""
         worst = f"*{s.headline} controls only*" if s.controls_only else str(s.headline or "–")
-        worst += " †" if s.incomplete else ""
+        worst += marks(s)
         fixed = [str(s.rank or "–"), escape(self.labels("defense", s.defense)), str(s.clean or "–"), worst]
         return fixed + [self.cell(s.cells.get(c), table.setting.eps) for c in table.columns]
 

@@ -14,7 +14,8 @@ as robust when the defended system accepts it and classifies it right unperturbe
 succeed on it. The worst case takes for each image the attack that hurts it most, so it can be lower than
 every column beside it; with several judge seeds that attack is chosen on one half of them and scored on the
 other, so with few seeds it can also lie a little above the lowest column. Results that failed, are suspect or
-were not run never count, and a defense that lacks some is marked † and ranks below those that lack none.
+were not run never count, and a defense that lacks some is marked † and ranks below those that lack none. A worst
+case marked ‡ rests on an attack that another contradicts, and no attack beyond doubt goes below both.
 Passing is not a robustness proof: a better attack may still break what stands here."""
 DETECTION = """\
 Tables of detection are of all detectors of a defense together: an input is rejected where any of them fires.

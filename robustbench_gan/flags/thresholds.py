@@ -1,0 +1,51 @@
+"""Where red flags are raised: every number with its meaning. Shares and accuracies are in [0, 1].
+
+Those of a source say so; the others are this project's own choice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+# gradients
+ZERO_GRADIENT_SHARE: Final = 0.05  # of attackable samples; above it a zero or NaN gradient is no accident
+SATURATED_SHARE: Final = 0.05  # of attackable samples whose loss is flat since the answer is too sure
+SATURATED_CONFIDENCE: Final = 1e-7  # a softmax this close to 1 is saturated in float32
+TINY_GRADIENT: Final = 1e-12  # a gradient whose largest value is below this has vanished
+PROBABILITY_SLACK: Final = 1e-5  # how far outputs may leave [0, 1] and their sum 1 (AutoAttack's check)
+MOVED_SHARE: Final = 0.5  # a linf attack that uses less of eps than this on average has hardly attacked
+
+# randomness
+SAME_ANSWER: Final = (
+    1e-4  # relative l2 distance of logits up to which two answers are one (AutoAttack's check)
+)
+JUDGE_SEEDS: Final = 3  # a randomised defense is judged under at least so many seeds
+
+# strength
+LEAST_STEPS: Final = 20  # of an iterative linf attack
+GREATEST_RATE: Final = 1.0  # of an optimiser on pixels in [0, 1]
+HALF: Final = 0.5  # a linf ball in which every image can be made the same grey
+ABOVE_CHANCE: Final = 0.05  # accuracy above 1 / classes that chance may leave there
+UNBOUNDED_FAILURES: Final = 0.01  # of attackable samples that an attack without a bound may fail on
+MNIST_CLASS_DISTANCE: Final = (
+    9.0  # median l2 from a digit of MNIST to the nearest of another class is below this
+)
+
+# the system
+AGREEMENT: Final = 0.8  # a substitute that agrees less with its oracle is no evidence
+DESTROYED: Final = 0.03  # mean squared distance of a purified clean image from the image
+COLLAPSE: Final = 0.2  # clean accuracy that a sound purifier does not cost
+OUTSIDE: Final = 0.01  # how far values may leave [0, 1], and the share of them that may be further out
+STOPPED_SHARE: Final = 0.5  # of what stands, by detectors alone
+CLEAN_REJECTED: Final = 0.1  # of clean images
+
+# comparisons
+MARGIN: Final = 0.01  # a difference in accuracy that matters
+DEVIATIONS: Final = 2.0  # standard errors of an accuracy, where samples cannot be paired
+LEVEL: Final = 0.05  # the chance of any false alarm among all comparisons of one run
+
+
+def tolerance(accuracy: float, n: int) -> float:
+    """How far an accuracy over n samples may lie above another before it is odd, where samples are not paired."""
+    return max(MARGIN, DEVIATIONS * math.sqrt(accuracy * (1 - accuracy) / n))

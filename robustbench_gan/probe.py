@@ -1,0 +1,106 @@
+"""A short look at a defended system: two clean images, a few passes, once for all cells that attack it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_gan.defense import Defense
+from robustbench_gan.flags.thresholds import OUTSIDE
+from robustbench_gan.outcome import Output
+from robustbench_gan.seeds import fold
+
+PROBED = 2  # images: enough to see that two answers differ, and next to nothing beside a cell
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was seen. Distances are of logits, relative to their size, the largest over images."""
+
+    core_varies: float = 0.0  # the classifier alone, asked twice
+    seeds_vary: float = 0.0  # the defended system under other seeds
+    repeats_vary: float = 0.0  # it under the same seeds
+    own_randomness: bool = False  # the latter comes from torch's global generator, not from state
+    label_changed: bool = False  # the latter changed a label
+    differentiates: bool = False  # it runs autograd backwards while it answers
+    outside: float = 0.0  # share of the values the classifier was shown that lie well outside [0, 1]
+    distance: float = 0.0  # mean squared distance of what the classifier was shown from the images
+
+
+def probe(defense: Defense, x: Tensor, seed: Tensor) -> Probe:
+    """Ask a defense about the first images of x, (N, C, H, W), under their seeds (N,) and others.
+
+    Torch's global generator is left as it was. The passes are of a few images and not in micro-batches, so they are
+    compared with each other alone.
+    """
+    x, seed = x[:PROBED], seed[:PROBED]
+    with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        before = _generator_states(x)
+        with _shown_to(defense.core) as shown:
+            first, differentiates = _watched(defense, x, seed)
+        again = defense(x, seed)
+        repeats, own = distance(first, again), False
+        if repeats > 0:
+            torch.set_rng_state(before[0])
+            if x.is_cuda:
+                torch.cuda.set_rng_state(before[1], x.device)
+            own = distance(first, defense(x, seed)) == 0
+        other = 0.0 if defense.randomised else distance(first, defense(x, fold(seed, "probe")))
+        alone = [Output.of(defense.core(x)) for _ in range(2)]
+    given = shown[0] if shown and shown[0].shape == x.shape else x
+    return Probe(
+        core_varies=distance(*alone),
+        seeds_vary=other,
+        repeats_vary=repeats,
+        own_randomness=own,
+        label_changed=bool((first.labels != again.labels).any()),
+        differentiates=differentiates,
+        outside=float(((given < -OUTSIDE) | (given > 1 + OUTSIDE)).double().mean()),
+        distance=float((given - x).square().mean()),
+    )
+
+
+def distance(one: Output, other: Output) -> float:
+    """The largest distance between two answers' logits over the size of the first's; scores count as logits do."""
+    a = torch.cat([one.logits, one.scores], dim=1).double()
+    b = torch.cat([other.logits, other.scores], dim=1).double()
+    size = a.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    return float(((a - b).norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
+
+
+@contextmanager
+def _shown_to(core: nn.Module) -> Iterator[list[Tensor]]:
+    """The images that the classifier is given meanwhile."""
+    shown: list[Tensor] = []
+    hook = core.register_forward_pre_hook(lambda _, given: shown.append(given[0].detach()))
+    try:
+        yield shown
+    finally:
+        hook.remove()
+
+
+def _generator_states(x: Tensor) -> list[Tensor]:
+    """Of torch's global generators, the processor's first."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+
+
+def _watched(defense: Defense, x: Tensor, seed: Tensor) -> tuple[Output, bool]:
+    """The answer, and whether a backward pass fetched what a forward pass had kept for it meanwhile."""
+    unpacked: list[None] = []
+
+    def fetch(tensor: Tensor) -> Tensor:
+        unpacked.append(None)
+        return tensor
+
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, fetch):
+            out: Output = defense(x, seed)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        return defense(x, seed), True  # torch.func refuses hooks, and only what differentiates meets them
+    return out, bool(unpacked)

@@ -1,0 +1,182 @@
+"""The short look at a system: each fault is seen in its own field, and an honest system shows none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from planted import Detector, Noise, Round, Scale, conv, images, seeds
+from torch import nn
+from torch.nn import functional as F
+
+from robustbench_gan.defense import Composed, Defense
+from robustbench_gan.flags.thresholds import SAME_ANSWER
+from robustbench_gan.outcome import Output
+from robustbench_gan.probe import PROBED, Probe, distance, probe
+
+X = images(6)
+
+
+def look(defense: Defense) -> Probe:
+    return probe(defense.eval(), X, seeds(len(X)))
+
+
+class Plain(Defense):
+    purifies = True
+
+
+class HiddenNoise(Plain):
+    """Draws from torch's global generator, whatever seed it is given."""
+
+    def purify(self, x, seed):
+        return x + 0.1 * torch.randn_like(x)
+
+
+class Seeded(Noise):
+    """Noise from its seeds that it does not declare."""
+
+    randomised = False
+
+
+class Remembers(Plain):
+    """Adds a little of what it was shown last."""
+
+    def __init__(self, base):
+        super().__init__(base)
+        self.last = None
+
+    def purify(self, x, seed):
+        before, self.last = self.last, x.clone()
+        return x if before is None else x + 0.2 * before[:1]
+
+
+class Optimises(Plain):
+    """One step of descent on the image's mean."""
+
+    def purify(self, x, seed):
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(leaf.square().mean(dim=(1, 2, 3)).sum(), leaf)
+        return x - 0.1 * slope
+
+
+class OptimisesByFunctions(Plain):
+    """The same by torch.func, which refuses hooks."""
+
+    def purify(self, x, seed):
+        return x - 0.1 * torch.func.grad(lambda z: z.square().mean(dim=(1, 2, 3)).sum())(x.detach())
+
+
+class OtherRange(Plain):
+    """Speaks [-1, 1]."""
+
+    def purify(self, x, seed):
+        return 2 * x - 1
+
+
+class Untrained(Plain):
+    def purify(self, x, seed):
+        return 1 - x
+
+
+class AlwaysOn(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return self.base(F.dropout(x, 0.5, training=True))
+
+
+class Answers(nn.Module):
+    def forward(self, x):
+        return torch.full((len(x), 3), torch.nan)
+
+
+HONEST = {
+    "nothing": Defense(conv()), "scale": Scale(conv()), "round": Round(conv()), "declared noise": Noise(conv(), sigma=0.01),
+    "detector": Detector(conv()), "composed": Composed([Scale(conv()), Scale(conv())]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_system_shows_nothing(name):
+    seen = look(HONEST[name])
+    faults = (seen.core_varies, seen.seeds_vary, seen.repeats_vary, seen.outside)
+    assert max(faults[:3]) == 0 and not (seen.own_randomness or seen.label_changed or seen.differentiates)
+    assert name == "declared noise" or seen.outside == 0
+
+
+def test_noise_that_is_not_declared():
+    seen = look(Seeded(conv()))
+    assert seen.seeds_vary > SAME_ANSWER and seen.repeats_vary == 0
+
+
+def test_noise_that_no_seed_governs():
+    seen = look(HiddenNoise(conv()))
+    assert seen.repeats_vary > SAME_ANSWER and seen.own_randomness and seen.core_varies == 0
+
+
+def test_what_is_carried_over_is_told_from_noise():
+    seen = look(Remembers(conv()))
+    assert seen.repeats_vary > SAME_ANSWER and not seen.own_randomness
+
+
+def test_a_label_that_changes_from_one_call_to_the_next():
+    class Toggles(Plain):
+        calls = 0
+
+        def purify(self, x, seed):
+            self.calls += 1
+            return x if self.calls % 2 else 1 - 5 * x
+
+    assert look(Toggles(conv())).label_changed
+
+
+def test_dropout_in_the_classifier():
+    assert look(Defense(AlwaysOn(conv()))).core_varies > SAME_ANSWER
+
+
+@pytest.mark.parametrize("kind", [Optimises, OptimisesByFunctions])
+def test_optimisation_at_inference(kind):
+    assert look(kind(conv())).differentiates
+
+
+def test_what_the_classifier_is_shown():
+    seen = look(OtherRange(conv()))
+    assert seen.outside == pytest.approx(float((2 * X[:PROBED] - 1 < -0.01).double().mean()))
+    inverted = look(Untrained(conv()))
+    assert inverted.outside == 0
+    assert inverted.distance == pytest.approx(float((1 - 2 * X[:PROBED]).square().mean()))
+
+
+def test_the_classifier_of_a_composition_is_watched():
+    seen = look(Composed([Scale(conv()), OtherRange(conv())]))
+    assert seen.outside > 0
+
+
+def test_nothing_is_left_behind():
+    before, base = torch.get_rng_state(), conv()
+    look(HiddenNoise(base))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not base._forward_pre_hooks
+    assert all(p.grad is None for p in base.parameters())
+
+
+def test_two_images_are_asked_and_one_is_enough():
+    shown = []
+
+    class Counts(Plain):
+        def purify(self, x, seed):
+            shown.append(len(x))
+            return x
+
+    look(Counts(conv()))
+    assert shown == [PROBED] * 3
+    assert probe(Defense(conv()), X[:1], seeds(1)) == Probe(distance=0.0)
+
+
+def test_the_distance_of_answers_is_relative_and_nan_is_far():
+    one, two = Output.of(torch.tensor([[3.0, 4.0]])), Output.of(torch.tensor([[3.0, 4.5]]))
+    assert distance(one, two) == pytest.approx(0.1)
+    assert distance(one, one) == 0
+    assert look(Defense(Answers())).core_varies == float("inf")
