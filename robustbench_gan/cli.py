@@ -90,7 +90,9 @@ def main() -> None:
 @main.command()
 @click.argument("matrix", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--preset", metavar="P", help="A matrix of the package: quick (the default), standard or paper."
+    "--preset",
+    metavar="P",
+    help="A matrix of the package: quick (the default), standard, paper or defense-gan-2018.",
 )
 @click.option("--dataset", "datasets", multiple=True, metavar="S", help="Data set, e.g. mnist. Repeatable.")
 @click.option(

@@ -21,7 +21,7 @@ from robustbench_gan.matrix import (
     read_matrix_file,
     why_not,
 )
-from robustbench_gan.threat import black_box, gray_box, query, seed_known, white_box
+from robustbench_gan.threat import THREATS, black_box, gray_box, query, seed_known, white_box
 
 
 @pytest.fixture
@@ -221,6 +221,11 @@ def test_a_preset_lays_out_and_most_of_it_can_be_run(tmp_path, monkeypatch, name
     runs = [c for c in cells if not c.reason]
     assert len(runs) > len(cells) / 3 and len(runs) >= 20
     assert all(c.cell.samples >= 200 for c in cells)
+
+
+def test_the_standard_preset_has_every_threat_model():
+    threats = read_matrix(preset_text("standard"), "standard", {}).threats
+    assert {text if text in THREATS else text.partition(":")[0] for text in threats} == set(THREATS)
 
 
 # ---- what cannot be

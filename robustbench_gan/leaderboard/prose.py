@@ -27,8 +27,9 @@ which comes from validation images alone. A rejected clean image counts as an er
 success. n is clean images + examples; the interval of an AUC is Newcombe's, that of a TPR takes its threshold
 as given."""
 GRANTS = {
-    "black-box": "no weights; it queries labels, trains a substitute on 150 held-out images that it augments "
-    "and attacks that. Unless `oracle=undefended` is written, the labels are those of the defended system.",
+    "black-box": "no weights; it queries the system, trains a substitute on the answers and attacks that: from 150 "
+    "held-out images that it augments, or with `substitute=static` or `dynamic` from the validation images. Unless "
+    "`oracle=undefended` is written, the answers are those of the defended system.",
     "query": "labels or scores of the defended system by query, counted and limited, and no gradient.",
     "gray-box": "the weights and gradient of the classifier, but nothing of a purifier in front of it.",
     "gray-box:copy": "everything but the defense's own weights: the classifier's, and the gradient through a copy of "
