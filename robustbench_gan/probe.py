@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.defense import Defense
-from robustbench_gan.flags.thresholds import OUTSIDE
+from robustbench_gan.flags.thresholds import OUTSIDE, SAME_ANSWER
 from robustbench_gan.outcome import Output
 from robustbench_gan.seeds import fold
 
@@ -69,7 +69,7 @@ def _why_it_varies(
         "core_varies": distance(*alone),
         "seeds_vary": 0.0 if defense.randomised else distance(first, other),
         "repeats_vary": repeats,
-        "own_randomness": repeats > 0 and distance(first, defense(x, seed)) == 0,
+        "own_randomness": repeats > SAME_ANSWER >= distance(first, defense(x, seed)),
         "label_changed": any(bool((first.labels != out.labels).any()) for out in (again, once_more)),
     }
 
