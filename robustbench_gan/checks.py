@@ -215,16 +215,18 @@ def _strength_flags(seen: Evidence) -> Iterator[Flag]:
 
 
 def parameter_flags(q: Question) -> list[Flag]:
-    """What an attack's parameters say before it runs."""
-    raised, values = [], q.parameters
-    if str(values.get("loss", "")).startswith("dlr"):
-        least = 4 if q.targeted or values["loss"] == "dlr-targeted" else 3
-        if q.classes < least:
-            raised.append(flag("dlr-undefined", classes=q.classes, needed=least))
+    """What the parameters of an attack that can be run say."""
     faults = _weaknesses(q)
-    if faults:
-        raised.append(flag("weak-hyper-parameters", **faults))
-    return raised
+    return [flag("weak-hyper-parameters", **faults)] if faults else []
+
+
+def undefined_losses(q: Question) -> list[Flag]:
+    """What the parameters of an attack that found itself not applicable say."""
+    loss = str(q.parameters.get("loss", ""))
+    least = 4 if q.targeted or loss == "dlr-targeted" else 3
+    if not loss.startswith("dlr") or q.classes >= least:
+        return []
+    return [flag("dlr-undefined", classes=q.classes, needed=least)]
 
 
 def _weaknesses(q: Question) -> dict[str, float | int | str]:

@@ -24,7 +24,7 @@ from robustbench_gan import progress, registry
 from robustbench_gan.attack import AttackInfo, Fitted, info_of
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.budget import SLACK, Budget
-from robustbench_gan.checks import Evidence, Question, flags_of_error, parameter_flags, red_flags
+from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.defense import Defense
 from robustbench_gan.detection import measure
 from robustbench_gan.errors import NotApplicable, UsageError
@@ -149,7 +149,7 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
             return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
         return _attack_and_judge(run, estimate)
     except NotApplicable as why:
-        flags = parameter_flags(_question(run)) if run else []
+        flags = undefined_losses(_question(run)) if run else []
         return _without_outcomes(planned, "not applicable", str(why), flags=flags)
     except UsageError:
         raise

@@ -73,6 +73,45 @@ def quick(shape: tuple[int, int, int], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
 
 
+class Sharp(Fixed):
+    """The known model with logits so far apart that its cross-entropy has no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e4 * super().forward(x)
+
+
+class Softmaxed(Fixed):
+    """The known model with probabilities for logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(dim=1)
+
+
+class Dropped(Fixed):
+    """The known model behind dropout that is always on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x, 0.2, training=True))
+
+
+@trained(UNTRAINED)
+def sharp(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Saturated logits."""
+    return Sharp(classes, side=shape[1])
+
+
+@trained(UNTRAINED)
+def softmaxed(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Probabilities."""
+    return Softmaxed(classes, side=shape[1])
+
+
+@trained(UNTRAINED)
+def dropped(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Dropout in evaluation mode."""
+    return Dropped(classes, side=shape[1])
+
+
 # ---- attacks with a fault
 
 
@@ -247,6 +286,46 @@ class FailsToFit(Defense):
 
     def fit(self, data: object, seed: int, store: object) -> None:
         raise ArithmeticError("planted: no convergence")
+
+
+class Remembers(Defense):
+    """Mixes in the first image that it was ever shown."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        before, self.first = getattr(self, "first", x[:1] * 0), x[:1].detach()
+        return x + 2 * before
+
+
+class OtherRange(Defense):
+    """Speaks [-1, 1]."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return 2 * x - 1
+
+
+class Untrained(Defense):
+    """Gives back the negative of the image."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return (0.9 - 1.8 * (x - 0.5)).clamp(0, 1)
+
+
+class Descends(Defense):
+    """Takes a step of descent while it answers."""
+
+    purifies = True
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(leaf.square().sum(), leaf)
+        return x - 1e-3 * slope
 
 
 # ---- defenses with a known answer

@@ -28,8 +28,9 @@ ATTACKS = (
 )  # fmt: skip
 DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",
+    "Remembers", "OtherRange", "Untrained", "Descends",
 )  # fmt: skip
-MODELS = ("fixed", "bent", "quick")
+MODELS = ("fixed", "bent", "quick", "sharp", "softmaxed", "dropped")
 
 
 def entry_points() -> str:

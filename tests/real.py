@@ -41,13 +41,14 @@ class Trained:
         return self.x[right].clone(), self.y[right].clone()
 
 
-def _store(default: Path) -> Store:
+def store_of(default: Path) -> Store:
+    """The store of RBG_TEST_STORE, or one at `default`."""
     return Store(Path(os.environ.get("RBG_TEST_STORE") or default))
 
 
 def mnist_cnn(default: Path, count: int = 1000, named: str = "small-cnn") -> Trained:
     """A classifier of MNIST trained by the project's own recipe, and test images."""
-    workshop = Workshop(_store(default))
+    workshop = Workshop(store_of(default))
     model, _ = workshop.classifier("mnist", canonical(named))
     x, y = workshop.images("mnist", FIRST, count)
     return Trained(model, x, y)
@@ -61,7 +62,7 @@ def canonical(name: str) -> str:
 def colour_cnn(default: Path, count: int = 1000) -> Trained:
     """A small-cnn on 32x32 colour images, and test images."""
     named = os.environ.get("RBG_TEST_COLOUR")
-    data = Workshop(_store(default)).dataset(named) if named else coloured_mnist()
+    data = Workshop(store_of(default)).dataset(named) if named else coloured_mnist()
     model = fresh(lambda: small_cnn(data.shape, len(data.classes)), 0)
     schedule = schedule_of(small_cnn)
     recipe = classifier_recipe("small-cnn", schedule, data, 0, registry.module_digest(small_cnn))
@@ -70,7 +71,7 @@ def colour_cnn(default: Path, count: int = 1000) -> Trained:
         info = train_classifier(model, data, schedule, seed=0, description="training the colour model")
         return model.state_dict(), info
 
-    model.load_state_dict(dict(_store(default).fetch("classifier", recipe, build).tensors))
+    model.load_state_dict(dict(store_of(default).fetch("classifier", recipe, build).tensors))
     split = data.test.take(slice(FIRST, FIRST + count))
     return Trained(freeze(model), split.pixels(), split.labels)
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from robustbench_gan.attack import AttackInfo
-from robustbench_gan.checks import Evidence, Question, flags_of_error, parameter_flags, red_flags
+from robustbench_gan.checks import (
+    Evidence,
+    Question,
+    flags_of_error,
+    parameter_flags,
+    red_flags,
+    undefined_losses,
+)
 from robustbench_gan.errors import DisconnectedGradient
 from robustbench_gan.evaluate import AttackFault, NotANumber
 from robustbench_gan.flags import CATALOGUE
@@ -340,7 +347,7 @@ def test_hyper_parameters_of_other_attacks_mean_something_else():
 )
 def test_dlr_needs_classes(loss, targeted, needed):
     for classes in range(2, 6):
-        found = parameter_flags(question(parameters={"loss": loss}, targeted=targeted, classes=classes))
+        found = undefined_losses(question(parameters={"loss": loss}, targeted=targeted, classes=classes))
         assert [(f.id, f.severity) for f in found] == (
             [("dlr-undefined", "note")] if classes < needed else []
         )

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from planted_plugins import environment, installed  # noqa: F401
 
 from robustbench_gan.cli import main
+from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.matrix import Matrix
 from robustbench_gan.store import Store
@@ -334,8 +335,42 @@ def test_show_explains_flags_and_gives_the_row(rbg, tmp_path):
     paths = {p.name.split("-")[0]: p for p in (tmp_path / "here" / "out" / "results").rglob("*.json")}
     shown = rbg("show", paths["same"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0 and "no-perturbation" in shown.stdout and "white-box" in shown.stdout
+    assert CATALOGUE["no-perturbation"].explanation in " ".join(shown.stdout.split())
     row = json.loads(rbg("show", paths["same"], "--json").stdout)
     assert row["status"] == "suspect" and set(ROW) <= set(row)
+
+
+def test_strict_exits_1_for_an_invalid_flag_after_writing_everything(rbg, tmp_path):
+    for arguments, wanted in (([], 0), (["--strict"], 1)):
+        ran = rbg("evaluate", *SMALL, "--attack", "same", "--out", "out", *arguments)
+        assert ran.exit_code == wanted, ran.output
+        assert len(list((tmp_path / "here" / "out" / "results").rglob("*.json"))) == 2
+    assert "--strict: invalid flags were raised: no-perturbation." in ran.stderr
+    assert rbg("evaluate", *SMALL, "--out", "honest", "--strict").exit_code == 0
+    built = rbg("leaderboard", "build", "out", "--strict", "--out", "strict.md")
+    assert built.exit_code == 1 and "no-perturbation" in built.stderr
+    assert (tmp_path / "here" / "strict.md").is_file()
+    assert rbg("leaderboard", "build", "out").exit_code == 0
+    assert rbg("leaderboard", "build", "honest", "--strict").exit_code == 0
+
+
+def test_flags_across_cells_are_told_in_every_form(rbg, tmp_path):
+    """Forty steps that lead nowhere, beside the one step of FGSM."""
+    nowhere = "pgd:steps=40,step=0.00001,random_start=false"
+    asked = [*SMALL, "--samples", "40", "--attack", nowhere]
+    ran = rbg("evaluate", *asked, "--out", "out", "--json", "--strict")
+    assert ran.exit_code == 1
+    name, rows = "iterative-weaker-than-single-step", json.loads(ran.stdout)
+    assert [name in row["flags"] for row in rows] == [False, True]
+    assert f"invalid: {name}" in " ".join(ran.stderr.split()) and "rbg explain FLAG" in ran.stderr
+    page = (tmp_path / "here" / "out" / "README.md").read_text()
+    assert f"| **{name}** | invalid |" in page.partition("## Red flags across cells")[2]
+    assert f"**{name}** (invalid, across cells)" in page
+    told = json.loads(rbg("leaderboard", "build", "out", "--json").stdout)
+    assert told["invalid"] == [name] and told["comparisons"] == 1
+    assert told["wrote"].endswith("README.md") and [one["id"] for one in told["across"]] == [name]
+    rbg("leaderboard", "build", "out", "--out", "rows.csv")
+    assert name in (tmp_path / "here" / "rows.csv").read_text()
 
 
 def test_a_leaderboard_is_built_where_it_is_asked_for(rbg, tmp_path):
@@ -396,7 +431,16 @@ def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["evaluate", "--help"], ["sweep", "--help"], ["list", "attacks", "--names"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["evaluate", "--help"],
+        ["sweep", "--help"],
+        ["list", "attacks", "--names"],
+        ["explain"],
+        ["explain", "no-eot"],
+        ["explain", "--json"],
+    ],
 )
 def test_no_torch_where_none_is_needed(tmp_path, installed, arguments):  # noqa: F811
     code = (

@@ -391,3 +391,28 @@ def test_cells_of_one_system_share_its_probe(shop, monkeypatch):
     assert len(looked) == 1
     cell(shop, defenses="noisy")
     assert len(looked) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag", "severity"),
+    [
+        ({"classifiers": "sharp"}, "zero-gradient", "invalid"),
+        ({"classifiers": "sharp"}, "saturated-loss", "warning"),
+        ({"classifiers": "softmaxed"}, "probabilities-as-logits", "invalid"),
+        ({"classifiers": "dropped"}, "always-on-dropout", "invalid"),
+        ({"defenses": "remembers"}, "stateful-defense", None),
+        ({"defenses": "otherrange"}, "range-mismatch", "warning"),
+        ({"defenses": "untrained"}, "misconfigured-purifier", "warning"),
+        ({"defenses": "descends"}, "inference-time-optimisation", "note"),
+        ({"defenses": "secretlyrandom"}, "undeclared-randomness", "invalid"),  # under one judge seed
+        ({"defenses": "rejectall"}, "rejects-clean-images", "warning"),
+        ({"defenses": "noisy"}, "single-seed", "warning"),
+        ({"defenses": "noisy"}, "no-eot", "warning"),
+        ({"attacks": "pgd:steps=3"}, "weak-hyper-parameters", "warning"),
+        ({"attacks": "pgd:steps=40,step=0.2"}, "weak-hyper-parameters", "warning"),
+    ],
+)
+def test_a_planted_fault_raises_its_flag_and_an_honest_system_does_not(shop, asked, flag, severity):
+    found = flags(cell(shop, **{"attacks": "pgd:steps=20", **asked}))
+    assert flag in found and severity in (None, found[flag]), found
+    assert flag not in flags(cell(shop, attacks="pgd:steps=20"))

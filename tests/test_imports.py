@@ -18,7 +18,7 @@ PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defens
 TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
 SYSTEMS = ["defense", "threat", "attack"]
 ENGINE = ["evaluate", "plan", "cli", "checks", "leaderboard"]
-NO_TORCH = ["registry", "record", "detection", "errors", "progress", "leaderboard"]
+NO_TORCH = ["registry", "record", "detection", "errors", "progress", "flags", "leaderboard"]
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -162,6 +162,8 @@ def test_plugins_import_neither_the_engine_nor_each_other(package):
         (["defense"], ["threat", "attack", *ENGINE]),
         (["threat", "attack", "batching", "store", "training"], ENGINE),
         (["registry", "record", "errors", "progress"], [*TENSORS, *SYSTEMS, *ENGINE]),
+        (["flags"], [*TENSORS, *SYSTEMS, *ENGINE, "probe"]),
+        (["probe"], ["threat", "attack", *ENGINE]),
         (["leaderboard"], [*TENSORS, *SYSTEMS, "evaluate", "plan", "cli", "store"]),
         (["evaluate", "plan", "checks"], ["cli"]),
     ],

@@ -227,6 +227,22 @@ def test_zero_gradients_are_counted_a_sample(zero):
     assert view.counts.zero_gradients.tolist() == [int(zero), 0, 0]
 
 
+def test_gradients_that_vanish_or_are_no_numbers_are_counted_a_sample():
+    x, factors = images(5), torch.tensor([0.0, 1e-20, 1.0, torch.nan, torch.inf])
+    view = View.on(Bare(Linear()), seeds(5))
+    view.value_and_grad(lambda out: out.logits[:, 0] * factors, x)
+    counts = view.counts
+    assert counts.zero_gradients.tolist() == [1, 0, 0, 0, 0]
+    assert counts.tiny_gradients.tolist() == [1, 1, 0, 0, 0]
+    assert counts.nan_gradients.tolist() == [0, 0, 0, 1, 1]
+    view.jacobian(x)
+    assert [int(c.sum()) for c in (counts.zero_gradients, counts.tiny_gradients, counts.nan_gradients)] == [
+        1,
+        2,
+        2,
+    ]
+
+
 @pytest.mark.parametrize("draws", [1, 3])
 def test_a_samples_randomness_does_not_depend_on_the_other_samples(draws):
     x, goal, system = images(SIZE + 8), goal_of(SIZE + 8), Defended(Noise(conv()))

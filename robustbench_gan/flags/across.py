@@ -48,7 +48,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Question:
+class Comparison:
     """Does `accused` leave more standing than `witness`, though it should not?"""
 
     id: str
@@ -63,8 +63,8 @@ def across(results: Iterable[Result]) -> Findings:
     groups = defaultdict(list)
     for one in seen(results):
         groups[group_of(one.result)].append(one)
-    questions = [q for members in groups.values() for rule in RULES for q in rule(members)]
-    asked = [(q, *shared(q.accused, q.witness)) for q in questions]
+    comparisons = [q for members in groups.values() for rule in RULES for q in rule(members)]
+    asked = [(q, *shared(q.accused, q.witness)) for q in comparisons]
     asked = [(q, a, b) for q, a, b in asked if len(a)]
     endless = [r for r in results if _is_endless(r)]
     chances = holm([*(chance_above(a, b) for _, a, b in asked), *map(_chance_of_failures, endless)])
@@ -76,7 +76,7 @@ def across(results: Iterable[Result]) -> Findings:
     )
 
 
-def _held(q: Question, accused: Numbers, witness: Numbers, p: float, comparisons: int) -> Across | None:
+def _held(q: Comparison, accused: Numbers, witness: Numbers, p: float, comparisons: int) -> Across | None:
     high, low = float(accused.mean()), float(witness.mean())
     if p > at.LEVEL or high - low <= at.MARGIN:
         return None
@@ -116,26 +116,26 @@ def _pairs(members: list[Seen], *but: str) -> Iterator[tuple[Seen, Seen]]:
             yield one, other
 
 
-def _steps(members: list[Seen]) -> Iterator[Question]:
+def _steps(members: list[Seen]) -> Iterator[Comparison]:
     """Only where both were given the same gradients: BPDA may be weaker than a single step along the full one."""
     for one, other in _pairs(members, "attack"):
         if (one.steps or 0) > 1 and other.steps == 1 and one.result.gradients == other.result.gradients:
-            yield Question("iterative-weaker-than-single-step", "invalid", one, other)
+            yield Comparison("iterative-weaker-than-single-step", "invalid", one, other)
 
 
-def _knowledge(members: list[Seen]) -> Iterator[Question]:
+def _knowledge(members: list[Seen]) -> Iterator[Comparison]:
     for one, other in _pairs(members, "threat"):
         if one.white and one.aims and other.aims and other.result.cell.threat_name in CARRIED_OVER:
-            yield Question("white-box-weaker-than-black-box", "invalid", one, other)
+            yield Comparison("white-box-weaker-than-black-box", "invalid", one, other)
 
 
-def _seed(members: list[Seen]) -> Iterator[Question]:
+def _seed(members: list[Seen]) -> Iterator[Comparison]:
     for one, other in _pairs(members, "threat"):
         if (one.result.cell.threat_name, other.result.cell.threat_name) == ("seed-known", "white-box"):
-            yield Question("seed-does-not-help", "warning", one, other)
+            yield Comparison("seed-does-not-help", "warning", one, other)
 
 
-def _scores(members: list[Seen]) -> Iterator[Question]:
+def _scores(members: list[Seen]) -> Iterator[Comparison]:
     """Against the strongest gradient attack alone."""
     for asking in (s for s in members if s.asks and s.result.counts):
         rivals = [
@@ -144,10 +144,10 @@ def _scores(members: list[Seen]) -> Iterator[Question]:
         ]  # fmt: skip
         if rivals:
             strongest = min(rivals, key=lambda s: (s.accuracy, s.result.fingerprint))
-            yield Question("scores-beat-gradients", "warning", strongest, asking)
+            yield Comparison("scores-beat-gradients", "warning", strongest, asking)
 
 
-def _radii(members: list[Seen]) -> Iterator[Question]:
+def _radii(members: list[Seen]) -> Iterator[Comparison]:
     """Neighbouring radii of one attack."""
     rows = defaultdict(list)
     for one in members:
@@ -159,24 +159,24 @@ def _radii(members: list[Seen]) -> Iterator[Question]:
         for small, large in pairwise(ordered):
             if small.result.counts:
                 overshoots = large.result.control or large.steps == 1
-                yield Question(
+                yield Comparison(
                     "accuracy-rises-with-eps", "warning" if overshoots else "invalid", large, small
                 )
 
 
-def _noise(members: list[Seen]) -> Iterator[Question]:
+def _noise(members: list[Seen]) -> Iterator[Comparison]:
     for one, other in _pairs(members, "attack"):
         if one.white and one.aims and not one.result.control and other.result.control:
-            yield Question("noise-beats-gradients", "invalid", one, other)
+            yield Comparison("noise-beats-gradients", "invalid", one, other)
 
 
-def _targets(members: list[Seen]) -> Iterator[Question]:
+def _targets(members: list[Seen]) -> Iterator[Comparison]:
     for one, other in _pairs(members, "goal"):
         if one.result.cell.goal == "untargeted" != other.result.cell.goal:
-            yield Question("targeted-beats-untargeted", "warning", one, other)
+            yield Comparison("targeted-beats-untargeted", "warning", one, other)
 
 
-Rule = Callable[[list[Seen]], Iterator[Question]]
+Rule = Callable[[list[Seen]], Iterator[Comparison]]
 RULES: tuple[Rule, ...] = (_steps, _knowledge, _seed, _scores, _radii, _noise, _targets)
 
 

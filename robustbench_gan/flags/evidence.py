@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustbench_gan.errors import UsageError
 from robustbench_gan.record import Result
 from robustbench_gan.registry import Spec
 
@@ -111,5 +110,5 @@ def _parameters(result: Result) -> dict[str, Any]:
     """Of the attack; none where the text is no spec, as a stranger's record may have it."""
     try:
         return dict(Spec.parse(result.cell.attack).params)
-    except UsageError:
+    except (ValueError, SyntaxError):
         return {}
