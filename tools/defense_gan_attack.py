@@ -23,7 +23,7 @@ from robustbench_gan.evaluate import Settings
 from robustbench_gan.record import Result, interval
 from robustbench_gan.registry import Spec
 from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.workshop import Workshop, pick_device
 
 CHUNK = 100  # the engine's micro-batch on a CPU: fewer images would cost as much
 READINGS = {"l2/784": 0.005 * 784, "mse": (0.005 * 784) ** 0.5, "l2/sqrt(784)": 0.005 * 784**0.5}
@@ -37,16 +37,17 @@ READINGS = {"l2/784": 0.005 * 784, "mse": (0.005 * 784) ** 0.5, "l2/sqrt(784)": 
 @click.option("--steps", default=4, show_default=True, help="Steps of BPDA.")
 @click.option("--manifold", default="manifold", show_default=True, help="The latent-space attack, a spec.")
 @click.option("--only", type=click.Choice(["bpda", "manifold"]), help="One of the two attacks.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--reading", "readings", multiple=True, type=click.Choice(list(READINGS)), help="BPDA at these alone."
 )
 def main(
     out: Path, defense: str, classifier: str, samples: int, steps: int, manifold: str, only: str | None,
-    readings: tuple[str, ...],
+    device: str, readings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run what is not yet finished in OUT and print the table."""
     torch.set_num_threads(1)
-    workshop = Workshop(Store())
+    workshop = Workshop(Store(), pick_device(device))
     common = {"defenses": [defense], "classifiers": [classifier], "samples": CHUNK, "norm": "l2"}
     bpda = {
         **common, "attacks": [f"bpda:steps={steps},random_start=false"],

@@ -10,7 +10,8 @@
 #   here         tools/gpu_jobs.sh unpack FILES_AT         # the parts that came back, into $CARRY
 #   here         RBG_CACHE_DIR=$CARRY/cache python tools/zoo.py add quick
 #
-# Settings: CARRY (.gpu), OUT ($CARRY/out), LIMIT (520), DEVICE (auto), PYTHON (python3), TINY=1 for a smoke test of minutes on a CPU.
+# Settings: CARRY (.gpu), OUT ($CARRY/out), LIMIT (520), DEVICE (auto), PYTHON (python3), TINY=1 for a smoke test of
+# minutes on a CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +24,7 @@ TINY=${TINY:-}
 AGAIN=3
 started=$SECONDS
 PACKAGES="click rich pydantic pooch platformdirs importlib-metadata safetensors pillow"
-STATE="cache figures timings"
+STATE="cache figures timings attack"
 
 # Defense-GAN as the preset `standard` has it, so that both use the same generator.
 GAN=defense-gan:width=64,gan_steps=50000
@@ -44,7 +45,8 @@ quick            weights of the preset quick
 standard         weights of the preset standard on MNIST
 standard-fashion weights of the preset standard on Fashion-MNIST; its files must lie in $CARRY/data/fashion-mnist
 figures          Defense-GAN's Tables 1, 8 and 10: orig and rec, substitute E, L and R one at a time
-timings          seconds of projecting 10,000 images by each engine
+timings          seconds of projecting 10,000 images by each engine, its accuracy on these and on 1,000 attacked ones
+attack           BPDA and the latent-space attack on Defense-GAN at the published distance, 500 images
 all              the above but standard-fashion, one after the other, as far as the time goes
 here: prepare (packages for the machine), unpack DIRECTORY (what came back), pack (make $OUT anew), list
 TEXT
@@ -114,6 +116,7 @@ timings() {
             "$CARRY/timings/projection.jsonl" <<'PYTHON'
 import json, platform, sys, time
 import torch
+from torch.nn import functional as F
 from robustbench_gan.matrix import Matrix, lay_out
 from robustbench_gan.outcome import correct
 from robustbench_gan.seeds import sample_seeds
@@ -140,9 +143,16 @@ with torch.no_grad():
     before = clock()
     out = answer(Defended(defense), x, seeds)
     seconds = clock() - before
+few = x[:1000].clone().requires_grad_()
+loss = F.cross_entropy(defense.core(few), y[:1000], reduction="sum")
+attacked = (few + 0.1 * torch.autograd.grad(loss, few)[0].sign()).clamp(0, 1).detach()
+with torch.no_grad():
+    harmed = answer(Defended(defense), attacked, seeds[:1000])
 row = {
     "engine": engine, "images": len(x), "seconds": round(seconds, 2), "seconds_per_image": seconds / len(x),
-    "clean_accuracy": float(correct(out, y).double().mean()), "spec": cell.defense, "torch": torch.__version__,
+    "clean_accuracy": float(correct(out, y).double().mean()),
+    "accuracy_on_fgsm_0.1": float(correct(harmed, y[:1000]).double().mean()),
+    "spec": cell.defense, "torch": torch.__version__,
     "device": torch.cuda.get_device_name() if x.is_cuda else platform.machine(),
     "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if x.is_cuda else None,
 }
@@ -153,9 +163,19 @@ PYTHON
     done
 }
 
+# A table of what is finished is kept as attack.md; every hundred images are a record of their own.
+attack() {
+    local images=500 options=iterations=200,restarts=10
+    [ -z "$TINY" ] || images=100 options=iterations=2,restarts=1
+    mkdir -p "$CARRY/attack"
+    resumable "$PYTHON" tools/defense_gan_attack.py "$CARRY/attack" "$GAN,$options" --samples "$images" \
+        --device "$DEVICE" | tee "$CARRY/attack/attack.md"
+}
+
 all() {
     quick
     timings
+    attack
     figures
     standard
 }
@@ -232,7 +252,7 @@ case $job in
     list) list ;;
     prepare | pack) "$job" ;;
     unpack) unpack "${2:?which directory?}" ;;
-    quick | standard | standard-fashion | figures | timings | all)
+    quick | standard | standard-fashion | figures | timings | attack | all)
         mkdir -p "$CARRY"
         CARRY=$(realpath "$CARRY")
         export RBG_CACHE_DIR=$CARRY/cache RBG_ZOO=off PYTHONUNBUFFERED=1
