@@ -12,6 +12,7 @@ import rbg_attacks
 import rbg_defenses
 
 import robustbench_gan
+from robustbench_gan import matrix
 
 CORE = Path(robustbench_gan.__file__).parent
 PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defenses)}
@@ -181,3 +182,8 @@ def test_lower_modules_do_not_know_the_higher_ones(low, high):
         if name.partition(".")[2].partition(".")[0] == "data":
             forbidden -= reaches(forbidden, "robustbench_gan.store")  # downloads are kept where artifacts are
         assert not forbidden, name
+
+
+def test_every_step_of_a_cell_identifies_the_engine_but_the_estimate_of_its_time():
+    assert set(CELL) - set(matrix.ENGINE) == {"estimate"}  # which decides no answer
+    assert list(matrix.ENGINE) == sorted(set(matrix.ENGINE))
