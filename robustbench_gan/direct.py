@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from robustbench_gan import registry
 from robustbench_gan.attack import Fitted, Training, info_of
 from robustbench_gan.budget import NORMS, Budget
+from robustbench_gan.crafting import check_examples
 from robustbench_gan.defense import Defense, Gradient
 from robustbench_gan.errors import NotApplicable, UsageError, unknown
-from robustbench_gan.evaluate import check_examples
 from robustbench_gan.outcome import Goal, Output, correct
 from robustbench_gan.record import Interval, interval
 from robustbench_gan.registry import Spec

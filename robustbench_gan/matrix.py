@@ -32,8 +32,9 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "budget", "checks", "defense", "detection", "evaluate", "fitting", "flags/thresholds",
-    "outcome", "probe", "record", "seeds", "substitute", "threat", "training", "workshop",
+    "attack", "batching", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate", "facts",
+    "fitting", "flags/thresholds", "judging", "outcome", "probe", "record", "seeds", "substitute", "threat",
+    "training", "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 

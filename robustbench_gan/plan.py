@@ -10,8 +10,9 @@ from typing import Literal
 
 from robustbench_gan import registry
 from robustbench_gan.attack import info_of
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import Settings, evaluate_cell, train_attack
+from robustbench_gan.evaluate import evaluate_cell, train_attack
 from robustbench_gan.files import write_text_atomically
 from robustbench_gan.matrix import Planned
 from robustbench_gan.record import Cell, Result, read_result, write_text

@@ -16,8 +16,8 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from robustbench_gan import progress
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import Settings
 from robustbench_gan.files import write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows

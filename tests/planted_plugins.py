@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from planted import plant
 
-from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.cell_run import Settings
+from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.matrix import Matrix, Planned, lay_out
 from robustbench_gan.record import Result
 from robustbench_gan.store import Store

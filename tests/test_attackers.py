@@ -14,10 +14,11 @@ from planted_plugins import cell, flags, installed, judged, planned, workshop  #
 
 from robustbench_gan import registry
 from robustbench_gan.attack import info_of
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.matrix import why_not
 from robustbench_gan.plan import execute, result_path, steps_of
 from robustbench_gan.registry import Spec

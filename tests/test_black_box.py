@@ -7,7 +7,7 @@ import torch
 from planted_cells import Noisy, grey
 from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan import evaluate, substitute
+from robustbench_gan import crafting, substitute
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
 from robustbench_gan.plan import steps_of
@@ -137,9 +137,9 @@ def test_attacks_of_every_kind_run_on_a_substitute_and_ask_the_defense_nothing(s
     (item,) = planned(shop, **asked)
     shop.substitute(item.cell.dataset, item.cell.classifier, "noisy", item.threat)
     crafted = []
-    real, purify = evaluate._attack, Noisy.purify
+    real, purify = crafting._attack, Noisy.purify
     monkeypatch.setattr(
-        evaluate, "_attack", lambda *a: crafted.append("in") or (real(*a), crafted.append("out"))[0]
+        crafting, "_attack", lambda *a: crafted.append("in") or (real(*a), crafted.append("out"))[0]
     )
     monkeypatch.setattr(
         Noisy, "purify", lambda self, x, seed: crafted.append("defense") or purify(self, x, seed)

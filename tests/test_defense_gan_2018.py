@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from planted_plugins import flags, installed, judged, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.cell_run import Settings
+from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.leaderboard import markdown, tables
 from robustbench_gan.matrix import lay_out, preset_text, read_matrix
 from robustbench_gan.plan import short

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from robustbench_gan import Attacked, run_attack
 from robustbench_gan.budget import Budget, norm_of
+from robustbench_gan.crafting import AttackFault
 from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.evaluate import AttackFault
 
 ROOT = Path(__file__).parents[1]
 N = 40

@@ -8,9 +8,11 @@ from planted_cells import Fixed, grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401
 
 from robustbench_gan.budget import Budget
+from robustbench_gan.cell_run import Settings
+from robustbench_gan.crafting import AttackFault, check_examples
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import AttackFault, Settings, check_examples, evaluate_cell
+from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.probe import PROBED
 from robustbench_gan.seeds import fold, sample_seeds
 from robustbench_gan.workshop import judge_seeds

@@ -12,12 +12,15 @@ import rbg_attacks
 import rbg_defenses
 
 import robustbench_gan
+from robustbench_gan import matrix
 
 CORE = Path(robustbench_gan.__file__).parent
 PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defenses)}
 TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
 SYSTEMS = ["defense", "threat", "attack"]
-ENGINE = ["evaluate", "plan", "cli", "checks", "leaderboard"]
+# one cell, from its question to its record; the first is what the others share, the last what calls them
+CELL = ["cell_run", "crafting", "judging", "facts", "estimate", "evaluate"]
+ENGINE = [*CELL, "plan", "cli", "checks", "leaderboard"]
 NO_TORCH = ["registry", "record", "detection", "errors", "progress", "flags", "leaderboard"]
 
 
@@ -150,7 +153,7 @@ def test_nothing_in_the_core_imports_a_plugin():
 @pytest.mark.parametrize("package", PLUGINS)
 def test_plugins_import_neither_the_engine_nor_each_other(package):
     others = [p for p in PLUGINS if p != package]
-    engine = [f"robustbench_gan.{m}" for m in ("cli", "evaluate", "plan", "leaderboard")]
+    engine = [f"robustbench_gan.{m}" for m in ("cli", *CELL, "plan", "leaderboard")]
     for name, found in read(PLUGINS[package]).items():
         assert not reaches(found, *engine, *others), name
 
@@ -164,8 +167,11 @@ def test_plugins_import_neither_the_engine_nor_each_other(package):
         (["registry", "record", "errors", "progress"], [*TENSORS, *SYSTEMS, *ENGINE]),
         (["flags"], [*TENSORS, *SYSTEMS, *ENGINE, "probe"]),
         (["probe"], ["threat", "attack", *ENGINE]),
-        (["leaderboard"], [*TENSORS, *SYSTEMS, "evaluate", "plan", "cli", "store"]),
-        (["evaluate", "plan", "checks"], ["cli"]),
+        (["leaderboard"], [*TENSORS, *SYSTEMS, *CELL, "plan", "cli", "store"]),
+        (["cell_run"], [*CELL[1:], "plan", "cli", "checks"]),
+        (["crafting", "judging", "facts", "estimate"], [*CELL[1:], "plan", "cli", "checks"]),
+        (["evaluate"], ["plan", "run", "cli"]),
+        (["plan", "checks"], ["cli"]),
     ],
     ids=lambda names: names[0],
 )
@@ -176,3 +182,8 @@ def test_lower_modules_do_not_know_the_higher_ones(low, high):
         if name.partition(".")[2].partition(".")[0] == "data":
             forbidden -= reaches(forbidden, "robustbench_gan.store")  # downloads are kept where artifacts are
         assert not forbidden, name
+
+
+def test_every_step_of_a_cell_identifies_the_engine_but_the_estimate_of_its_time():
+    assert set(CELL) - set(matrix.ENGINE) == {"estimate"}  # which decides no answer
+    assert list(matrix.ENGINE) == sorted(set(matrix.ENGINE))

@@ -9,8 +9,8 @@ import pytest
 from planted_plugins import cell, installed, planned, workshop  # noqa: F401
 
 from robustbench_gan import plan
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import Settings
 from robustbench_gan.plan import execute, finished, result_path, short, steps_of
 from robustbench_gan.record import read_result
 

@@ -16,10 +16,10 @@ from planted_plugins import cell, flags, installed, judged, planned, workshop  #
 from robustbench_gan import progress
 from robustbench_gan.attack import Fitted, TrainedAttack, info_of
 from robustbench_gan.budget import Budget
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.direct import run_attack
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import Settings
 from robustbench_gan.outcome import Goal
 from robustbench_gan.plan import execute, steps_of
 from robustbench_gan.store import Store

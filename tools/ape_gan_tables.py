@@ -18,7 +18,7 @@ import click
 import torch
 
 from robustbench_gan import matrix, plan
-from robustbench_gan.evaluate import Settings
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.record import Result, interval
 from robustbench_gan.store import Store
 from robustbench_gan.workshop import Workshop

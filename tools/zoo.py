@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.files import write_atomically, write_text_atomically
 from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.plan import Step, steps_of, train

@@ -12,9 +12,9 @@ from torch import nn
 from robustbench_gan import registry
 from robustbench_gan.attack import Fitted, Training, info_of
 from robustbench_gan.budget import NORMS, Budget
+from robustbench_gan.crafting import check_examples
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import NotApplicable
-from robustbench_gan.evaluate import check_examples
 from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.registry import Spec
 from robustbench_gan.substitute import Queried

@@ -12,9 +12,9 @@ from rbg_attacks.manifold import manifold
 from torch import nn
 
 from robustbench_gan.budget import Budget
+from robustbench_gan.crafting import check_examples
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.evaluate import check_examples
 from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.threat import Defended, View
 

@@ -13,7 +13,8 @@ import pytest
 from real import store_of
 
 import robustbench_gan.evaluate as engine
-from robustbench_gan.evaluate import Settings, evaluate_cell
+from robustbench_gan.cell_run import Settings
+from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.flags.across import across
 from robustbench_gan.matrix import Matrix, lay_out
 from robustbench_gan.threat import View

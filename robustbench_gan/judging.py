@@ -1,0 +1,99 @@
+"""The judge trusts nobody: it recomputes every success on the defended system with its own seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_gan import progress
+from robustbench_gan.cell_run import Crafted, Run
+from robustbench_gan.detection import measure
+from robustbench_gan.outcome import Output, correct
+from robustbench_gan.record import Detection, Outcomes
+from robustbench_gan.threat import Counts
+from robustbench_gan.workshop import Judged
+
+
+class NotANumber(RuntimeError):
+    """A defended system answered NaN: it has not survived anything."""
+
+    flag = "not-a-number"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge found: answers one a seed, sizes ((K or 1), N), the others (K, N) bool.
+
+    `stopped` are examples that reached their goal but for a detector.
+    """
+
+    clean: list[Output]
+    attacked: list[Output]
+    right: Tensor
+    robust: Tensor
+    stopped: Tensor
+    sizes: Tensor
+    seconds: float
+
+    def outcomes(self, counts: Counts) -> Outcomes:
+        """The per-sample part of the record."""
+        return Outcomes(
+            clean=[_bits(row) for row in self.right],
+            accepted=[_bits(out.accepted) for out in self.attacked],
+            robust=[_bits(row) for row in self.robust],
+            size=[[round(v, 6) for v in row] for row in self.sizes.tolist()],
+            forward=counts.forward.tolist(),
+            backward=counts.backward.tolist(),
+        )
+
+
+def judge(run: Run, crafted: list[Crafted]) -> Verdict:
+    """Recompute everything on the defended system under the judge's seeds, beside an unperturbed control.
+
+    Raises NotANumber when the defended system answers NaN.
+    """
+    cell, names = run.cell, run.system_names()
+
+    def ask(x: Tensor, k: int) -> Judged:
+        answers = run.workshop.judged(names, x, cell.first, cell.seed, k)
+        advance(1)
+        return answers
+
+    seeds = range(cell.judge_seeds)
+    sets = [crafted[k % len(crafted)] for k in seeds]
+    with progress.task("judging", 2 * len(seeds)) as advance:
+        clean = [ask(run.x, k).out for k in seeds]
+        judged = [ask(sets[k].examples, k) for k in seeds]
+    attacked = [j.out for j in judged]
+    _finite(attacked + clean)
+    right = torch.stack([correct(c, run.y) for c in clean])
+    won = torch.stack([s.goal.reached(a) for s, a in zip(sets, attacked, strict=True)])
+    accepted = torch.stack([a.accepted for a in attacked])
+    fooled = [s.goal.reached(Output.of(a.logits)) for s, a in zip(sets, attacked, strict=True)]
+    stopped = torch.stack(fooled) & ~accepted
+    sizes = torch.stack([run.budget.size(c.examples - run.x) for c in crafted])
+    return Verdict(clean, attacked, right, right & ~won, stopped, sizes, sum(j.seconds for j in judged))
+
+
+def _finite(outs: Iterable[Output]) -> None:
+    """A defense that answers NaN has not survived anything: the cell fails."""
+    for out in outs:
+        if bool(torch.isnan(out.logits).any()) or bool(torch.isnan(out.scores).any()):
+            raise NotANumber("the defended system answered NaN")
+
+
+def _bits(flags: Tensor) -> str:
+    return "".join("1" if f else "0" for f in flags.tolist())
+
+
+def detection_of(run: Run, verdict: Verdict) -> Detection | None:
+    """What the detectors say of clean images and of examples; None of a defense without any."""
+    clean, attacked = (
+        torch.stack([o.scores for o in outs]).cpu().double().numpy()
+        for outs in (verdict.clean, verdict.attacked)
+    )
+    perturbed = (verdict.sizes > 0).expand(attacked.shape[:2]).cpu().numpy()
+    return measure(clean, attacked, perturbed, run.defense.detectors, run.cell.fingerprint)
