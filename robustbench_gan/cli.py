@@ -379,7 +379,7 @@ def sweep(
 @click.option("--json", "as_json", is_flag=True, help="Print the audit as JSON on standard output.")
 @user_errors
 def audit(
-    defense: str, weights: Path | None, train_seed: int, checks: tuple[str, ...], batch_size: int, device: str,
+    defense: str, weights: Path | None, checks: tuple[str, ...], batch_size: int, device: str,
     max_check_minutes: float | None, out: Path, dry_run: bool, strict: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Ask whether the evaluation of DEFENSE can be believed: checks that need runs of their own.
@@ -396,7 +396,7 @@ def audit(
     from robustbench_gan.workshop import Workshop, pick_device
 
     picked, asked = chosen(checks), Asked(defense=defense, **options)
-    system = System(asked, Workshop(Store(), pick_device(device), train_seed, weights), batch_size)
+    system = System(asked, Workshop(Store(), pick_device(device), asked.train_seed, weights), batch_size)
     system.names()
     if dry_run:
         command.plan(system, picked, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,13 @@ def test_the_page_says_that_passing_is_no_proof_and_never_that_a_system_is_robus
     assert "robust" not in " ".join(c.question + c.cost for c in CHECKS.values()).lower()
     table = [line for line in markdown(audit_of(*ROWS)).splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(ROWS) and "failed: ValueError: a\\|b c |" in table[-1]
+
+
+def test_the_document_lists_every_check_with_its_question_and_cost():
+    text = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+    rows = [f"| `{c.name}` | {c.pitfall} | {c.question} | {c.cost} |" for c in CHECKS.values()]
+    table = text.partition("<!-- checks: begin -->")[2].partition("<!-- checks: end -->")[0]
+    assert [line for line in table.splitlines() if line.startswith("| `")] == rows
 
 
 # ---- the command

@@ -18,7 +18,10 @@ PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defens
 TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
 SYSTEMS = ["defense", "threat", "attack"]
 ENGINE = ["evaluate", "plan", "cli", "checks", "leaderboard"]
-NO_TORCH = ["registry", "record", "detection", "errors", "progress", "leaderboard"]
+NO_TORCH = [
+    "registry", "record", "detection", "errors", "progress", "leaderboard", "audit.record", "audit.compare",
+    "audit.printing",
+]  # fmt: skip
 
 
 def module_name(path: Path, root: Path) -> str:

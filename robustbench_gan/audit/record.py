@@ -32,6 +32,7 @@ class Asked(_Record):
     eps: float = 0.3
     samples: int = 100
     seed: int = 0
+    train_seed: int = 0
     steps: int = 40
     eot: int = 20  # draws a pass averages over where the defense is random
 
