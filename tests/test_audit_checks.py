@@ -36,7 +36,7 @@ FAULTS = [
     ("state", {"defense": "remembers"}, {"stateful-defense": "invalid"}),
     ("batch", {"defense": "coupled"}, {"batch-dependent": "invalid"}),
     ("dynamic", {"defense": "descends"}, {"inference-time-optimisation": "note"}),
-    ("finite-differences", {"defense": "masked"}, {"masked-gradient": "invalid"}),
+    ("finite-differences", {"defense": "masked", "dataset": "grey:side=16"}, {"masked-gradient": "invalid"}),
     ("finite-differences", {"defense": "zerogradient"}, {"masked-gradient": "invalid"}),
     ("attack", {"defense": "killed"}, {"zero-gradient": "invalid"}),
     ("convergence", {"classifier": "band", "eps": 0.02}, {"not-converged": "warning"}),
