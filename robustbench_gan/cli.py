@@ -328,6 +328,86 @@ def sweep(
     sys.exit(sweeps.run(laid, workshop, out=out, batch_size=batch_size, as_json=as_json))
 
 
+@main.command()
+@click.argument("defense")
+@click.option("--dataset", default="mnist", show_default=True, metavar="S", help="Data set.")
+@click.option("--classifier", default="small-cnn", show_default=True, metavar="S", help="Classifier.")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Safetensors weights of a classifier given as a file.",
+)
+@click.option("--norm", default="linf", show_default=True, metavar="N", help="Norm of the budget.")
+@click.option(
+    "--eps", type=float, default=0.3, show_default=True, metavar="F", help="Radius on pixels in [0, 1]."
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="Test images."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of attacks and judge."
+)
+@click.option("--train-seed", type=int, default=0, show_default=True, metavar="N", help="Seed of trainings.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    metavar="N",
+    help="Iterations of PGD.",
+)
+@click.option(
+    "--eot",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Draws a pass averages over, where the defense is random.",
+)
+@click.option(
+    "--check", "checks", multiple=True, metavar="NAME", help="Only this check. Repeatable; all by default."
+)
+@click.option(
+    "--max-check-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="F",
+    help="Checks estimated above this are not run, and the table says so.",
+)
+@BATCH_SIZE
+@DEVICE
+@out_option("rbg-audit", "Where results, audit.md and audit.json go.")
+@click.option("--dry-run", is_flag=True, help="Show what each check would run and cost.")
+@STRICT
+@click.option("--json", "as_json", is_flag=True, help="Print the audit as JSON on standard output.")
+@user_errors
+def audit(
+    defense: str, weights: Path | None, checks: tuple[str, ...], batch_size: int, device: str,
+    max_check_minutes: float | None, out: Path, dry_run: bool, strict: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Ask whether the evaluation of DEFENSE can be believed: checks that need runs of their own.
+
+    Convergence, restarts, EOT, finite differences, random search, large and unbounded budgets, batch coupling, state
+    and others, corrected together for being many. Ends with a verdict table; passing is no proof. Finished work is
+    kept in DIR: the same command goes on where it stopped.
+    """
+    from robustbench_gan.audit import command
+    from robustbench_gan.audit.catalogue import chosen
+    from robustbench_gan.audit.record import Asked
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.store import Store
+    from robustbench_gan.workshop import Workshop, pick_device
+
+    picked, asked = chosen(checks), Asked(defense=defense, **options)
+    system = System(asked, Workshop(Store(), pick_device(device), asked.train_seed, weights), batch_size)
+    system.names()
+    if dry_run:
+        command.plan(system, picked, as_json)
+        return
+    sys.exit(
+        command.run(system, picked, out, max_check_minutes=max_check_minutes, as_json=as_json, strict=strict)
+    )
+
+
 @main.command("list")
 @click.argument("what", type=click.Choice(["attacks", "defenses", "models", "datasets", "threats"]))
 @JSON_ARRAY

@@ -171,7 +171,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
         model = _classifier(classifier, workshop)
         chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
-        stages = _stages(chain)
+        stages = stages_of(chain)
         for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
             first, samples = _samples(block, threat, len(workshop.dataset(data).test))
             info = info_of(functions[attack])
@@ -300,7 +300,7 @@ def _classes(chain: str) -> list[type[Defense]]:
     return [registry.load("defenses", spec.name) for spec in parse_chain(chain)]
 
 
-def _stages(chain: str) -> list[Stage]:
+def stages_of(chain: str) -> list[Stage]:
     """The defenses of a chain around no classifier, since a parameter may decide what one is.
 
     One that cannot be built is judged by its class: why it fails is for the cell to record.

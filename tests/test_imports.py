@@ -21,7 +21,10 @@ SYSTEMS = ["defense", "threat", "attack"]
 # one cell, from its question to its record; the first is what the others share, the last what calls them
 CELL = ["cell_run", "crafting", "judging", "facts", "estimate", "evaluate"]
 ENGINE = [*CELL, "plan", "cli", "checks", "leaderboard"]
-NO_TORCH = ["registry", "record", "detection", "errors", "progress", "flags", "leaderboard"]
+NO_TORCH = [
+    "registry", "record", "detection", "errors", "progress", "flags", "leaderboard", "audit.record", "audit.compare",
+    "audit.printing",
+]  # fmt: skip
 
 
 def module_name(path: Path, root: Path) -> str:

@@ -62,7 +62,8 @@ STRENGTH = (
     Known(
         "unbounded-attack-fails", "P15", ("warning",),
         f"an attack without a bound fails on more than {at.UNBOUNDED_FAILURES:.0%} of the samples.",
-        "minimal-norm gradient attacks under white-box and seed-known, untargeted. Audits run it of their own accord.",
+        "minimal-norm gradient attacks under white-box and seed-known, untargeted. Audits run PGD over the whole box "
+        "of their own accord.",
         "run",
         "an attack that may go as far as it likes does not reach every image.",
         "Some image of another class always lies within reach of an attack without a bound. Failures are failures "

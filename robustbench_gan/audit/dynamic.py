@@ -1,0 +1,25 @@
+"""P25: does the defense optimise while it answers?"""
+
+from __future__ import annotations
+
+from robustbench_gan.audit.record import Finding
+from robustbench_gan.audit.system import Check, System
+from robustbench_gan.flags import flag
+from robustbench_gan.probe import PROBED, probe
+
+
+def look(system: System) -> Finding:
+    """Whether it declares that it iterates, or is seen to differentiate."""
+    x, _ = system.images(PROBED)
+    seen, declared = probe(system.defense, x, system.seeds("dynamic", len(x))), system.defense.unrolls
+    dynamic = seen.differentiates or declared
+    raised = [flag("inference-time-optimisation", declared=str(declared).lower())] if dynamic else []
+    return Finding(
+        figure="differentiates" if seen.differentiates else "does not differentiate", n=len(x), flags=raised
+    )
+
+
+CHECK = Check(
+    "dynamic", "P25", "does the defense optimise while it answers?", ("inference-time-optimisation",), look,
+    f"5 answers of {PROBED} images", seconds=lambda system: 5 * system.forward_seconds(PROBED),
+)  # fmt: skip

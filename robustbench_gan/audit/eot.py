@@ -1,0 +1,31 @@
+"""P7: twice the EOT draws must not find more."""
+
+from __future__ import annotations
+
+from robustbench_gan.audit.compare import above, told
+from robustbench_gan.audit.record import Finding
+from robustbench_gan.audit.system import Check, System, Wanted
+
+
+def not_random(system: System) -> str:
+    """The reason for a defense without randomness to average over."""
+    return "" if system.randomised else "the defense is not declared random: there are no draws"
+
+
+def cells(system: System) -> list[Wanted]:
+    """N and 2N draws."""
+    return [system.pgd(), system.pgd(draws=2 * system.asked.eot)]
+
+
+def look(system: System) -> Finding:
+    """What N draws leave against what 2N leave."""
+    once, twice = (system.stands(cell) for cell in cells(system))
+    n = system.asked.eot
+    test = above("eot-not-converged", "warning", (f"{n} draws", once), (f"{2 * n} draws", twice))
+    return Finding(figure=told(once, twice), n=len(once), tests=[test])
+
+
+CHECK = Check(
+    "eot", "P7", "does PGD find more with twice the EOT draws?", ("eot-not-converged",), look,
+    "PGD of twice the draws", cells=cells, why_not=not_random,
+)  # fmt: skip

@@ -1,0 +1,211 @@
+"""The system under audit: what is known of it before any run, its cells, and how a check asks it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustbench_gan import registry
+from robustbench_gan.attack import info_of
+from robustbench_gan.audit.record import Asked, Finding
+from robustbench_gan.batching import micro_batch_size
+from robustbench_gan.budget import Budget
+from robustbench_gan.defense import Defense
+from robustbench_gan.errors import UsageError
+from robustbench_gan.cell_run import Run, Settings
+from robustbench_gan.estimate import estimate_seconds
+from robustbench_gan.flags.paired import Numbers
+from robustbench_gan.flags.thresholds import JUDGE_SEEDS
+from robustbench_gan.matrix import Matrix, Planned, Stage, lay_out, stages_of
+from robustbench_gan.outcome import Output
+from robustbench_gan.record import Result
+from robustbench_gan.registry import Spec
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.threat import Defended, answer
+from robustbench_gan.workshop import Workshop
+
+
+class Wanted(NamedTuple):
+    """A cell that a check needs: the attack, its threat model and its budget."""
+
+    attack: str
+    threat: str
+    norm: str
+    eps: float
+
+
+@dataclass
+class System:
+    """A defense in front of its classifier, as an audit asks about it. `results` are its cells so far."""
+
+    asked: Asked
+    workshop: Workshop
+    batch_size: int = 200
+    results: dict[Wanted, Result] = field(default_factory=dict)
+    plans: dict[Wanted, Planned] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.asked.eps < math.inf:
+            raise UsageError(
+                f"--eps {self.asked.eps:g}: an audit needs a ball to search: give a finite radius above 0."
+            )
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The defenses of the chain, around no classifier."""
+        return stages_of(self.asked.defense)
+
+    @property
+    def randomised(self) -> bool:
+        """Declared to answer by a seed."""
+        return any(stage.randomised for stage in self.stages)
+
+    @property
+    def full_gradient(self) -> bool:
+        """Every stage that purifies says that its own gradient is one to attack by."""
+        made = [s for s in self.stages if isinstance(s, Defense) and s.purifies]
+        return all("full" in stage.gradients for stage in made)
+
+    @property
+    def budget(self) -> Budget:
+        """The ball asked for."""
+        cell = self.planned(self.pgd()).cell
+        return Budget(cell.norm, cell.eps)
+
+    @property
+    def judge_seeds(self) -> int:
+        """Seeds that each example is judged under."""
+        return JUDGE_SEEDS if self.randomised else 1
+
+    def pgd(
+        self, *, steps: int = 0, restarts: int = 1, norm: str = "", eps: float = 0.0, draws: int = 0,
+        threat: str = "white-box",
+    ) -> Wanted:  # fmt: skip
+        """PGD with every gradient that applies; what is left out is what the audit was asked with."""
+        asked = self.asked
+        draws = draws or (asked.eot if self.randomised else 1)
+        averaged = f"white-box:draws={draws}" if threat == "white-box" else threat
+        attack = f"pgd:steps={steps or asked.steps},restarts={restarts}"
+        return Wanted(attack, averaged, norm or asked.norm, eps or asked.eps)
+
+    def planned(self, wanted: Wanted) -> Planned:
+        """The cell in full. Raises UsageError for names, parameters and budgets that cannot be."""
+        if wanted not in self.plans:
+            asked = self.asked
+            matrix = Matrix(
+                name="audit", datasets=[asked.dataset], classifiers=[asked.classifier], defenses=[asked.defense],
+                attacks=[wanted.attack], threats=[wanted.threat], norm=wanted.norm, eps=[wanted.eps],
+                samples=asked.samples, seed=asked.seed, judge_seeds=self.judge_seeds,
+                train_seed=self.workshop.train_seed,
+            )  # fmt: skip
+            (self.plans[wanted],) = lay_out(matrix, self.workshop)
+        return self.plans[wanted]
+
+    def names(self) -> tuple[str, str, str]:
+        """Data set, classifier and defense as the workshop asks for them."""
+        cell = self.planned(self.pgd()).cell
+        return cell.dataset, cell.classifier, cell.defense
+
+    @property
+    def defense(self) -> Defense:
+        """The fitted defense."""
+        return self.workshop.defense(*self.names())
+
+    def images(self, most: int) -> tuple[Tensor, Tensor]:
+        """The first of the audited images, (N, C, H, W), and their labels."""
+        first = self.planned(self.pgd()).cell.first
+        return self.workshop.images(self.names()[0], first, min(most, self.asked.samples))
+
+    def seeds(self, purpose: str, count: int) -> Tensor:
+        """One seed an image for one purpose, (N,) int64; none that the judge or an attack of the engine uses."""
+        first = self.planned(self.pgd()).cell.first
+        index = torch.arange(first, first + count, device=self.workshop.device)
+        return sample_seeds(self.asked.seed, f"audit/{purpose}", index)
+
+    def answer(self, x: Tensor, seed: Tensor) -> Output:
+        """The defended answers, in micro-batches of one shape."""
+        with torch.no_grad():
+            return answer(Defended(self.defense), x, seed)
+
+    def stands(self, wanted: Wanted) -> Numbers:
+        """What a finished cell left standing, (N,): the mean over judge seeds."""
+        outcomes = self.results[wanted].outcomes
+        assert outcomes is not None, "looked at before it was run"
+        stands: Numbers = outcomes.array("robust").mean(axis=0)
+        return stands
+
+    def run_of(self, wanted: Wanted) -> Run:
+        """A cell ready to be crafted, for what no record keeps."""
+        planned = self.planned(wanted)
+        cell = planned.cell
+        function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+        x, y = self.workshop.images(cell.dataset, cell.first, cell.samples)
+        defense, settings = self.defense, Settings(self.batch_size)
+        return Run(
+            planned, self.workshop, settings, function, info_of(function), parameters, defense, defense, x, y
+        )
+
+    def cell_seconds(self, wanted: Wanted) -> float:
+        """An upper estimate of what a cell costs."""
+        return estimate_seconds(self.run_of(wanted))
+
+    def forward_seconds(self, images: int) -> float:
+        """An estimate of so many defended answers, from timing one micro-batch."""
+        size = micro_batch_size(self.workshop.device)
+
+        def measure() -> float:
+            x, _ = self.images(size)
+            started = time.perf_counter()
+            self.answer(x, self.seeds("timing", len(x)))
+            return time.perf_counter() - started
+
+        return -(-images // size) * self.workshop.once(("audit", "timing", self.names()), measure)
+
+
+Look = Callable[[System], Finding]
+
+
+def no_cells(system: System) -> Sequence[Wanted]:
+    """Of a check that asks the system itself."""
+    return ()
+
+
+def always(system: System) -> str:
+    """The reason of a check that applies to everything."""
+    return ""
+
+
+def nothing(system: System) -> float:
+    """Seconds, of a check that costs next to nothing beside its cells."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of an audit.
+
+    `flags` are the ids that it may raise. `cells` are run and stored by the engine before `look` is called.
+    `why_not` says, before any run, why a check does not apply. `seconds` estimates what `look` costs beside the
+    cells, and what it then sees is stored; `cost` says it for people.
+    """
+
+    name: str
+    pitfall: str
+    question: str
+    flags: tuple[str, ...]
+    look: Look
+    cost: str
+    cells: Callable[[System], Sequence[Wanted]] = no_cells
+    why_not: Callable[[System], str] = always
+    seconds: Callable[[System], float] = nothing
+
+    @property
+    def kept(self) -> bool:
+        """What it sees took time of its own, and is stored; the rest is read off the cells again."""
+        return self.seconds is not nothing
