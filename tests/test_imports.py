@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 import rbg_attacks
+import rbg_controls
 import rbg_defenses
 
 import robustbench_gan
 
 CORE = Path(robustbench_gan.__file__).parent
-PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defenses)}
+PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_controls, rbg_defenses)}
 TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
 SYSTEMS = ["defense", "threat", "attack"]
-ENGINE = ["evaluate", "plan", "cli", "checks", "leaderboard"]
-NO_TORCH = ["registry", "record", "detection", "errors", "progress", "leaderboard"]
+ENGINE = ["evaluate", "plan", "cli", "checks", "leaderboard", "apart", "self_test"]
+NO_TORCH = ["registry", "record", "controls", "detection", "errors", "progress", "leaderboard"]
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -150,7 +151,9 @@ def test_nothing_in_the_core_imports_a_plugin():
 @pytest.mark.parametrize("package", PLUGINS)
 def test_plugins_import_neither_the_engine_nor_each_other(package):
     others = [p for p in PLUGINS if p != package]
-    engine = [f"robustbench_gan.{m}" for m in ("cli", "evaluate", "plan", "leaderboard")]
+    engine = [
+        f"robustbench_gan.{m}" for m in ("cli", "evaluate", "plan", "leaderboard", "apart", "self_test")
+    ]
     for name, found in read(PLUGINS[package]).items():
         assert not reaches(found, *engine, *others), name
 
