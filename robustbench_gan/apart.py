@@ -76,7 +76,7 @@ def _answer(planned: Planned, ours: Connection, process: SpawnProcess, seconds: 
             return _failed(planned, f"killed after {seconds:g} s, the limit of --cell-timeout")
         if kind == READY:
             kind, text = _receive(ours)
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         process.join()
         code = process.exitcode or 0
         how = f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
