@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -54,6 +55,22 @@ MAX_CELL_MINUTES = click.option(
     type=click.FloatRange(min=0, min_open=True),
     metavar="F",
     help="Cells estimated above this are not run, and the table says so.",
+)
+
+
+def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuse what compares with no clock."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds; give one above 0.")
+    return value
+
+
+CELL_TIMEOUT = click.option(
+    "--cell-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    callback=_finite,
+    help="Run each cell in a process of its own and kill it after this; shared training does not count.",
 )
 DEVICE = click.option(
     "--device",
@@ -151,6 +168,7 @@ def main() -> None:
 )
 @BATCH_SIZE
 @MAX_CELL_MINUTES
+@CELL_TIMEOUT
 @DEVICE
 @out_option("rbg-results", "Where results and the leaderboard go.")
 @click.option(
@@ -161,8 +179,8 @@ def main() -> None:
 @user_errors
 def evaluate(
     matrix: Path | None, preset: str | None, weights: Path | None, batch_size: int,
-    max_cell_minutes: float | None, device: str, out: Path, dry_run: bool, strict: bool, as_json: bool,
-    **options: Any,
+    max_cell_minutes: float | None, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
+    strict: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Evaluate defenses against attacks under threat models.
 
@@ -181,7 +199,11 @@ def evaluate(
     if dry_run:
         _show_plan(asked, planned, as_json)
         return
-    sys.exit(run(asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict))
+    code = run(
+        asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
+        cell_timeout=cell_timeout,
+    )  # fmt: skip
+    sys.exit(code)
 
 
 def _overrides(options: dict[str, Any], max_cell_minutes: float | None) -> dict[str, Any]:
@@ -411,7 +433,9 @@ def audit(
 @main.command("list")
 @click.argument("what", type=click.Choice(["attacks", "defenses", "models", "datasets", "threats"]))
 @JSON_ARRAY
-@click.option("--names", is_flag=True, help="Only the names, without importing any plugin.")
+@click.option(
+    "--names", is_flag=True, help="Only the names, without controls and without importing any plugin."
+)
 @user_errors
 def list_(what: str, as_json: bool, names: bool) -> None:
     """Show what is installed: name, summary, parameters with defaults, distribution and version."""
@@ -485,6 +509,34 @@ def explain(flag: str | None, as_json: bool) -> None:
         print_flags(as_json)
     else:
         print_flag(flag, as_json)
+
+
+@main.command("self-test")
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(0, 1, 2),
+    show_default=True,
+    metavar="N",
+    help="Seed of trainings, attacks and judge. Repeatable.",
+)
+@click.option(
+    "--dataset", default="control-digits", show_default=True, metavar="S", help="Data set to plant them in."
+)
+@DEVICE
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@user_errors
+def self_test(seeds: tuple[int, ...], dataset: str, device: str, as_json: bool) -> None:
+    """Plant known faults and honest systems, and see whether the checks tell them apart.
+
+    Exits with 1 if a planted fault was not caught by the flag or status meant for it, or an honest system was accused
+    of anything invalid.
+    """
+    from robustbench_gan.self_test import report
+
+    sys.exit(report(seeds, dataset=dataset, device=device, as_json=as_json))
 
 
 @main.group()

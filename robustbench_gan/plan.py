@@ -21,6 +21,7 @@ from robustbench_gan.store import slug
 from robustbench_gan.workshop import Workshop
 
 Kind = Literal["classifier", "defense", "copy", "substitute", "attack", "cell"]
+RunCell = Callable[[Planned, Workshop, Settings], Result]
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,22 @@ def execute(
     *,
     on_step: Callable[[Step], None],
     on_result: Callable[[Planned, Result, bool], None],
+    run_cell: RunCell | None = None,
 ) -> list[Result]:
     """Run what is not finished, write each result as it comes, and return all of them in the order planned.
 
     `on_step` is told of each step before it starts, `on_result` of each result and whether it was already there.
+    `run_cell` runs one cell, in this process by default; wherever it does, the answer must be the same.
     Whatever was finished stays on disk, however this ends.
     """
+
+    def record(item: Planned) -> Result:
+        result = (run_cell or evaluate_cell)(item, workshop, settings)
+        result = result.model_copy(update={"budgets": list(item.budgets)})
+        write_text_atomically(result_path(out, item), write_text(result))
+        on_result(item, result, False)
+        return result
+
     results: dict[str, Result] = {}
     todo: list[Planned] = []
     for item in planned:
@@ -172,11 +183,11 @@ def execute(
             on_result(item, done, True)
     for item in todo:
         if item.reason:
-            results[item.cell.fingerprint] = _record(item, workshop, settings, out, on_result)
+            results[item.cell.fingerprint] = record(item)
     for step in steps_of(todo):
         on_step(step)
         if step.kind == "cell":
-            results[step.key] = _record(step.planned, workshop, settings, out, on_result)
+            results[step.key] = record(step.planned)
         else:
             _try(step, workshop)
     return [results[item.cell.fingerprint] for item in planned]
@@ -198,16 +209,3 @@ def _try(step: Step, workshop: Workshop) -> None:
         raise
     except Exception:  # remembered by the workshop; each cell that needs the step records it as its failure
         return
-
-
-def _record(
-    item: Planned,
-    workshop: Workshop,
-    settings: Settings,
-    out: Path,
-    on_result: Callable[[Planned, Result, bool], None],
-) -> Result:
-    result = evaluate_cell(item, workshop, settings).model_copy(update={"budgets": list(item.budgets)})
-    write_text_atomically(result_path(out, item), write_text(result))
-    on_result(item, result, False)
-    return result

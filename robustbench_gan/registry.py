@@ -24,6 +24,7 @@ import importlib_metadata
 from robustbench_gan.errors import UsageError, unknown
 
 GROUPS = ("attacks", "defenses", "models", "datasets")
+CONTROL = "control-"  # begins the names of faults on purpose, for self-tests alone: `controls`
 Value = Any  # int | float | bool | str | None | Spec
 NUMBERS = (int, float)
 _EXPONENT = re.compile(r"[0-9.][eE]\+[0-9]")
@@ -269,15 +270,20 @@ def _entries(group: str, state: tuple[tuple[str, int], ...]) -> dict[str, Entry]
 
 
 def names(group: str) -> list[str]:
-    """The registered names of a group, sorted."""
-    return list(entries(group))
+    """The registered names of a group, sorted, without those of controls."""
+    return [name for name in entries(group) if not is_control(name)]
+
+
+def is_control(name: str) -> bool:
+    """A fault on purpose, which is registered like anything else and offered to nobody."""
+    return name.startswith(CONTROL)
 
 
 def entry(group: str, name: str) -> Entry:
     """The entry of one name. Raises UsageError for an unknown one (lists the real ones)."""
     found = entries(group)
     if name not in found:
-        raise unknown(group[:-1], name, found)
+        raise unknown(group[:-1], name, found if is_control(name) else names(group))
     return found[name]
 
 

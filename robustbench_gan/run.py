@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from robustbench_gan import progress
+from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically
@@ -75,10 +77,12 @@ def run(
     batch_size: int,
     as_json: bool,
     strict: bool = False,
+    cell_timeout: float | None = None,
 ) -> int:
     """Run a matrix and write DIR/results and DIR/README.md; returns the exit code, 1 if a cell failed.
 
-    `strict` also returns 1 for an `invalid` flag, of a cell or across cells.
+    `strict` also returns 1 for an `invalid` flag, of a cell or across cells. With `cell_timeout`, in seconds, each
+    cell runs in a process of its own that is killed after so long.
 
     Interrupted, or stopped by an error that the user can mend, it writes the leaderboard of what is finished
     and passes the exception on.
@@ -87,6 +91,7 @@ def run(
     _check_writable(out)
     finished: list[Result] = []
     settings = Settings(batch_size, asked.max_cell_minutes)
+    run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
     trained = sum(s.kind != "cell" for s in steps_of(planned))
     console.print(
         f"{asked.name}: {len(planned)} cells, {sum(bool(p.reason) for p in planned)} not applicable, "
@@ -106,7 +111,9 @@ def run(
 
         try:
             with progress.reporting_to(RichReporter(bars)):
-                execute(planned, workshop, settings, out, on_step=on_step, on_result=on_result)
+                execute(
+                    planned, workshop, settings, out, on_step=on_step, on_result=on_result, run_cell=run_cell
+                )
         except (KeyboardInterrupt, UsageError):
             if finished:
                 build(out)

@@ -216,6 +216,16 @@ def waits(
     return x.clone()
 
 
+@attack(needs="gradient", paper="planted")
+def dies(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Takes its whole process with it, as a lack of memory does. Never run it but apart."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+    return x.clone()
+
+
 # ---- attacks with a known answer
 
 

@@ -25,7 +25,7 @@ from robustbench_gan.workshop import Workshop
 HERE = Path(__file__).parent
 ATTACKS = (
     "same", "over", "out_of_box", "nan", "wrong_shape", "wrong_dtype", "no_tensor", "edits", "crashes",
-    "never_calls", "no_backward", "interrupted", "waits", "bit",
+    "never_calls", "no_backward", "interrupted", "waits", "dies", "bit",
 )  # fmt: skip
 DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",

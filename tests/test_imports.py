@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pytest
 import rbg_attacks
+import rbg_controls
 import rbg_defenses
 
 import robustbench_gan
 from robustbench_gan import matrix
 
 CORE = Path(robustbench_gan.__file__).parent
-PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_defenses)}
+PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_controls, rbg_defenses)}
 TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
 SYSTEMS = ["defense", "threat", "attack"]
 # one cell, from its question to its record; the first is what the others share, the last what calls them
 CELL = ["cell_run", "crafting", "judging", "facts", "estimate", "evaluate"]
-ENGINE = [*CELL, "plan", "cli", "checks", "leaderboard"]
+ENGINE = [*CELL, "plan", "cli", "checks", "leaderboard", "apart", "self_test"]
 NO_TORCH = [
-    "registry", "record", "detection", "errors", "progress", "flags", "leaderboard", "audit.record", "audit.compare",
+    "registry", "record", "controls", "detection", "errors", "progress", "flags", "leaderboard", "audit.record", "audit.compare",
     "audit.printing",
 ]  # fmt: skip
 
@@ -156,7 +157,7 @@ def test_nothing_in_the_core_imports_a_plugin():
 @pytest.mark.parametrize("package", PLUGINS)
 def test_plugins_import_neither_the_engine_nor_each_other(package):
     others = [p for p in PLUGINS if p != package]
-    engine = [f"robustbench_gan.{m}" for m in ("cli", *CELL, "plan", "leaderboard")]
+    engine = [f"robustbench_gan.{m}" for m in ("cli", *CELL, "plan", "leaderboard", "apart", "self_test")]
     for name, found in read(PLUGINS[package]).items():
         assert not reaches(found, *engine, *others), name
 

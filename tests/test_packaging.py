@@ -25,7 +25,7 @@ POINTS = [
     for group, points in PROJECT["entry-points"].items()
     for name, target in points.items()
 ]
-PACKAGES = ["robustbench_gan", "rbg_attacks", "rbg_defenses"]
+PACKAGES = ["robustbench_gan", "rbg_attacks", "rbg_controls", "rbg_defenses"]
 
 
 @pytest.mark.parametrize(("group", "name", "target"), POINTS)
@@ -41,7 +41,7 @@ def test_every_group_is_one_the_registry_knows():
 
 def test_every_plugin_file_is_registered():
     registered = {target.partition(":")[0] for _, _, target in POINTS}
-    for package in ("rbg_attacks", "rbg_defenses"):
+    for package in ("rbg_attacks", "rbg_controls", "rbg_defenses"):
         for path in (ROOT / "plugins" / package).glob("[!_]*.py"):
             assert f"{package}.{path.stem}" in registered
 

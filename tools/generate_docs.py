@@ -1,7 +1,7 @@
 """Write the generated documents, or with --check say which are stale.
 
-They are docs/{reference,red_flags,statuses,cli,presets}.md, docs/result.schema.json and, once leaderboard/ holds
-results, leaderboard/README.md and the table in README.md.
+They are docs/{reference,red_flags,controls,statuses,cli,presets}.md, docs/result.schema.json and, once leaderboard/
+holds results, leaderboard/README.md and the table in README.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from robustbench_gan import registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.catalogue import catalogue
 from robustbench_gan.cli import main as rbg
+from robustbench_gan.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.flags import BY_CONSTRUCTION, CATALOGUE, COMPUTED
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.leaderboard import load_results, markdown, tables
@@ -51,6 +52,7 @@ def generated() -> dict[str, str]:
     documents = {
         "docs/reference.md": reference(),
         "docs/red_flags.md": red_flags(),
+        "docs/controls.md": controls(ROOT / "docs" / "self_test.json"),
         "docs/statuses.md": statuses(ROOT / "tests" / "expected_statuses.json"),
         "docs/result.schema.json": schema(),
         "docs/cli.md": command_line(),
@@ -88,9 +90,9 @@ def reference() -> str:
 
 
 def built_ins(group: str) -> Iterator[tuple[str, Any]]:
-    """Names and objects of a group that this distribution brings, in the order of `rbg list`."""
+    """Names and objects of a group that this distribution brings, controls left out, in the order of `rbg list`."""
     for item in catalogue(group):
-        if item["distribution"] == OURS:
+        if item["distribution"] == OURS and not registry.is_control(item["name"]):
             if item["error"]:
                 raise SystemExit(f"generate_docs: {item['error']}")
             yield (
@@ -183,6 +185,62 @@ def red_flags() -> str:
         facts = f"{k.pitfall}; {' or '.join(k.severities)}; {COMPUTED[k.where]}."
         blocks += [f"## {k.id}", f"*{facts}*", f"Raised: {k.rule}", f"Applies to: {k.applies}", k.explanation]
     return page("Red flags", *blocks)
+
+
+def controls(source: Path) -> str:
+    """Planted faults and honest systems, what is meant for each, and what the last self-test found."""
+    if not source.is_file():
+        raise SystemExit(
+            f"generate_docs: {source.relative_to(ROOT)} is missing: run python tools/self_test.py."
+        )
+    rows = json.loads(source.read_text(encoding="utf-8"))
+    seeds = sorted({row["seed"] for row in rows})
+    right, counted = sum(row["caught"] for row in rows), len(rows)
+    missing = len(seeds) * sum(c.found_by == "cell" for c in CONTROLS) - counted
+    unmeasured = f", {missing} not measured yet" if missing else ""
+    blocks = [
+        "Checks that were never seen to fire prove nothing. So faults are planted on purpose, each with the flag or "
+        "status meant for it written beside it, and honest systems that deserve none, in "
+        "`robustbench_gan/controls.py`. `rbg self-test` runs all of them through the ordinary engine and exits with 1 "
+        "if a fault is not caught by what is meant for it, or an honest system is accused of anything `invalid`. "
+        "The faulty ones are registered under names that begin with `control-`; they are in no preset and no table of "
+        "statuses, and `rbg list` shows them.",
+        f"Below is what `python tools/self_test.py` found over the seeds {', '.join(map(str, seeds))}, each that of "
+        f"trainings, attacks and judge alike: {right} of {counted} as meant{unmeasured}. Data: `control-digits`, "
+        "the first images of MNIST; classifier: `small-cnn`. That these faults are seen says nothing of a fault that is "
+        "not here.",
+    ]
+    for heading, listed in (
+        ("Faulty systems", SYSTEMS),
+        ("Faulty attacks", ATTACKS),
+        ("Honest systems", HONEST),
+    ):
+        header = [
+            "control",
+            "what it is",
+            "defense",
+            "attacks",
+            "threat model",
+            "meant for it",
+            "found by",
+            "raised",
+            "as meant",
+        ]
+        blocks += [f"## {heading}", table(header, [control_row(c, rows) for c in listed])]
+    return page("Controls", *blocks)
+
+
+def control_row(control: Control, rows: list[dict[str, Any]]) -> list[str]:
+    """One control with what was found under every seed."""
+    own = [row for row in rows if row["control"] == control.name]
+    raised = sorted({flag for row in own for flag in row["raised"]})
+    statuses = sorted({status for row in own for status in row["statuses"]})
+    found = "; ".join([*statuses, *raised]) if own else "not measured"
+    return [
+        control.name, control.what, f"`{control.defense}`", ", ".join(f"`{a}`" for a in control.attacks),
+        f"`{control.threat}`", control.meant, control.found_by, found,
+        f"{sum(row['caught'] for row in own)} of {len(own)}" if own else "",
+    ]  # fmt: skip
 
 
 def statuses(source: Path) -> str:

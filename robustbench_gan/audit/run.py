@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from robustbench_gan.audit.compare import corrected, row
 from robustbench_gan.audit.record import Audit, Finding, Row
 from robustbench_gan.audit.system import Check, System, Wanted
+from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.evaluate import Settings
 from robustbench_gan.files import write_text_atomically
 from robustbench_gan.matrix import Planned
 from robustbench_gan.plan import execute, finished

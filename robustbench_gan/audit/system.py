@@ -16,9 +16,9 @@ from robustbench_gan.attack import info_of
 from robustbench_gan.audit.record import Asked, Finding
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.budget import Budget
+from robustbench_gan.cell_run import Run, Settings
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
-from robustbench_gan.cell_run import Run, Settings
 from robustbench_gan.estimate import estimate_seconds
 from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.flags.thresholds import JUDGE_SEEDS
