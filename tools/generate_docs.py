@@ -207,7 +207,8 @@ def controls(source: Path) -> str:
         "statuses, and `rbg list` shows them.",
         f"Below is what `python tools/self_test.py` found over the seeds {', '.join(map(str, seeds))}, each that of "
         f"trainings, attacks and judge alike: {right} of {counted} as meant{unmeasured}. Data: `control-digits`, "
-        "the first images of MNIST; classifier: `small-cnn`. That these faults are seen says nothing of a fault that is not here.",
+        "the first images of MNIST; classifier: `small-cnn`. That these faults are seen says nothing of a fault that "
+        "is not here.",
     ]
     for heading, listed in (
         ("Faulty systems", SYSTEMS),
