@@ -28,8 +28,8 @@ DEFENSES = (
 
 def write_audit_site(root: Path) -> Path:
     """A directory that, on the path, installs the faults."""
-    lines = ["[robustbench_gan.models]", *(f"{n} = planted_audit:{n}" for n in MODELS)]
-    lines += ["[robustbench_gan.defenses]", *(f"{n.lower()} = planted_audit:{n}" for n in DEFENSES)]
+    lines = ["[robustbench_gan.models]", *(f"audit-{n} = planted_audit:{n}" for n in MODELS)]
+    lines += ["[robustbench_gan.defenses]", *(f"audit-{n.lower()} = planted_audit:{n}" for n in DEFENSES)]
     return plant(root, "planted-audit", "\n".join(lines), {})
 
 

@@ -196,14 +196,14 @@ def test_json_is_the_record_and_nothing_else(rbg):
 @pytest.mark.parametrize(
     ("defense", "options", "code"),
     [
-        ("coupled", [], 0), ("coupled", ["--strict"], 1), ("descends", ["--strict"], 0), ("breaks", [], 1),
+        ("audit-coupled", [], 0), ("audit-coupled", ["--strict"], 1), ("audit-descends", ["--strict"], 0), ("audit-breaks", [], 1),
     ],
 )  # fmt: skip
 def test_the_exit_code_says_what_was_raised_and_what_failed(rbg, defense, options, code):
     result = rbg(defense, "--check", "batch", "--check", "dynamic", *options)
     assert result.exit_code == code, result.output
     assert ("--strict: invalid flags were raised: batch-dependent" in result.stderr) == (
-        defense == "coupled" and code == 1
+        defense == "audit-coupled" and code == 1
     )
 
 

@@ -29,26 +29,34 @@ def flags(found: Audit) -> dict[str, str]:
 
 
 FAULTS = [
-    ("probabilities", {"classifier": "softmaxed"}, {"probabilities-as-logits": "invalid"}),
-    ("dropout", {"classifier": "dropped"}, {"always-on-dropout": "invalid"}),
+    ("probabilities", {"classifier": "audit-softmaxed"}, {"probabilities-as-logits": "invalid"}),
+    ("dropout", {"classifier": "audit-dropped"}, {"always-on-dropout": "invalid"}),
     ("randomness", {"defense": "secretlyrandom"}, {"undeclared-randomness": "invalid"}),
-    ("randomness", {"defense": "hiddennoise"}, {"undeclared-randomness": "invalid"}),
-    ("state", {"defense": "remembers"}, {"stateful-defense": "invalid"}),
-    ("batch", {"defense": "coupled"}, {"batch-dependent": "invalid"}),
-    ("dynamic", {"defense": "descends"}, {"inference-time-optimisation": "note"}),
-    ("finite-differences", {"defense": "masked", "dataset": "grey:side=16"}, {"masked-gradient": "invalid"}),
+    ("randomness", {"defense": "audit-hiddennoise"}, {"undeclared-randomness": "invalid"}),
+    ("state", {"defense": "audit-remembers"}, {"stateful-defense": "invalid"}),
+    ("batch", {"defense": "audit-coupled"}, {"batch-dependent": "invalid"}),
+    ("dynamic", {"defense": "audit-descends"}, {"inference-time-optimisation": "note"}),
+    (
+        "finite-differences",
+        {"defense": "audit-masked", "dataset": "grey:side=16"},
+        {"masked-gradient": "invalid"},
+    ),
     ("finite-differences", {"defense": "zerogradient"}, {"masked-gradient": "invalid"}),
-    ("attack", {"defense": "killed"}, {"zero-gradient": "invalid"}),
-    ("convergence", {"classifier": "band", "eps": 0.02}, {"not-converged": "warning"}),
-    ("restarts", {"classifier": "basins", "eps": 0.02}, {"restarts-matter": "warning"}),
-    ("eot", {"defense": "noisygradient"}, {"eot-not-converged": "warning"}),
-    ("fixed-seed", {"defense": "noisygradient", "eot": 4}, {"seed-does-not-help": "warning"}),
-    ("random-search", {"defense": "inverted", "eps": 0.3}, {"random-search-beats-gradients": "invalid"}),
-    ("eps-grid", {"classifier": "band", "eps": 0.02}, {"accuracy-rises-with-eps": "invalid"}),
-    ("half", {"defense": "inverted"}, {"robust-at-half": "invalid"}),
-    ("unbounded", {"defense": "inverted"}, {"unbounded-attack-fails": "warning"}),
-    ("distortion", {"defense": "inverted", "dataset": "mnist"}, {"implausible-distortion": "invalid"}),
-    ("quantisation", {"classifier": "band", "eps": 0.02}, {"quantisation-sensitive": "warning"}),
+    ("attack", {"defense": "audit-killed"}, {"zero-gradient": "invalid"}),
+    ("convergence", {"classifier": "audit-band", "eps": 0.02}, {"not-converged": "warning"}),
+    ("restarts", {"classifier": "audit-basins", "eps": 0.02}, {"restarts-matter": "warning"}),
+    ("eot", {"defense": "audit-noisygradient"}, {"eot-not-converged": "warning"}),
+    ("fixed-seed", {"defense": "audit-noisygradient", "eot": 4}, {"seed-does-not-help": "warning"}),
+    (
+        "random-search",
+        {"defense": "audit-inverted", "eps": 0.3},
+        {"random-search-beats-gradients": "invalid"},
+    ),
+    ("eps-grid", {"classifier": "audit-band", "eps": 0.02}, {"accuracy-rises-with-eps": "invalid"}),
+    ("half", {"defense": "audit-inverted"}, {"robust-at-half": "invalid"}),
+    ("unbounded", {"defense": "audit-inverted"}, {"unbounded-attack-fails": "warning"}),
+    ("distortion", {"defense": "audit-inverted", "dataset": "mnist"}, {"implausible-distortion": "invalid"}),
+    ("quantisation", {"classifier": "audit-band", "eps": 0.02}, {"quantisation-sensitive": "warning"}),
 ]
 
 
@@ -60,16 +68,16 @@ def test_a_check_sees_the_fault_that_is_meant_for_it(tmp_path, check, fault, rai
 
 
 def test_label_leaking_sees_a_network_that_reads_labels_off_examples(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_leaking, "TRAINS", "inverted")
+    monkeypatch.setattr(label_leaking, "TRAINS", "audit-inverted")
     values = {"attack": "fgsm", "norm": "linf", "eps": 0.2}
     resolve = label_leaking.registry.resolve
 
     def with_training(group, spec):
         target, found = resolve(group, spec)
-        return target, ({**values, **found} if spec.name == "inverted" else found)
+        return target, ({**values, **found} if spec.name == "audit-inverted" else found)
 
     monkeypatch.setattr(label_leaking.registry, "resolve", with_training)
-    asked = {"defense": "inverted", "classifier": "bent"}
+    asked = {"defense": "audit-inverted", "classifier": "bent"}
     system = System(Asked(**{**SMALL, **asked}), workshop(tmp_path))
     wanted = label_leaking.training_attack(system)
     monkeypatch.setattr(label_leaking.registry, "resolve", resolve)
@@ -91,7 +99,8 @@ def test_honest_systems_are_accused_of_nothing(tmp_path, system):
     found = audited(tmp_path, **{"eps": 0.05, **system})
     accused = flags(found)
     # noise leaves the range of pixels, and the audit says so
-    assert accused == ({"range-mismatch": "warning"} if system.get("defense") == "noisy" else {}), found.rows
+    noise = {"range-mismatch": "warning", "misconfigured-purifier": "warning"}  # it is as large as the images
+    assert accused == (noise if system.get("defense") == "noisy" else {}), found.rows
     assert not found.failed and found.comparisons >= 8
     verdicts = {row.check: row.verdict for row in found.rows}
     random = system.get("defense") == "noisy"
@@ -125,7 +134,7 @@ def test_the_gradient_of_a_linear_model_agrees_with_finite_differences_exactly(t
 
 
 def test_a_defense_that_breaks_has_failed_and_not_passed(tmp_path):
-    found = audited(tmp_path, defense="breaks")
+    found = audited(tmp_path, defense="audit-breaks")
     for row in found.rows:
         assert row.verdict in ("failed", "not applicable") or row.check == "dropout", row
         assert row.verdict != "failed" or "planted: breaks" in row.reason
