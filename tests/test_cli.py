@@ -323,7 +323,9 @@ def test_every_list_can_be_printed_in_every_form(rbg, what):
     entries = json.loads(rbg("list", what, "--json").stdout)
     names = rbg("list", what, "--names").stdout.split()
     assert names == json.loads(rbg("list", what, "--names", "--json").stdout)
-    controls = {e["name"] for e in entries if e["name"].startswith("control-")}  # names are what one may want to run
+    controls = {
+        e["name"] for e in entries if e["name"].startswith("control-")
+    }  # names are what one may want to run
     assert names == [e["name"] for e in entries if e["name"] not in controls]
     assert bool(controls) == (what in ("attacks", "defenses", "datasets"))
     assert all(
