@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from planted import plant
+from planted import on_the_path, plant
 from planted_cells import UNTRAINED, Fixed
 from planted_cells import bent as bent_network
 from torch import Tensor, nn
@@ -37,11 +35,8 @@ def write_audit_site(root: Path) -> Path:
 def installed_audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The faults, installed for one test module."""
     root = write_audit_site(tmp_path_factory.mktemp("audit-site"))
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    yield root
-    sys.path.remove(str(root))
-    importlib.invalidate_caches()
+    with on_the_path(root):
+        yield root
 
 
 # ---- classifiers

@@ -5,7 +5,6 @@ A test module imports `installed`, a fixture that every test of the module then 
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted import plant
+from planted import on_the_path, plant
 
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.evaluate import evaluate_cell
@@ -69,12 +68,9 @@ def environment(root: Path, cache: Path) -> dict[str, str]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The planted plugins, installed for one test module."""
     root = write_site(tmp_path_factory.mktemp("site"))
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    yield root
-    sys.path.remove(str(root))
+    with on_the_path(root):
+        yield root
     sys.modules.pop("planted_broken", None)
-    importlib.invalidate_caches()
 
 
 DEFAULTS: dict[str, Any] = {

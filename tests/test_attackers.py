@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import planted_attackers
 import planted_trained
 import pytest
-from planted import plant
+from planted import on_the_path, plant
 from planted_cells import Fixed, grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
@@ -37,11 +34,8 @@ def attackers(tmp_path_factory, installed):  # noqa: F811
         tmp_path_factory.mktemp("attackers"), "planted-attackers", planted_attackers.ENTRY_POINTS, {}
     )
     plant(root, "planted-trained", planted_trained.ENTRY_POINTS, {})
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    yield
-    sys.path.remove(str(root))
-    importlib.invalidate_caches()
+    with on_the_path(root):
+        yield
 
 
 @pytest.fixture

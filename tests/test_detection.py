@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import numpy as np
 import pytest
 import torch
-from planted import plant
+from planted import on_the_path, plant
 from planted_cells import Fixed, grey
 from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401
 from scipy.stats import mannwhitneyu, norm
@@ -29,11 +26,8 @@ def detectors(tmp_path_factory):
     lines = [f"{name.lower()} = planted_detectors:{name}" for name in DETECTORS]
     text = "\n".join(["[robustbench_gan.defenses]", *lines])
     root = plant(tmp_path_factory.mktemp("detectors"), "planted-detectors", text, {})
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    yield
-    sys.path.remove(str(root))
-    importlib.invalidate_caches()
+    with on_the_path(root):
+        yield
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections import Counter
 
 import planted_trained
 import pytest
 import torch
-from planted import Linear, images, plant, seeds
+from planted import Linear, images, on_the_path, plant, seeds
 from planted_cells import grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
@@ -33,11 +31,8 @@ SCALE = {"attacks": "shove", "eps": 0.2}
 @pytest.fixture(scope="module", autouse=True)
 def trained_plugins(tmp_path_factory, installed):  # noqa: F811
     root = plant(tmp_path_factory.mktemp("trained"), "planted-trained", planted_trained.ENTRY_POINTS, {})
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    yield
-    sys.path.remove(str(root))
-    importlib.invalidate_caches()
+    with on_the_path(root):
+        yield
 
 
 @pytest.fixture

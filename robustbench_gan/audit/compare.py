@@ -39,6 +39,14 @@ def above(
     )
 
 
+def finding(
+    name: str, severity: Severity, accused: tuple[str, Numbers], witness: tuple[str, Numbers]
+) -> Finding:
+    """All that a check finds which asks nothing else than `above`."""
+    (_, a), (_, b) = accused, witness
+    return Finding(figure=told(a, b), n=len(a), tests=[above(name, severity, accused, witness)])
+
+
 def apart(name: str, severity: Severity, one: tuple[str, Numbers], other: tuple[str, Numbers]) -> Compared:
     """Do two accuracies differ at all, either way? By an exact two-sided sign test and the catalogue's margin."""
     larger, smaller = sorted((one, other), key=lambda side: -float(side[1].mean()))

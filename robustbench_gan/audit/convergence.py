@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_gan.audit.compare import above, told
+from robustbench_gan.audit.compare import finding
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 
@@ -16,8 +16,7 @@ def look(system: System) -> Finding:
     """What k iterations leave against what 2k leave."""
     once, twice = (system.stands(cell) for cell in cells(system))
     k = system.asked.steps
-    test = above("not-converged", "warning", (f"{k} steps", once), (f"{2 * k} steps", twice))
-    return Finding(figure=told(once, twice), n=len(once), tests=[test])
+    return finding("not-converged", "warning", (f"{k} steps", once), (f"{2 * k} steps", twice))
 
 
 CHECK = Check(

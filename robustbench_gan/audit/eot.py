@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_gan.audit.compare import above, told
+from robustbench_gan.audit.compare import finding
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 
@@ -21,8 +21,7 @@ def look(system: System) -> Finding:
     """What N draws leave against what 2N leave."""
     once, twice = (system.stands(cell) for cell in cells(system))
     n = system.asked.eot
-    test = above("eot-not-converged", "warning", (f"{n} draws", once), (f"{2 * n} draws", twice))
-    return Finding(figure=told(once, twice), n=len(once), tests=[test])
+    return finding("eot-not-converged", "warning", (f"{n} draws", once), (f"{2 * n} draws", twice))
 
 
 CHECK = Check(

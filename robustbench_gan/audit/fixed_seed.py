@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_gan.audit.compare import above, told
+from robustbench_gan.audit.compare import finding
 from robustbench_gan.audit.eot import not_random
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
@@ -16,8 +16,7 @@ def cells(system: System) -> list[Wanted]:
 def look(system: System) -> Finding:
     """What stands when the attacker knows the seed against what stands when it does not."""
     known, fresh = (system.stands(cell) for cell in cells(system))
-    test = above("seed-does-not-help", "warning", ("known seed", known), ("fresh seeds", fresh))
-    return Finding(figure=told(known, fresh), n=len(known), tests=[test])
+    return finding("seed-does-not-help", "warning", ("known seed", known), ("fresh seeds", fresh))
 
 
 CHECK = Check(

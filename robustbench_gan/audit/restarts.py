@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from robustbench_gan.audit.compare import above, told
+from robustbench_gan.audit.compare import finding
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 
@@ -19,8 +19,7 @@ def cells(system: System) -> list[Wanted]:
 def look(system: System) -> Finding:
     """What one start leaves against what ten leave."""
     one, ten = (system.stands(cell) for cell in cells(system))
-    test = above("restarts-matter", "warning", ("1 start", one), (f"{STARTS} starts", ten))
-    return Finding(figure=told(one, ten), n=len(one), tests=[test])
+    return finding("restarts-matter", "warning", ("1 start", one), (f"{STARTS} starts", ten))
 
 
 CHECK = Check(
