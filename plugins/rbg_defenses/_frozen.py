@@ -101,7 +101,7 @@ class Layout:
 
 
 class Slopes:
-    """The mean squared error of G(z) to an image, and its gradient in z, without autograd and weight gradients.
+    """The mean squared error of G(z) to an image, its gradient in z and its curvature, without autograd.
 
     One for each descent: it keeps the two buffers whose zero borders the strided convolutions need.
     """
@@ -113,21 +113,58 @@ class Slopes:
     @torch.no_grad()
     def __call__(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """For codes z (M, k) and images x (M, C, H, W): errors (M,) and gradients (M, k), in z's own type."""
-        net, count = self.layout, len(z)
-        h0 = F.relu_(F.linear(z.to(net.dtype), net.linear, net.linear_bias))
-        h0 = h0.view(count, 4, 4, net.channels).permute(0, 3, 1, 2)
-        h1 = self._up(0, h0, net.first)
-        h2 = self._up(1, h1, 2 * net.first)
+        hidden, made = self._forwards(z)
         # The last layer's four interleaved images stay apart: the image is taken apart like them instead.
-        made = torch.sigmoid(F.conv2d(h2, net.last, net.last_bias, padding=1).to(z.dtype))
         off = made - F.pixel_unshuffle(x, 2)
         pixels = x[0].numel()
         errors = off.square().flatten(1).sum(dim=1) / pixels
-        back = torch.ops.aten.sigmoid_backward(off, made).mul_(2 / pixels).to(net.dtype)
-        back = self._bordered(F.conv2d(back, net.last_down, padding=1), h2, 2 * net.first + 3)
+        back = torch.ops.aten.sigmoid_backward(off, made).mul_(2 / pixels)
+        return errors, self._backwards(back, hidden)
+
+    @torch.no_grad()
+    def curvature(self, z: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Products of v (M, k) with the error's second derivatives in (z, z), (M, k), and (z, x), like x.
+
+        Before the sigmoid s the generator is piecewise linear, u = u(z) with slope J: the error of a pixel has the
+        second derivative h = 2/P (s'^2 + (s - x) s'') in u, so the products are J^T (h * Jv) and -2/P s' * Jv.
+        """
+        hidden, made = self._forwards(z)
+        along = self._along(v, hidden)
+        slope, pixels = made * (1 - made), x[0].numel()
+        off = made - F.pixel_unshuffle(x, 2)
+        bend = slope.square() + off * slope * (1 - 2 * made)
+        on_code = self._backwards(bend * along * (2 / pixels), hidden)
+        return on_code, F.pixel_shuffle(slope * along * (-2 / pixels), 2)
+
+    def _forwards(self, z: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The three hidden maps and, as four interleaved images, what is made of them."""
+        net = self.layout
+        h0 = self._small(F.relu_(F.linear(z.to(net.dtype), net.linear, net.linear_bias)))
+        h1 = self._up(0, h0, net.first)
+        h2 = self._up(1, h1, 2 * net.first)
+        return [h0, h1, h2], torch.sigmoid(F.conv2d(h2, net.last, net.last_bias, padding=1).to(z.dtype))
+
+    def _along(self, v: Tensor, hidden: list[Tensor]) -> Tensor:
+        """How the images before the sigmoid move with the codes: Jv, as four interleaved images."""
+        net, (h0, h1, h2) = self.layout, hidden
+        t = _where_on(self._small(F.linear(v.to(net.dtype), net.linear)), h0)
+        t = _where_on(self._up_linear(0, t, net.first), h1)
+        t = _where_on(self._up_linear(1, t, 2 * net.first), h2)
+        return F.conv2d(t, net.last, padding=1).to(v.dtype)
+
+    def _backwards(self, back: Tensor, hidden: list[Tensor]) -> Tensor:
+        """The gradient in the codes, (M, k), from that in the images before the sigmoid: J^T of it."""
+        net, (h0, h1, h2) = self.layout, hidden
+        dtype, count = back.dtype, len(back)
+        back = F.conv2d(back.to(net.dtype), net.last_down, padding=1)
+        back = self._bordered(back, h2, 2 * net.first + 3)
         back = self._bordered(F.conv2d(back, net.down[1], stride=2), h1, 11)
-        back = torch.ops.aten.threshold_backward(F.conv2d(back, net.down[0], stride=2), h0, 0)
-        return errors, (back.permute(0, 2, 3, 1).reshape(count, -1) @ net.linear).to(z.dtype)
+        back = _where_on(F.conv2d(back, net.down[0], stride=2), h0)
+        return (back.permute(0, 2, 3, 1).reshape(count, -1) @ net.linear).to(dtype)
+
+    def _small(self, rows: Tensor) -> Tensor:
+        """The linear layer's output as maps of 4 by 4."""
+        return rows.view(len(rows), 4, 4, self.layout.channels).permute(0, 3, 1, 2)
 
     def _up(self, layer: int, h: Tensor, side: int) -> Tensor:
         """A transposed convolution and its ReLU, each of the four interleaved images by its own taps."""
@@ -137,6 +174,15 @@ class Slopes:
             part = out[:, :, a::2, b::2]
             whole = F.conv2d(h, kernel, bias, padding=1)
             torch.clamp_min(whole[:, :, : part.shape[2], : part.shape[3]], 0, out=part)
+        return out
+
+    def _up_linear(self, layer: int, t: Tensor, side: int) -> Tensor:
+        """The same without bias and ReLU."""
+        net = self.layout
+        out = t.new_empty(len(t), side, side, len(net.up_bias[layer])).permute(0, 3, 1, 2)
+        for a, b, kernel in net.up[layer]:
+            part = out[:, :, a::2, b::2]
+            part.copy_(F.conv2d(t, kernel, padding=1)[:, :, : part.shape[2], : part.shape[3]])
         return out
 
     def _bordered(self, grad: Tensor, h: Tensor, side: int) -> Tensor:
@@ -150,3 +196,9 @@ class Slopes:
         inner = frame[:, :, 1 : 1 + inside, 1 : 1 + inside]
         torch.ops.aten.threshold_backward.grad_input(grad, h, 0, grad_input=inner)
         return frame
+
+
+def _where_on(change: Tensor, h: Tensor) -> Tensor:
+    """A change before a ReLU with output h, as it is after it."""
+    masked: Tensor = torch.ops.aten.threshold_backward(change, h, 0)
+    return masked

@@ -20,6 +20,7 @@ ROWS = {
 # Pruning: after this share of the iterations, this share of the restarts is left. Chosen on validation images.
 SCHEDULE = ((0.1, 0.6), (0.25, 0.3), (0.5, 0.2))
 SlopeOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and images to errors and their gradients
+CurvatureOf = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # and a direction to its two products
 
 
 @dataclass(frozen=True)
@@ -178,20 +179,30 @@ class Unrolled(torch.autograd.Function):
         """Walk the updates backwards: adjoints of the code and the velocity in, the image's gradient out."""
         x, path = ctx.saved_tensors
         how: Projection = ctx.how
+        curvature = _curvature_of(ctx.generator)
         code, velocity, image = grads[0], torch.zeros_like(grads[0]), torch.zeros_like(x)
         for back in range(len(path) - 1, -1, -1):
             iteration = how.updates - len(path) + back
             velocity = velocity - how.rate(iteration) * code
-            on_code, on_image = _second_derivative(ctx.generator, path[back], x, velocity)
+            on_code, on_image = curvature(path[back], x, velocity)
             code, image = code + on_code, image + on_image
             velocity = how.momentum * velocity
         return image, None, None, None, None
 
 
-def _second_derivative(generator: nn.Module, z: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Products of v (N, k) with the error's second derivatives in (z, z) and (z, x)."""
-    z, x = z.detach().requires_grad_(), x.detach().requires_grad_()
-    with torch.enable_grad():
-        (slope,) = torch.autograd.grad(squared_error(generator, z, x).sum(), z, create_graph=True)
-        on_code, on_image = torch.autograd.grad((slope * v).sum(), (z, x))
-    return on_code, on_image
+def _curvature_of(generator: nn.Module) -> CurvatureOf:
+    """What gives the products of v (N, k) with the error's second derivatives in (z, z) and (z, x).
+
+    A frozen generator's own way, without autograd, else two backward passes.
+    """
+    if isinstance(generator, FrozenGenerator):
+        return generator.slopes().curvature
+
+    def by_autograd(z: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        z, x = z.detach().requires_grad_(), x.detach().requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(squared_error(generator, z, x).sum(), z, create_graph=True)
+            on_code, on_image = torch.autograd.grad((slope * v).sum(), (z, x))
+        return on_code, on_image
+
+    return by_autograd

@@ -242,3 +242,18 @@ def test_unrolling_goes_through_the_frozen_generator():
     with torch.no_grad():
         numeric = (value(x + 1e-6 * direction) - value(x - 1e-6 * direction)) / 2e-6
     assert torch.allclose((grad * direction).sum(), numeric, rtol=1e-4) and numeric.abs() > 1e-6
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (3, 32, 32)])
+def test_curvature_without_autograd_is_autograd_s(shape):
+    network = fresh(lambda: Generator(shape, 4, LATENT), 0)
+    with torch.no_grad():
+        network.up3.weight.mul_(10)
+    frozen = FrozenGenerator(freeze(network.double()))
+    z, v = (torch.randn(5, LATENT, generator=torch.Generator().manual_seed(s)).double() for s in (1, 2))
+    x = images(5, shape).double()
+    found = _projection._curvature_of(frozen)(z, x, v)
+    expected = _projection._curvature_of(Plain(frozen))(z, x, v)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-14)
+        assert other.abs().max() > 1e-6
