@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.figures
 
-QUICK_GAN = "defense-gan:width=32,iterations=50,restarts=4,prune=true,gan_steps=1100,gan_lr=0.0005,critic_steps=2,ema=0.99,gan_decay=true"
+QUICK_GAN = "defense-gan:width=32,iterations=50,restarts=4,prune=true,precision=bf16,gan_steps=1100,gan_lr=0.0005,critic_steps=2,ema=0.99,gan_decay=true"
 PGD_TRAINED = (
     "adversarial-training:attack=pgd(steps=7,step=0.1),mix=1.0,labels=true,epochs=10,batch_size=100,"
     "lr=0.005,warmup=0.2"
