@@ -41,6 +41,7 @@ FAULTS = [
         {"defense": "audit-masked", "dataset": "grey:side=16"},
         {"masked-gradient": "invalid"},
     ),
+    ("finite-differences", {"defense": "audit-inverted"}, {"masked-gradient": "invalid"}),
     ("finite-differences", {"defense": "zerogradient"}, {"masked-gradient": "invalid"}),
     ("attack", {"defense": "audit-killed"}, {"zero-gradient": "invalid"}),
     ("convergence", {"classifier": "audit-band", "eps": 0.02}, {"not-converged": "warning"}),
