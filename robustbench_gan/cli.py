@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from robustbench_gan.errors import UsageError
 
 if TYPE_CHECKING:
     from robustbench_gan.matrix import Matrix, Planned
+    from robustbench_gan.plan import Step
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 P = ParamSpec("P")
@@ -237,9 +238,9 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     """Print the shared steps and the cells of a matrix without running any."""
     from rich.console import Console
 
-    from robustbench_gan.plan import short, steps_of
+    from robustbench_gan.plan import labels_of, steps_of
 
-    steps = steps_of(planned)
+    steps, called = steps_of(planned), labels_of(planned)
     if as_json:
         cells = [{**p.cell.model_dump(mode="json"), "not_applicable": p.reason} for p in planned]
         shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps if s.kind != "cell"]
@@ -249,17 +250,15 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
         return
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{asked.name}: trained once and shared by cells", style="bold")
-    for step in steps:
-        if step.kind != "cell":
-            console.print(f"  {step.kind:11}{step.label}")
+    for line in _trained_lines(steps):
+        console.print(f"  {line}", markup=False)
     console.print("cells", style="bold")
     reasons: dict[str, list[str]] = {}
     for item in planned:
         c = item.cell
         budget = f"{c.goal}, {c.norm} {c.eps:g}, n {c.samples}, {c.judge_seeds} judge seeds"
-        where = (
-            f"{short(c.dataset)} / {short(c.classifier)} / {short(c.defense)} / {c.threat_name} / {c.attack}"
-        )
+        kinds = ("dataset", "classifier", "defense", "threat")
+        where = " / ".join([*(called(kind, getattr(c, kind)) for kind in kinds), c.attack])
         if item.reason:
             reasons.setdefault(item.reason, []).append(where)
         else:
@@ -272,6 +271,21 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     console.print(f"{runs} cells to run, {len(planned) - runs} not applicable.")
     if asked.max_cell_minutes:
         console.print(f"Cells estimated above {asked.max_cell_minutes:g} minutes will not be run.")
+
+
+def _trained_lines(steps: Sequence[Step]) -> list[str]:
+    """Each trained thing on a line; settings of one defense share theirs, as they do whatever they do not change."""
+    settings: dict[tuple[str, str], list[Step]] = {}
+    for step in steps:
+        if step.kind != "cell":
+            one = step.label.partition(" (")[0] if step.kind in ("defense", "copy") else step.label
+            settings.setdefault((step.kind, one), []).append(step)
+    return [
+        f"{kind:11}{name}, {len(own)} settings: trained anew only where one changes the training"
+        if len(own) > 1
+        else f"{kind:11}{own[0].label}"
+        for (kind, name), own in settings.items()
+    ]
 
 
 @main.command()
@@ -316,6 +330,7 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
 )
 @BATCH_SIZE
 @MAX_CELL_MINUTES
+@CELL_TIMEOUT
 @DEVICE
 @out_option("rbg-sweep", "Where results, sweep.md, sweep.csv and sweep.png go.")
 @click.option("--dry-run", is_flag=True, help="Show the points and what would be trained.")
@@ -323,7 +338,8 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
 @user_errors
 def sweep(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
-    batch_size: int, device: str, out: Path, dry_run: bool, as_json: bool, **options: Any,
+    batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool, as_json: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
@@ -348,7 +364,10 @@ def sweep(
     if dry_run:
         _show_plan(asked, laid.cells, as_json)
         return
-    sys.exit(sweeps.run(laid, workshop, out=out, batch_size=batch_size, as_json=as_json))
+    code = sweeps.run(
+        laid, workshop, out=out, batch_size=batch_size, as_json=as_json, cell_timeout=cell_timeout
+    )
+    sys.exit(code)
 
 
 @main.command()
