@@ -334,12 +334,13 @@ def _trained_lines(steps: Sequence[Step]) -> list[str]:
 @DEVICE
 @out_option("rbg-sweep", "Where results, sweep.md, sweep.csv and sweep.png go.")
 @click.option("--dry-run", is_flag=True, help="Show the points and what would be trained.")
+@STRICT
 @JSON_ROWS
 @user_errors
 def sweep(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
-    batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool, as_json: bool,
-    **options: Any,
+    batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool, strict: bool,
+    as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
@@ -365,8 +366,9 @@ def sweep(
         _show_plan(asked, laid.cells, as_json)
         return
     code = sweeps.run(
-        laid, workshop, out=out, batch_size=batch_size, as_json=as_json, cell_timeout=cell_timeout
-    )
+        laid, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
+        cell_timeout=cell_timeout,
+    )  # fmt: skip
     sys.exit(code)
 
 

@@ -186,19 +186,20 @@ def run(
     out: Path,
     batch_size: int,
     as_json: bool,
+    strict: bool = False,
     cell_timeout: float | None = None,
 ) -> int:
     """Run what is not finished, then write OUT/sweep.md, sweep.csv and, with matplotlib, sweep.png.
 
-    With `cell_timeout`, in seconds, each point's cell runs in a process of its own that is killed after so long.
-    Interrupted, it writes them for what is finished. Returns the exit code.
+    Interrupted, it writes them for what is finished. `strict` and `cell_timeout` are those of a run. Returns the exit
+    code.
     """
     from robustbench_gan import run as runs
 
     try:
         return runs.run(
             sweep.asked, sweep.cells, workshop, out=out, batch_size=batch_size, as_json=as_json,
-            cell_timeout=cell_timeout,
+            strict=strict, cell_timeout=cell_timeout,
         )  # fmt: skip
     finally:
         write(sweep, out)

@@ -275,6 +275,16 @@ def test_in_the_graph_of_a_sweep_the_substitute_stands_once_whatever_is_judged(r
     assert "substitute" not in [s["kind"] for s in json.loads(white.stdout)["steps"]]
 
 
+def test_strict_exits_1_for_an_invalid_flag_after_writing_everything(rbg, out):
+    asked = ["zerogradient+dim", "--over", "factor=0.5", "--threat", "white-box:gradient=full"]
+    assert rbg(*asked).exit_code == 0
+    done = rbg(*asked, "--strict")
+    assert done.exit_code == 1 and "--strict: invalid flags were raised: " in done.stderr
+    (row,) = table(out)
+    assert row["status"] == "suspect" and "zero-gradient" in row["flags"]
+    assert rbg("dim", "--over", "factor=0.5", "--threat", "white-box", "--strict").exit_code == 0
+
+
 # ---- a process a point
 
 
