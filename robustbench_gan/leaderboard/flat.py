@@ -62,8 +62,8 @@ def rows(results: Iterable[Result], at: Sequence[float] = (), findings: Findings
     """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps asked for.
 
     `at` asks for more of these. Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite
-    eps the text "inf"; only a row whose status is "ok" may be ranked. Median sizes are of the examples that won, with no
-    keys where none did. A defense with detectors has further keys: AUC, true positive rates and shares rejected, of all
+    eps the text "inf"; only a row whose status is "ok" may be ranked. Median sizes are of examples that won, no keys
+    where none did. A defense with detectors has further keys: AUC, true positive rates and shares rejected, of all
     its detectors together; so has a black-box attacker's substitute, a query attacker (queries an image) and a copy
     attacked in the defense's place. `findings` add the flags across cells.
     """
