@@ -162,6 +162,17 @@ def test_a_defense_that_breaks_has_failed_and_not_passed(tmp_path):
     assert len(found.failed) >= 10
 
 
+@pytest.mark.parametrize("limit", [None, 10.0])
+@pytest.mark.parametrize("check", ["state", "batch", "dropout", "dynamic"])
+def test_a_check_without_cells_trains_what_it_looks_at(tmp_path, check, limit):
+    asked = {
+        "classifier": "quick",
+        "defense": "adversarial-training:attack=fgsm,eps=0.05,epochs=1,batch_size=20",
+    }
+    (row,) = audited(tmp_path, check, limit=limit, **asked).rows
+    assert row.verdict == "nothing found", row.reason
+
+
 def test_a_detached_defense_fails_by_the_name_of_its_fault(tmp_path):
     found = audited(tmp_path, "attack", "finite-differences", defense="detached")
     assert [row.verdict for row in found.rows] == ["failed", "failed"]
