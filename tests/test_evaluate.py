@@ -412,6 +412,23 @@ def test_cells_of_one_system_share_its_probe(shop, monkeypatch):
         ({"defenses": "rejectall"}, "rejects-clean-images", "warning"),
         ({"defenses": "noisy"}, "single-seed", "warning"),
         ({"defenses": "noisy"}, "no-eot", "warning"),
+        ({"defenses": "notices", "eps": 0.21}, "detector-not-attacked", "warning"),
+        ({"defenses": "swaps", "classifiers": "bent"}, "reconstructions-beat-originals", "warning"),
+        (
+            {
+                "defenses": "zerogradient",
+                "attacks": "pgd:steps=20,random_start=false",
+                "gradient": "full",
+                "eps": 0.5,
+            },
+            "robust-at-half",
+            "invalid",
+        ),
+        (
+            {"defenses": "rejectall", "threats": "black-box:model=quick,rounds=1", "attacks": "fgsm"},
+            "weak-substitute",
+            "warning",
+        ),
         ({"attacks": "pgd:steps=3"}, "weak-hyper-parameters", "warning"),
         ({"attacks": "pgd:steps=40,step=0.2"}, "weak-hyper-parameters", "warning"),
     ],
