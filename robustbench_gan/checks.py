@@ -111,7 +111,8 @@ def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
     if broken:
         severe = broken > at.ZERO_GRADIENT_SHARE * total
         yield flag("not-a-number", "invalid" if severe else "warning", samples=broken, of=total)
-    flat = int((standing & (counts.tiny_gradients == counts.gradients) & _sure(seen)).sum())
+    tiny = standing & (counts.tiny_gradients == counts.gradients)
+    flat = int((tiny & _sure(seen)).sum()) if bool(tiny.any()) else 0
     if flat > at.SATURATED_SHARE * total:
         yield flag("saturated-loss", samples=flat, of=total)
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from robustbench_gan import __version__
 from robustbench_gan.errors import UsageError
 
 if TYPE_CHECKING:
     from robustbench_gan.matrix import Matrix, Planned
+    from robustbench_gan.plan import Step
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 P = ParamSpec("P")
@@ -236,9 +238,9 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     """Print the shared steps and the cells of a matrix without running any."""
     from rich.console import Console
 
-    from robustbench_gan.plan import short, steps_of
+    from robustbench_gan.plan import labels_of, steps_of
 
-    steps = steps_of(planned)
+    steps, called = steps_of(planned), labels_of(planned)
     if as_json:
         cells = [{**p.cell.model_dump(mode="json"), "not_applicable": p.reason} for p in planned]
         shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps if s.kind != "cell"]
@@ -248,17 +250,15 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
         return
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{asked.name}: trained once and shared by cells", style="bold")
-    for step in steps:
-        if step.kind != "cell":
-            console.print(f"  {step.kind:11}{step.label}")
+    for line in _trained_lines(steps):
+        console.print(f"  {line}", markup=False)
     console.print("cells", style="bold")
     reasons: dict[str, list[str]] = {}
     for item in planned:
         c = item.cell
         budget = f"{c.goal}, {c.norm} {c.eps:g}, n {c.samples}, {c.judge_seeds} judge seeds"
-        where = (
-            f"{short(c.dataset)} / {short(c.classifier)} / {short(c.defense)} / {c.threat_name} / {c.attack}"
-        )
+        kinds = ("dataset", "classifier", "defense", "threat")
+        where = " / ".join([*(called(kind, getattr(c, kind)) for kind in kinds), c.attack])
         if item.reason:
             reasons.setdefault(item.reason, []).append(where)
         else:
@@ -271,6 +271,21 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     console.print(f"{runs} cells to run, {len(planned) - runs} not applicable.")
     if asked.max_cell_minutes:
         console.print(f"Cells estimated above {asked.max_cell_minutes:g} minutes will not be run.")
+
+
+def _trained_lines(steps: Sequence[Step]) -> list[str]:
+    """Each trained thing on a line; settings of one defense share theirs, as they do whatever they do not change."""
+    settings: dict[tuple[str, str], list[Step]] = {}
+    for step in steps:
+        if step.kind != "cell":
+            one = step.label.partition(" (")[0] if step.kind in ("defense", "copy") else step.label
+            settings.setdefault((step.kind, one), []).append(step)
+    return [
+        f"{kind:11}{name}, {len(own)} settings: trained anew only where one changes the training"
+        if len(own) > 1
+        else f"{kind:11}{own[0].label}"
+        for (kind, name), own in settings.items()
+    ]
 
 
 @main.command()
@@ -315,14 +330,17 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
 )
 @BATCH_SIZE
 @MAX_CELL_MINUTES
+@CELL_TIMEOUT
 @DEVICE
 @out_option("rbg-sweep", "Where results, sweep.md, sweep.csv and sweep.png go.")
 @click.option("--dry-run", is_flag=True, help="Show the points and what would be trained.")
+@STRICT
 @JSON_ROWS
 @user_errors
 def sweep(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
-    batch_size: int, device: str, out: Path, dry_run: bool, as_json: bool, **options: Any,
+    batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool, strict: bool,
+    as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
@@ -347,11 +365,20 @@ def sweep(
     if dry_run:
         _show_plan(asked, laid.cells, as_json)
         return
-    sys.exit(sweeps.run(laid, workshop, out=out, batch_size=batch_size, as_json=as_json))
+    code = sweeps.run(
+        laid, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
+        cell_timeout=cell_timeout,
+    )  # fmt: skip
+    sys.exit(code)
 
 
 @main.command()
-@click.argument("defense")
+@click.argument("defense", required=False)
+@click.option(
+    "--self-test",
+    is_flag=True,
+    help="Ask it of the checks: plant known faults and honest systems, and see whether they tell them apart.",
+)
 @click.option("--dataset", default="mnist", show_default=True, metavar="S", help="Data set.")
 @click.option("--classifier", default="small-cnn", show_default=True, metavar="S", help="Classifier.")
 @click.option(
@@ -367,7 +394,12 @@ def sweep(
     "--samples", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="Test images."
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of attacks and judge."
+    "--seed",
+    "seeds",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Seed of attacks and judge, 0 by default; of a self-test's trainings as well, repeatable, 0 to 2.",
 )
 @click.option("--train-seed", type=int, default=0, show_default=True, metavar="N", help="Seed of trainings.")
 @click.option(
@@ -400,18 +432,31 @@ def sweep(
 @out_option("rbg-audit", "Where results, audit.md and audit.json go.")
 @click.option("--dry-run", is_flag=True, help="Show what each check would run and cost.")
 @STRICT
-@click.option("--json", "as_json", is_flag=True, help="Print the audit as JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the audit, or a self-test's rows.")
 @user_errors
 def audit(
-    defense: str, weights: Path | None, checks: tuple[str, ...], batch_size: int, device: str,
-    max_check_minutes: float | None, out: Path, dry_run: bool, strict: bool, as_json: bool, **options: Any,
+    defense: str | None, self_test: bool, seeds: tuple[int, ...], weights: Path | None,
+    checks: tuple[str, ...], batch_size: int, device: str, max_check_minutes: float | None, out: Path,
+    dry_run: bool, strict: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Ask whether the evaluation of DEFENSE can be believed: checks that need runs of their own.
 
     Convergence, restarts, EOT, finite differences, random search, large and unbounded budgets, batch coupling, state
     and others, corrected together for being many. Ends with a verdict table; passing is no proof. Finished work is
     kept in DIR: the same command goes on where it stopped.
+
+    With --self-test, and without DEFENSE, the checks themselves are asked, those of cells and those of audits: exits
+    with 1 if a planted fault was not caught by the flag or status meant for it, or an honest system was accused of
+    anything invalid. Only --seed, --dataset (control-digits by default), --device and --json go with it.
     """
+    if self_test:
+        _self_test(click.get_current_context(), seeds, device, as_json)
+    if defense is None:
+        raise UsageError("audit: give a DEFENSE to audit, as in `rbg audit magnet`, or --self-test.")
+    if len(seeds) > 1:
+        raise UsageError(
+            f"--seed {' --seed '.join(map(str, seeds))}: an audit has one seed; several go with --self-test."
+        )
     from robustbench_gan.audit import command
     from robustbench_gan.audit.catalogue import chosen
     from robustbench_gan.audit.record import Asked
@@ -419,7 +464,7 @@ def audit(
     from robustbench_gan.store import Store
     from robustbench_gan.workshop import Workshop, pick_device
 
-    picked, asked = chosen(checks), Asked(defense=defense, **options)
+    picked, asked = chosen(checks), Asked(defense=defense, seed=(*seeds, 0)[0], **options)
     system = System(asked, Workshop(Store(), pick_device(device), asked.train_seed, weights), batch_size)
     system.names()
     if dry_run:
@@ -428,6 +473,29 @@ def audit(
     sys.exit(
         command.run(system, picked, out, max_check_minutes=max_check_minutes, as_json=as_json, strict=strict)
     )
+
+
+def _self_test(context: click.Context, seeds: tuple[int, ...], device: str, as_json: bool) -> NoReturn:
+    """What `rbg audit --self-test` does. Raises UsageError for anything that it has no use for."""
+    given = [p for p in context.command.params if _was_given(context, p)]
+    known = ("self_test", "seeds", "dataset", "device", "as_json")
+    if others := [p for p in given if p.name not in known]:
+        named = ", ".join(p.opts[0] if isinstance(p, click.Option) else "DEFENSE" for p in others)
+        raise UsageError(
+            f"--self-test: {named}: a self-test plants systems of its own; expected no more than --seed, --dataset, "
+            "--device and --json."
+        )
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seed {' --seed '.join(map(str, seeds))}: a seed is given twice.")
+    from robustbench_gan import self_test
+
+    dataset = context.params["dataset"] if "dataset" in {p.name for p in given} else self_test.DATASET
+    sys.exit(self_test.report(seeds or self_test.SEEDS, dataset=dataset, device=device, as_json=as_json))
+
+
+def _was_given(context: click.Context, parameter: click.Parameter) -> bool:
+    """Does the command line itself have it?"""
+    return context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
 
 
 @main.command("list")
@@ -509,34 +577,6 @@ def explain(flag: str | None, as_json: bool) -> None:
         print_flags(as_json)
     else:
         print_flag(flag, as_json)
-
-
-@main.command("self-test")
-@click.option(
-    "--seed",
-    "seeds",
-    type=click.IntRange(min=0),
-    multiple=True,
-    default=(0, 1, 2),
-    show_default=True,
-    metavar="N",
-    help="Seed of trainings, attacks and judge. Repeatable.",
-)
-@click.option(
-    "--dataset", default="control-digits", show_default=True, metavar="S", help="Data set to plant them in."
-)
-@DEVICE
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-@user_errors
-def self_test(seeds: tuple[int, ...], dataset: str, device: str, as_json: bool) -> None:
-    """Plant known faults and honest systems, and see whether the checks tell them apart.
-
-    Exits with 1 if a planted fault was not caught by the flag or status meant for it, or an honest system was accused
-    of anything invalid.
-    """
-    from robustbench_gan.self_test import report
-
-    sys.exit(report(seeds, dataset=dataset, device=device, as_json=as_json))
 
 
 @main.group()

@@ -21,7 +21,7 @@ class Control:
 
     A fault is caught where every result has the `status`, raises `flag` and gives a reason that holds `reason`, as far
     as each is given. An honest system has none of the three: it must be `ok`, without any flag that is `invalid`.
-    `found_by` says who sees the fault: the checks of each cell, or an audit. `timeout` is in seconds, 0 for none.
+    It is run in cells, one an attack, or with `checks` audited by these. `timeout` is in seconds, 0 for none.
     """
 
     name: str
@@ -35,13 +35,18 @@ class Control:
     flag: str = ""
     status: Status | None = None
     reason: str = ""
-    found_by: FoundBy = "cell"
+    checks: tuple[str, ...] = ()
     timeout: float = 0.0
 
     @property
     def honest(self) -> bool:
         """Nothing is wrong with it."""
         return not (self.flag or self.status)
+
+    @property
+    def found_by(self) -> FoundBy:
+        """Who looks for a fault: the checks of each cell, or an audit."""
+        return "audit" if self.checks else "cell"
 
     @property
     def meant(self) -> str:
@@ -78,6 +83,11 @@ def _attack(
 
 
 FULL = "white-box:gradient=full"
+AUDITED: Final = (
+    "state",
+    "batch",
+    "finite-differences",
+)  # of an audit's checks those that look for these faults
 SYSTEMS: Final = (
     _system("zero-gradient", "gradient killer: identity forwards, zeros backwards", "zero-gradient", "suspect",
             threat=FULL),
@@ -97,8 +107,8 @@ SYSTEMS: Final = (
     Control("untrained-generator", "Defense-GAN whose generator was never trained: its rate is 1e-12",
             "defense-gan:gan_steps=1,gan_lr=1e-12,width=4,iterations=5,restarts=1",
             threat="white-box:gradient=bpda", judge_seeds=3, flag="misconfigured-purifier"),
-    _system("batch-coupled", "takes the mean of the batch off each image", "batch-dependent", found_by="audit"),
-    _system("wrong-gradient", "the identity with its gradient reversed", "masked-gradient", found_by="audit"),
+    _system("batch-coupled", "takes the mean of the batch off each image", "batch-dependent", checks=AUDITED),
+    _system("wrong-gradient", "the identity with its gradient reversed", "masked-gradient", checks=AUDITED),
 )  # fmt: skip
 ATTACKS: Final = (
     _attack("over-budget", "steps half as far again as it may", "budget-violation", "failed"),
@@ -114,10 +124,11 @@ ATTACKS: Final = (
             flag="weak-hyper-parameters"),
 )  # fmt: skip
 BOTH = ("fgsm", "pgd:steps=20")
+PGD_TRAINED = "adversarial-training:attack=pgd(steps=5),mix=1.0,eps=0.1,epochs=3"
+APE_GAN = "ape-gan:width=8,epochs=4,eps=0.1"
 HONEST: Final = (
     Control("none", "the classifier alone", attacks=("fgsm", "pgd:steps=20", "apgd:steps=20")),
-    Control("pgd-trained", "adversarial training with PGD",
-            "adversarial-training:attack=pgd(steps=5),mix=1.0,eps=0.1,epochs=3", BOTH),
+    Control("pgd-trained", "adversarial training with PGD", PGD_TRAINED, BOTH),
     Control("fgsm-trained", "adversarial training with FGSM", "adversarial-training:eps=0.1,epochs=3", BOTH),
     Control("distillation", "under C&W on logits", "distillation:epochs=10", ("cw:preset=fast",), norm="l2",
             eps=2.0),
@@ -125,7 +136,7 @@ HONEST: Final = (
             "magnet:epochs=3,one_cycle=true,detectors=all,fpr=0.01,divergence_fpr=0.01", BOTH),
     Control("magnet-collection", "one of two autoencoders at random, under EOT",
             "magnet:epochs=3,one_cycle=true,collection=2", BOTH, "white-box:draws=5", judge_seeds=3),
-    Control("ape-gan", "through its generator", "ape-gan:width=8,epochs=4,eps=0.1", BOTH),
+    Control("ape-gan", "through its generator", APE_GAN, BOTH),
     Control("cgan", "through its generator", "cgan:width=4,epochs=2,eps=0.1", BOTH),
     Control("jpeg", "under BPDA and the full gradient", "jpeg", BOTH),
     Control("bit-depth", "under BPDA", "bit-depth", BOTH, "white-box:gradient=bpda"),
@@ -133,5 +144,8 @@ HONEST: Final = (
     Control("defense-gan", "under BPDA with EOT",
             "defense-gan:gan_steps=200,gan_lr=0.001,critic_steps=2,width=8,latent=32,iterations=10,restarts=1",
             BOTH, "white-box:gradient=bpda,draws=2", judge_seeds=3),
+    Control("none-audited", "the classifier alone", checks=AUDITED),
+    Control("pgd-trained-audited", "adversarial training with PGD", PGD_TRAINED, checks=AUDITED),
+    Control("ape-gan-audited", "with batch norm in its generator", APE_GAN, checks=AUDITED),
 )  # fmt: skip
 CONTROLS: Final[tuple[Control, ...]] = (*SYSTEMS, *ATTACKS, *HONEST)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import platform
+from typing import Final
 
 import torch
+from torch import Tensor
 
-from robustbench_gan.cell_run import Run, substitutes_of
+from robustbench_gan.budget import Norm, norm_of
+from robustbench_gan.cell_run import Crafted, Run, substitutes_of
 from robustbench_gan.outcome import Output, correct
+from robustbench_gan.record import Spread
 from robustbench_gan.store import Artifact
 from robustbench_gan.threat import Bare, Counts, Defended, answer
+
+DISTORTIONS: Final[tuple[Norm, ...]] = ("l0", "l2", "linf")
 
 
 def substitute(run: Run, clean: list[Output]) -> dict[str, float | int | str]:
@@ -91,6 +97,44 @@ def controls(run: Run, clean: list[Output]) -> dict[str, float]:
         "defended": float(defended),
         **{name: float(value) for name, value in extra.items()},
     }
+
+
+def attacked(run: Run, crafted: list[Crafted], answers: list[Output]) -> dict[str, float]:
+    """Accuracies on the examples, beside `controls` on the same images: the classifier alone, the defended system.
+
+    `answers` are the defended system's, one a judge seed. The classifier is asked about each set of examples once.
+    """
+    names = (run.cell.dataset, run.cell.classifier, "none")
+    alone = [
+        run.workshop.judged(names, one.examples, run.cell.first, run.cell.seed, k).out
+        for k, one in enumerate(crafted)
+    ]
+    return {
+        name: float(torch.stack([correct(out, run.y).double() for out in outs]).mean())
+        for name, outs in (("classifier", alone), ("defended", answers))
+    }
+
+
+def distortion(run: Run, crafted: list[Crafted], won: Tensor) -> dict[str, Spread]:
+    """How far the examples are that won, (K, N) bool: l0 counts values. Empty where none did."""
+    rows = won if len(crafted) > 1 else won.any(dim=0, keepdim=True)
+    moved = torch.cat([(one.examples - run.x)[row] for one, row in zip(crafted, rows, strict=True)])
+    if len(moved) == 0:
+        return {}
+    sizes = {norm: norm_of(moved, norm).double() for norm in DISTORTIONS}
+    return {
+        norm: Spread(mean=float(size.mean()), median=float(size.quantile(0.5)), max=float(size.max()))
+        for norm, size in sizes.items()
+    }
+
+
+def zero_gradients(counts: Counts) -> dict[str, float]:
+    """Of the samples whose gradient was asked for, the shares that got nothing but zeros, and zeros at least once."""
+    asked = counts.gradients > 0
+    if not bool(asked.any()):
+        return {}
+    zero, given = counts.zero_gradients[asked], counts.gradients[asked]
+    return {"always": float((zero == given).double().mean()), "once": float((zero > 0).double().mean())}
 
 
 def artifacts(run: Run) -> dict[str, Artifact]:

@@ -14,6 +14,7 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell, train_attack
 from robustbench_gan.files import write_text_atomically
+from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.matrix import Planned
 from robustbench_gan.record import Cell, Result, read_result, write_text
 from robustbench_gan.registry import Spec, digest_of, parse_chain
@@ -38,40 +39,48 @@ class Step:
 def steps_of(planned: Iterable[Planned]) -> list[Step]:
     """Every step of the cells that can be run, each shared one once, in an order that respects what it needs."""
     steps: dict[str, Step] = {}
-    for item in planned:
-        if item.reason:
-            continue
+    todo = [item for item in planned if not item.reason]
+    called = labels_of(todo)
+    for item in todo:
         needs: tuple[str, ...] = ()
-        for kind, label, parts in _shared(item):
+        for kind, label, parts in _shared(item, called):
             key = _key(kind, parts, item)
             steps.setdefault(key, Step(kind, label, key, needs, item))
             needs = (key,)
-        steps[item.cell.fingerprint] = Step("cell", _label(item), item.cell.fingerprint, needs, item)
+        label = _label(item, called)
+        steps[item.cell.fingerprint] = Step("cell", label, item.cell.fingerprint, needs, item)
     return list(steps.values())
 
 
-def _shared(item: Planned) -> list[tuple[Kind, str, list[str]]]:
+def labels_of(planned: Iterable[Planned]) -> Labels:
+    """Short names that tell all specs of these cells apart."""
+    cells = [item.cell for item in planned]
+    return Labels({kind: short_labels(getattr(cell, kind) for cell in cells) for kind in KINDS})
+
+
+def _shared(item: Planned, called: Labels) -> list[tuple[Kind, str, list[str]]]:
     """The trained things a cell stands on, innermost first."""
     cell = item.cell
     base = [cell.dataset, cell.classifier]
-    name = f"{Spec.parse(cell.dataset).name} / {short(cell.classifier)}"
+    defense, learnt_from = called("defense", cell.defense), _reference(cell)
+    name = f"{called('dataset', cell.dataset)} / {called('classifier', cell.classifier)}"
     chain: list[tuple[Kind, str, list[str]]] = [
         ("classifier", name, base),
-        ("defense", f"{name} / {short(cell.defense)}", [*base, cell.defense]),
+        ("defense", f"{name} / {defense}", [*base, cell.defense]),
     ]
     if item.threat.copies:
-        chain.append(("copy", f"{name} / {short(cell.defense)}", [*base, cell.defense]))
+        chain.append(("copy", f"{name} / {defense}", [*base, cell.defense]))
     attack = registry.load("attacks", Spec.parse(cell.attack).name)
     info = info_of(attack)
     if cell.threat_name == "black-box" and info.needs != "nothing" and item.threat.substitute != "dynamic":
-        asked = "the classifier alone" if item.threat.oracle == "undefended" else short(cell.defense)
+        asked = called("defense", learnt_from) if learnt_from == cell.defense else short(learnt_from)
+        asked = "the classifier alone" if item.threat.oracle == "undefended" else asked
         label = f"{item.threat.model}, {item.threat.rounds} rounds, against {asked}"
         chain.append(("substitute", label, [*base, *_oracle(item), cell.threat]))
     if info.trained:
         goal = "every class" if attack.conditional else cell.goal
-        label = (
-            f"{short(cell.attack)} {cell.norm} {cell.eps:g}, {goal}, {cell.threat_name} {short(cell.defense)}"
-        )
+        attack_name = called("attack", cell.attack)
+        label = f"{attack_name} {cell.norm} {cell.eps:g}, {goal}, {cell.threat_name} {defense}"
         where = [_core(cell)] if cell.threat_name == "gray-box" else [cell.defense, cell.threat]
         chain.append(("attack", label, [*base, *where, cell.attack, goal, cell.norm, repr(cell.eps)]))
     return chain
@@ -85,7 +94,12 @@ def _core(cell: Cell) -> str:
 
 def _oracle(item: Planned) -> list[str]:
     """The defense that a substitute learns from; none where it asks the classifier alone, whatever stands in front."""
-    return [] if item.threat.oracle == "undefended" else [item.cell.defense]
+    return [] if item.threat.oracle == "undefended" else [_reference(item.cell)]
+
+
+def _reference(cell: Cell) -> str:
+    """The defense that answers a black-box attacker: the cell's own, unless a sweep pins one for all of its points."""
+    return str(dict(Spec.parse(cell.threat).params).get("reference", cell.defense))
 
 
 def _key(kind: Kind, parts: list[str], item: Planned) -> str:
@@ -93,6 +107,8 @@ def _key(kind: Kind, parts: list[str], item: Planned) -> str:
     alone = alone or (kind == "substitute" and not _oracle(item))
     relevant = ("data", "loader", "classifier", "train_seed") + (() if alone else ("defense",))
     identity = {name: item.cell.identity[name] for name in relevant}
+    if kind == "substitute" and "reference" in item.cell.identity:
+        identity["defense"] = item.cell.identity["reference"]
     return f"{kind}-{digest_of([*parts, json.dumps(identity, sort_keys=True)])}"
 
 
@@ -101,9 +117,9 @@ def short(text: str) -> str:
     return "+".join(part.partition(":")[0] for part in text.split("+"))
 
 
-def _label(item: Planned) -> str:
-    cell = item.cell
-    return f"{short(cell.defense)} / {cell.threat_name} / {short(cell.attack)} {cell.norm} {cell.eps:g}"
+def _label(item: Planned, called: Labels) -> str:
+    kinds = [called(kind, getattr(item.cell, kind)) for kind in ("defense", "threat", "attack")]
+    return f"{' / '.join(kinds)} {item.cell.norm} {item.cell.eps:g}"
 
 
 def result_path(out: Path, item: Planned) -> Path:

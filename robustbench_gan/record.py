@@ -146,6 +146,14 @@ class Interval(_Record):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+class Spread(_Record):
+    """Mean, median and largest of some sizes."""
+
+    mean: float
+    median: float
+    max: float
+
+
 class Detector(_Record):
     """How well one detector, or all together, tells the attack's examples from clean images.
 
@@ -188,6 +196,11 @@ class Result(_Record):
     outcomes: Outcomes | None = None
     detection: Detection | None = None  # of a defense that has detectors
     controls: dict[str, float] = Field(default_factory=dict)  # clean accuracies: classifier, defended, ...
+    attacked: dict[str, float] = Field(
+        default_factory=dict
+    )  # accuracies on the examples: classifier, defended
+    distortion: dict[str, Spread] = Field(default_factory=dict)  # of examples that won: l0, l2 and linf
+    zero_gradients: dict[str, float] = Field(default_factory=dict)  # shares of samples: always, once
     substitute: dict[str, Fact] = Field(default_factory=dict)
     trained: dict[str, Fact] = Field(default_factory=dict)  # what an attack that is trained was trained on
     queries: dict[str, Fact] = Field(

@@ -1,4 +1,4 @@
-"""The self-test: every control through the ordinary engine, and whether what was meant for it was raised."""
+"""The self-test: every control in ordinary cells or audits, and whether what was meant for it was raised."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import torch
@@ -14,8 +16,12 @@ from rich.text import Text
 
 from robustbench_gan import progress
 from robustbench_gan.apart import evaluate_apart
+from robustbench_gan.audit.catalogue import chosen
+from robustbench_gan.audit.record import Asked
+from robustbench_gan.audit.run import audit
+from robustbench_gan.audit.system import System
 from robustbench_gan.cell_run import Settings
-from robustbench_gan.controls import CLASSIFIER, CONTROLS, Control
+from robustbench_gan.controls import CLASSIFIER, CONTROLS, Control, invalid
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.flags.across import across
 from robustbench_gan.matrix import Matrix, lay_out
@@ -45,7 +51,7 @@ class Row(Found):
     seed: int
 
 
-Finder = Callable[[Control, Workshop, int], Found]
+Finder = Callable[[Control, Workshop, int], Found]  # the workshop trains from the seed
 
 
 def self_test(
@@ -55,24 +61,19 @@ def self_test(
     store: Store | None = None,
     device: torch.device | None = None,
     controls: Sequence[Control] = CONTROLS,
-    audit: Finder | None = None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
     """Run every control under every seed, which is that of trainings, attack and judge alike.
 
-    Those found by an audit are left out unless `audit` is given, which is asked as `in_cells` is: with a control, a
-    workshop that trains from the seed, and the seed. `on_row` is told of each row as it comes.
+    `on_row` is told of each row as it comes.
     """
+    find: dict[str, Finder] = {"cell": in_cells(dataset), "audit": by_audit(dataset)}
     rows = []
     for seed in seeds:
         workshop = Workshop(store or Store(), device or torch.device("cpu"), seed)
         for control in controls:
-            find = in_cells(dataset) if control.found_by == "cell" else audit
-            if find is None:
-                continue
-            row = Row(
-                **vars(find(control, workshop, seed)), control=control.name, meant=control.meant, seed=seed
-            )
+            found = find[control.found_by](control, workshop, seed)
+            row = Row(**vars(found), control=control.name, meant=control.meant, seed=seed)
             rows.append(row)
             on_row(row)
     return rows
@@ -90,6 +91,28 @@ def in_cells(dataset: str) -> Finder:
             caught = caught and not findings.invalid
         raised = sorted({f"{f.id} ({f.severity})" for f in flags})
         return Found(tuple(raised), tuple(sorted({r.status for r in results})), caught)
+
+    return find
+
+
+def by_audit(dataset: str) -> Finder:
+    """Judge a control by the verdicts of its checks in an audit; a check that was not made has caught nothing."""
+
+    def find(control: Control, workshop: Workshop, seed: int) -> Found:
+        asked = Asked(
+            defense=control.defense, dataset=dataset, classifier=CLASSIFIER, norm=control.norm, eps=control.eps,
+            samples=SAMPLES, seed=seed, train_seed=seed,
+        )  # fmt: skip
+        with TemporaryDirectory() as out:
+            found = audit(
+                System(asked, workshop), chosen(control.checks), Path(out), max_check_minutes=None,
+                on_work=lambda check: None,
+            )  # fmt: skip
+        flags = [flag for row in found.rows for flag in row.flags]
+        made = all(row.verdict in ("flagged", "nothing found") for row in found.rows)
+        told = not invalid(flags) if control.honest else control.flag in [flag.id for flag in flags]
+        raised = sorted({f"{f.id} ({f.severity})" for f in flags})
+        return Found(tuple(raised), tuple(sorted({row.verdict for row in found.rows})), made and told)
 
     return find
 

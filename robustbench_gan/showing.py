@@ -30,6 +30,11 @@ def print_result(result: Result) -> None:
         "status": result.status + (f": {result.reason}" if result.reason else ""),
         "gradients": ", ".join(result.gradients),
         "clean accuracy": ", ".join(f"{k} {v:.4f}" for k, v in result.controls.items()),
+        "on the examples": ", ".join(f"{k} {v:.4f}" for k, v in result.attacked.items()),
+        "distortion": "; ".join(
+            f"{norm} mean {s.mean:.4g}, median {s.median:.4g}, max {s.max:.4g}" for norm, s in result.distortion.items()
+        ),
+        "zero gradients": ", ".join(f"{k} {v:.4f}" for k, v in result.zero_gradients.items()),
         "substitute": ", ".join(f"{k} {v}" for k, v in result.substitute.items()),
         "trained": ", ".join(f"{k} {v}" for k, v in result.trained.items()),
         "queries": ", ".join(f"{k} {v}" for k, v in result.queries.items()),

@@ -179,15 +179,28 @@ def _pinned(item: Planned, reference: str, code: str) -> Planned:
     return replace(item, cell=item.cell.model_copy(update={"threat": threat, "identity": identity}))
 
 
-def run(sweep: Sweep, workshop: PinnedWorkshop, *, out: Path, batch_size: int, as_json: bool) -> int:
+def run(
+    sweep: Sweep,
+    workshop: PinnedWorkshop,
+    *,
+    out: Path,
+    batch_size: int,
+    as_json: bool,
+    strict: bool = False,
+    cell_timeout: float | None = None,
+) -> int:
     """Run what is not finished, then write OUT/sweep.md, sweep.csv and, with matplotlib, sweep.png.
 
-    Interrupted, it writes them for what is finished. Returns the exit code.
+    Interrupted, it writes them for what is finished. `strict` and `cell_timeout` are those of a run. Returns the exit
+    code.
     """
     from robustbench_gan import run as runs
 
     try:
-        return runs.run(sweep.asked, sweep.cells, workshop, out=out, batch_size=batch_size, as_json=as_json)
+        return runs.run(
+            sweep.asked, sweep.cells, workshop, out=out, batch_size=batch_size, as_json=as_json,
+            strict=strict, cell_timeout=cell_timeout,
+        )  # fmt: skip
     finally:
         write(sweep, out)
 

@@ -433,8 +433,8 @@ class View:
 
     def _watch(self, grad: Tensor) -> None:
         """Count the gradients that tell an attack nothing."""
-        least, most = grad.flatten(1).aminmax(dim=1)  # both NaN where one value is
-        largest = torch.maximum(-least, most)
+        flat = grad.flatten(1)  # aminmax takes ten times as long as these two
+        largest = torch.maximum(-flat.amin(dim=1), flat.amax(dim=1))  # NaN where one value is
         self._add(self.counts.zero_gradients, largest == 0)
         self._add(self.counts.tiny_gradients, largest < TINY_GRADIENT)
         self._add(self.counts.nan_gradients, ~torch.isfinite(largest))

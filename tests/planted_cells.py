@@ -326,6 +326,27 @@ class Untrained(Defense):
         return (0.9 - 1.8 * (x - 0.5)).clamp(0, 1)
 
 
+class Notices(Defense):
+    """Rejects pixels that are no multiple of 1/255, by a detector without a gradient."""
+
+    detectors = ("edited",)
+
+    def scores(self, x: Tensor, purified: Tensor, seed: Tensor) -> Tensor:
+        levels = x.detach() * 255
+        off = (levels - levels.round()).abs().flatten(1).amax(dim=1, keepdim=True)
+        return off - 0.01
+
+
+class Swaps(Defense):
+    """Puts the network that knows every answer behind a purifier that does nothing, as if that had read the test."""
+
+    purifies = True
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.core = Fixed(3)
+
+
 class Descends(Defense):
     """Takes a step of descent while it answers."""
 

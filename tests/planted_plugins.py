@@ -28,7 +28,7 @@ ATTACKS = (
 )  # fmt: skip
 DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",
-    "Remembers", "OtherRange", "Untrained", "Descends",
+    "Remembers", "OtherRange", "Untrained", "Descends", "Notices", "Swaps",
 )  # fmt: skip
 MODELS = ("fixed", "bent", "quick", "sharp", "softmaxed", "dropped")
 

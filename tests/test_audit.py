@@ -214,6 +214,8 @@ def test_the_exit_code_says_what_was_raised_and_what_failed(rbg, defense, option
         (["none", "--check", "restart"], ["unknown check 'restart'", "Did you mean 'restarts'?"]),
         (["none", "--eps", "0"], ["--eps 0", "above 0"]),
         (["none", "--norm", "l3"], ["l3", "linf"]),
+        (["none", "--seed", "1", "--seed", "2"], ["--seed 1 --seed 2", "one seed"]),
+        ([], ["give a DEFENSE", "--self-test"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(rbg, arguments, says):

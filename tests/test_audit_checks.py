@@ -7,7 +7,7 @@ import torch
 from planted_audit import installed_audit  # noqa: F401
 from planted_plugins import installed, workshop  # noqa: F401
 
-from robustbench_gan.audit import finite_differences, label_leaking
+from robustbench_gan.audit import dynamic, finite_differences, label_leaking
 from robustbench_gan.audit.catalogue import CHECKS, chosen
 from robustbench_gan.audit.record import Asked, Audit
 from robustbench_gan.audit.run import audit
@@ -41,6 +41,7 @@ FAULTS = [
         {"defense": "audit-masked", "dataset": "grey:side=16"},
         {"masked-gradient": "invalid"},
     ),
+    ("finite-differences", {"defense": "audit-inverted"}, {"masked-gradient": "invalid"}),
     ("finite-differences", {"defense": "zerogradient"}, {"masked-gradient": "invalid"}),
     ("attack", {"defense": "audit-killed"}, {"zero-gradient": "invalid"}),
     ("convergence", {"classifier": "audit-band", "eps": 0.02}, {"not-converged": "warning"}),
@@ -65,6 +66,26 @@ def test_a_check_sees_the_fault_that_is_meant_for_it(tmp_path, check, fault, rai
     found = audited(tmp_path, check, **fault)
     assert flags(found) == raised, found.rows
     assert found.rows[0].verdict == "flagged"
+
+
+@pytest.mark.parametrize(
+    ("defense", "unrolls", "figure"),
+    [
+        ("none", False, "neither declared to iterate nor seen to differentiate"),
+        ("none", True, "declared to iterate"),
+        ("audit-descends", False, "seen to differentiate"),
+        ("audit-descends", True, "declared to iterate and seen to differentiate"),
+    ],
+)
+def test_what_dynamic_says_is_what_it_flags_for(tmp_path, monkeypatch, defense, unrolls, figure):
+    place = workshop(tmp_path)
+    system = System(Asked(**{**SMALL, "defense": defense}), place)
+    monkeypatch.setattr(type(system.defense), "unrolls", unrolls)
+    found = dynamic.look(system)
+    assert found.figure == figure
+    assert [f.evidence for f in found.flags] == (
+        [] if figure.startswith("neither") else [{"declared": str(unrolls).lower()}]
+    )
 
 
 def test_label_leaking_sees_a_network_that_reads_labels_off_examples(tmp_path, monkeypatch):
@@ -139,6 +160,17 @@ def test_a_defense_that_breaks_has_failed_and_not_passed(tmp_path):
         assert row.verdict in ("failed", "not applicable") or row.check == "dropout", row
         assert row.verdict != "failed" or "planted: breaks" in row.reason
     assert len(found.failed) >= 10
+
+
+@pytest.mark.parametrize("limit", [None, 10.0])
+@pytest.mark.parametrize("check", ["state", "batch", "dropout", "dynamic"])
+def test_a_check_without_cells_trains_what_it_looks_at(tmp_path, check, limit):
+    asked = {
+        "classifier": "quick",
+        "defense": "adversarial-training:attack=fgsm,eps=0.05,epochs=1,batch_size=20",
+    }
+    (row,) = audited(tmp_path, check, limit=limit, **asked).rows
+    assert row.verdict == "nothing found", row.reason
 
 
 def test_a_detached_defense_fails_by_the_name_of_its_fault(tmp_path):

@@ -14,12 +14,12 @@ from robustbench_gan.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.matrix import preset_text, presets
 from robustbench_gan.registry import Spec, parse_chain
-from robustbench_gan.self_test import Found, Row, in_cells
+from robustbench_gan.self_test import Row, by_audit, in_cells
 from robustbench_gan.store import Store
 from robustbench_gan.workshop import Workshop
 
-FAULTS = [c for c in (*SYSTEMS, *ATTACKS) if c.found_by == "cell"]
-LIGHT = [c for c in HONEST if c.name in ("none", "jpeg", "bit-depth", "median")]
+FAULTS = (*SYSTEMS, *ATTACKS)
+LIGHT = [c for c in HONEST if c.name in ("none", "jpeg", "bit-depth", "median", "none-audited")]
 BY_NAME = {c.name: c for c in CONTROLS}
 
 
@@ -31,6 +31,12 @@ def shop(tmp_path_factory):
 
 def by_name(control):
     return control.name
+
+
+def find(control, shop, seed=0):
+    """What the self-test finds of one control."""
+    finder = by_audit if control.found_by == "audit" else in_cells
+    return finder("control-digits")(control, shop, seed)
 
 
 # ---- the table
@@ -102,23 +108,38 @@ def test_a_fault_that_is_not_there_is_not_caught_and_one_that_is_accuses_an_hone
     assert guilty.honest and not in_cells("control-digits")(guilty, shop, 0).caught
 
 
-def test_an_audit_is_asked_for_its_own_controls_alone(shop):
+def test_an_audit_catches_its_controls_by_the_check_and_the_flag_meant_for_them(shop):
+    coupled, wrong = BY_NAME["batch-coupled"], BY_NAME["wrong-gradient"]
+    assert find(coupled, shop).raised == ("batch-dependent (invalid)",)
+    assert find(wrong, shop).raised == ("masked-gradient (invalid)",)
+    for other in (
+        replace(coupled, flag="masked-gradient"),
+        replace(coupled, checks=("state",)),  # which does not look for it
+        replace(coupled, defense="none"),
+        replace(coupled, flag=""),  # guilty under an honest name
+        replace(wrong, checks=("label-leaking",)),  # which does not apply, and so has seen nothing
+        replace(BY_NAME["none-audited"], checks=("label-leaking",)),
+    ):
+        assert not find(other, shop).caught
+
+
+def test_a_self_test_asks_cells_and_audits_with_trainings_of_the_same_seed(shop, monkeypatch):
     asked = []
 
-    def audit(control, workshop, seed):
-        asked.append((control.name, workshop.train_seed, seed))
-        return Found(("masked-gradient (invalid)",), ("ok",), control.flag == "masked-gradient")
+    def finder(how):
+        def find(control, workshop, seed):
+            asked.append((how, control.name, workshop.train_seed, seed))
+            return self_test.Found((), ("ok",), True)
 
-    some = [BY_NAME["wrong-gradient"], BY_NAME["batch-coupled"], BY_NAME["exception"]]
-    run = lambda **more: self_test.self_test([1], store=shop.store, controls=some, **more)  # noqa: E731
-    assert [row.control for row in run()] == ["exception"] and asked == []
-    rows = run(audit=audit)
-    assert asked == [("wrong-gradient", 1, 1), ("batch-coupled", 1, 1)]
-    assert {row.control: row.caught for row in rows} == {
-        "wrong-gradient": True,
-        "batch-coupled": False,
-        "exception": True,
-    }
+        return lambda dataset: find
+
+    monkeypatch.setattr(self_test, "in_cells", finder("cell"))
+    monkeypatch.setattr(self_test, "by_audit", finder("audit"))
+    some = [BY_NAME["wrong-gradient"], BY_NAME["exception"]]
+    rows = self_test.self_test([1, 4], store=shop.store, controls=some)
+    expected = [("audit", "wrong-gradient"), ("cell", "exception")]
+    assert asked == [(*one, seed, seed) for seed in (1, 4) for one in expected]
+    assert [(row.control, row.seed) for row in rows] == [(name, seed) for _, name, _, seed in asked]
 
 
 @pytest.mark.parametrize(("caught", "code"), [(True, 0), (False, 1)])
@@ -128,11 +149,44 @@ def test_the_command_exits_with_1_where_one_row_is_wrong(monkeypatch, caught, co
         Row((), ("ok",), caught, "noise", "a flag", 3),
     ]
     monkeypatch.setattr(self_test, "self_test", lambda seeds, **more: rows)
-    done = CliRunner().invoke(main, ["self-test", "--seed", "3", "--json", "--device", "cpu"])
+    done = CliRunner().invoke(main, ["audit", "--self-test", "--seed", "3", "--json", "--device", "cpu"])
     assert done.exit_code == code
     assert [row["caught"] for row in json.loads(done.stdout)] == [True, caught]
-    done = CliRunner().invoke(main, ["self-test", "--seed", "3", "--device", "cpu"])
+    done = CliRunner().invoke(main, ["audit", "--self-test", "--seed", "3", "--device", "cpu"])
     assert done.exit_code == code and f"{1 + caught} of 2 as meant" in done.stderr
+
+
+def test_the_command_hands_on_what_it_was_given(monkeypatch):
+    asked = []
+
+    def planned(seeds, *, dataset, **more):
+        asked.append((list(seeds), dataset))
+        return [Row((), ("ok",), True, "none", "nothing invalid", 0)]
+
+    monkeypatch.setattr(self_test, "self_test", planned)
+    for more in ([], ["--seed", "5", "--seed", "0", "--dataset", "mnist"]):
+        assert CliRunner().invoke(main, ["audit", "--self-test", *more]).exit_code == 0
+    assert asked == [([0, 1, 2], "control-digits"), ([5, 0], "mnist")]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["magnet"], "DEFENSE"),
+        (["--strict"], "--strict"),
+        (["--eps", "0.3"], "--eps"),  # the default, said aloud
+        (["--check", "state"], "--check"),
+        (["--classifier", "a"], "--classifier"),
+        (["--train-seed", "1", "none", "--dry-run"], "DEFENSE, --train-seed, --dry-run"),
+        (["--seed", "1", "--seed", "1"], "given twice"),
+    ],
+)
+def test_a_self_test_refuses_what_it_has_no_use_for(monkeypatch, more, says):
+    monkeypatch.setattr(self_test, "report", lambda *a, **k: pytest.fail("it was run"))
+    done = CliRunner().invoke(main, ["audit", "--self-test", *more])
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    (line,) = done.stderr.splitlines()
+    assert says in line
 
 
 # ---- the controls themselves
@@ -140,13 +194,13 @@ def test_the_command_exits_with_1_where_one_row_is_wrong(monkeypatch, caught, co
 
 @pytest.mark.parametrize("control", FAULTS, ids=by_name)
 def test_a_planted_fault_is_caught(shop, control):
-    found = in_cells("control-digits")(control, shop, 0)
+    found = find(control, shop)
     assert found.caught, found
 
 
 @pytest.mark.parametrize("control", LIGHT, ids=by_name)
 def test_an_honest_system_is_accused_of_nothing_invalid(shop, control):
-    found = in_cells("control-digits")(control, shop, 0)
+    found = find(control, shop)
     assert found.caught, found
 
 
@@ -158,7 +212,7 @@ def test_what_rejects_everything_is_not_robust(shop):
 @pytest.mark.figures
 def test_all_controls_go_as_meant_over_three_seeds(tmp_path):
     rows = self_test.self_test(store=Store(tmp_path))
-    assert len(rows) == 3 * sum(c.found_by == "cell" for c in CONTROLS)
+    assert len(rows) == 3 * len(CONTROLS)
     assert [row for row in rows if not row.caught] == []
 
 
@@ -166,6 +220,7 @@ def test_the_stored_table_is_of_these_controls_over_three_seeds():
     from pathlib import Path
 
     rows = json.loads((Path(__file__).parents[1] / "docs" / "self_test.json").read_text(encoding="utf-8"))
-    cells = [c for c in CONTROLS if c.found_by == "cell"]
-    assert {(r["control"], r["meant"]) for r in rows} >= {(c.name, c.meant) for c in cells}
-    assert {r["seed"] for r in rows} == {0, 1, 2} and all(r["caught"] for r in rows)
+    assert sorted((r["control"], r["meant"], r["seed"]) for r in rows) == sorted(
+        (c.name, c.meant, seed) for c in CONTROLS for seed in (0, 1, 2)
+    )
+    assert all(r["caught"] for r in rows)

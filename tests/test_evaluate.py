@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 from planted_cells import Fixed, grey
@@ -410,6 +412,23 @@ def test_cells_of_one_system_share_its_probe(shop, monkeypatch):
         ({"defenses": "rejectall"}, "rejects-clean-images", "warning"),
         ({"defenses": "noisy"}, "single-seed", "warning"),
         ({"defenses": "noisy"}, "no-eot", "warning"),
+        ({"defenses": "notices", "eps": 0.21}, "detector-not-attacked", "warning"),
+        ({"defenses": "swaps", "classifiers": "bent"}, "reconstructions-beat-originals", "warning"),
+        (
+            {
+                "defenses": "zerogradient",
+                "attacks": "pgd:steps=20,random_start=false",
+                "gradient": "full",
+                "eps": 0.5,
+            },
+            "robust-at-half",
+            "invalid",
+        ),
+        (
+            {"defenses": "rejectall", "threats": "black-box:model=quick,rounds=1", "attacks": "fgsm"},
+            "weak-substitute",
+            "warning",
+        ),
         ({"attacks": "pgd:steps=3"}, "weak-hyper-parameters", "warning"),
         ({"attacks": "pgd:steps=40,step=0.2"}, "weak-hyper-parameters", "warning"),
     ],
@@ -418,3 +437,57 @@ def test_a_planted_fault_raises_its_flag_and_an_honest_system_does_not(shop, ask
     found = flags(cell(shop, **{"attacks": "pgd:steps=20", **asked}))
     assert flag in found and severity in (None, found[flag]), found
     assert flag not in flags(cell(shop, attacks="pgd:steps=20"))
+
+
+# ---- what is reported beside the outcomes
+
+
+def test_distortion_is_of_the_examples_that_won_in_every_norm(shop):
+    result = cell(shop, attacks="fgsm", eps=0.2)
+    x, _, _ = judged_images()
+    outcomes = judged(result)
+    won = torch.tensor(
+        [c == "1" and r == "0" for c, r in zip(outcomes.clean[0], outcomes.robust[0], strict=True)]
+    )
+    assert bool(won.any())
+    sizes = torch.tensor(outcomes.size[0])[won]
+    linf = result.distortion["linf"]
+    assert linf.max == pytest.approx(float(sizes.max()), abs=1e-6)
+    assert linf.mean == pytest.approx(float(sizes.mean()), abs=1e-6)
+    values = x[0].numel()
+    assert result.distortion["l2"].max <= 0.2 * values**0.5 + 1e-6
+    assert 1 <= result.distortion["l0"].median <= values
+    assert set(result.distortion) == {"l0", "l2", "linf"}
+
+
+def test_an_attack_that_won_nothing_has_no_distortion(shop):
+    assert cell(shop, attacks="noise", eps=1e-6).distortion == {}
+
+
+def test_with_a_seed_known_each_judge_seed_has_examples_of_its_own(shop):
+    result = cell(shop, defenses="noisy", attacks="fgsm", threats="seed-known", judge_seeds=2, eps=0.2)
+    won = [c == "1" and r == "0" for c, r in zip(
+        "".join(judged(result).clean), "".join(judged(result).robust), strict=True
+    )]  # fmt: skip
+    sizes = [size for size, one in zip(chain(*judged(result).size), won, strict=True) if one]
+    assert result.distortion["linf"].mean == pytest.approx(sum(sizes) / len(sizes), abs=1e-6)
+
+
+def test_the_classifier_alone_is_judged_on_the_same_examples(shop):
+    alone, rejected = (cell(shop, defenses=d, attacks="fgsm", eps=0.2) for d in ("none", "rejectall"))
+    assert alone.attacked["classifier"] == alone.attacked["defended"] == alone.accuracy("robust").value < 1
+    assert rejected.attacked == {"classifier": alone.attacked["classifier"], "defended": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("defense", "attack", "shares"),
+    [
+        ("none", "fgsm", {"always": 0.0, "once": 0.0}),
+        ("zerogradient", "pgd:steps=3", {"always": 1.0, "once": 1.0}),
+        ("none", "noise", {}),
+    ],
+)
+def test_the_share_of_zero_gradients_stands_in_every_record_that_asked_for_some(
+    shop, defense, attack, shares
+):
+    assert cell(shop, defenses=defense, attacks=attack, gradient="full").zero_gradients == shares

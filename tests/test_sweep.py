@@ -252,6 +252,76 @@ def test_a_dry_run_shows_the_points_and_writes_nothing(rbg, out, tmp_path):
     assert not out.exists() and not (tmp_path / "cache").exists()
 
 
+def test_a_dry_run_lists_what_is_trained_once_and_tells_points_apart(rbg):
+    done = rbg("dim", "--over", "factor=0.25,1", "--over", "shift=0.1,0.2", "--one-at-a-time", "--dry-run")
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    trained = lines[1 : lines.index("cells")]
+    assert [line.split()[0] for line in trained] == ["classifier", "defense", "substitute"]
+    assert "dim, 4 settings: trained anew only where" in trained[1] and trained[2].endswith("against dim")
+    cells = [line for line in lines if "/ fgsm" in line]
+    assert len(cells) == len(set(cells)) == 4
+    for values in ("factor=0.25, shift=0.0", "factor=1.0, shift=0.0", "factor=0.5, shift=0.1"):
+        assert sum(f"dim ({values})" in line for line in cells) == 1
+
+
+def test_in_the_graph_of_a_sweep_the_substitute_stands_once_whatever_is_judged(rbg):
+    done = rbg("dim", "dim+none", "--over", "factor=0.25,0.5,1", "--reference", "none", "--dry-run", "--json")
+    steps = json.loads(done.stdout)["steps"]
+    (label,) = [s["label"] for s in steps if s["kind"] == "substitute"]
+    assert label.endswith("against none")
+    defenses = [s["label"] for s in steps if s["kind"] == "defense"]
+    assert len(defenses) == len(set(defenses)) == 6
+    white = rbg("dim", "--over", "factor=0.25,0.5", "--threat", "white-box", "--dry-run", "--json")
+    assert "substitute" not in [s["kind"] for s in json.loads(white.stdout)["steps"]]
+
+
+def test_strict_exits_1_for_an_invalid_flag_after_writing_everything(rbg, out):
+    asked = ["zerogradient+dim", "--over", "factor=0.5", "--threat", "white-box:gradient=full"]
+    assert rbg(*asked).exit_code == 0
+    done = rbg(*asked, "--strict")
+    assert done.exit_code == 1 and "--strict: invalid flags were raised: " in done.stderr
+    (row,) = table(out)
+    assert row["status"] == "suspect" and "zero-gradient" in row["flags"]
+    assert rbg("dim", "--over", "factor=0.5", "--threat", "white-box", "--strict").exit_code == 0
+
+
+# ---- a process a point
+
+
+def test_a_point_apart_is_what_it_is_at_home(rbg, out):
+    home = rbg("dim", "--over", "factor=0.5", "--json")
+    assert home.exit_code == 0, home.output
+    for path in (out / "results").rglob("*.json"):
+        path.unlink()
+    away = rbg("dim", "--over", "factor=0.5", "--cell-timeout", "60", "--json")
+    assert away.exit_code == 0, away.output
+    told = [
+        [
+            {k: v for k, v in row.items() if "second" not in k and "memory" not in k}
+            for row in json.loads(text)
+        ]
+        for text in (home.stdout, away.stdout)
+    ]
+    assert told[0] == told[1] and len(told[0]) == 1
+
+
+def test_a_point_that_hangs_is_killed_and_the_table_says_so(rbg, out):
+    done = rbg(
+        "dim", "--over", "factor=0.5", "--threat", "white-box", "--attack", "control-hang", "--cell-timeout", "1.5"
+    )  # fmt: skip
+    assert done.exit_code == 1, done.output
+    for row in table(out):
+        assert (
+            row["status"] == "failed" and "killed after 1.5 s, the limit of --cell-timeout" in row["reason"]
+        )
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "soon"])
+def test_a_limit_that_is_none_is_refused(rbg, out, seconds):
+    done = rbg("dim", "--over", "factor=1", "--cell-timeout", seconds)
+    assert done.exit_code == 2 and "--cell-timeout" in done.stderr and not out.exists()
+
+
 # ---- the figure
 
 

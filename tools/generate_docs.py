@@ -10,7 +10,7 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +196,13 @@ def controls(source: Path) -> str:
     rows = json.loads(source.read_text(encoding="utf-8"))
     seeds = sorted({row["seed"] for row in rows})
     right, counted = sum(row["caught"] for row in rows), len(rows)
-    missing = len(seeds) * sum(c.found_by == "cell" for c in CONTROLS) - counted
+    missing = len(seeds) * len(CONTROLS) - counted
     unmeasured = f", {missing} not measured yet" if missing else ""
     blocks = [
         "Checks that were never seen to fire prove nothing. So faults are planted on purpose, each with the flag or "
         "status meant for it written beside it, and honest systems that deserve none, in "
-        "`robustbench_gan/controls.py`. `rbg self-test` runs all of them through the ordinary engine and exits with 1 "
+        "`robustbench_gan/controls.py`. `rbg audit --self-test` runs all of them as ordinary cells, or where a flag is "
+        "an audit's through the checks that look for it, and exits with 1 "
         "if a fault is not caught by what is meant for it, or an honest system is accused of anything `invalid`. "
         "The faulty ones are registered under names that begin with `control-`; they are in no preset and no table of "
         "statuses, and `rbg list` shows them.",
@@ -236,11 +237,18 @@ def control_row(control: Control, rows: list[dict[str, Any]]) -> list[str]:
     raised = sorted({flag for row in own for flag in row["raised"]})
     statuses = sorted({status for row in own for status in row["statuses"]})
     found = "; ".join([*statuses, *raised]) if own else "not measured"
+    audited = control.found_by == "audit"
+    attacks, threat = ("", "") if audited else (code_list(control.attacks), f"`{control.threat}`")
+    looked = f"audit: {code_list(control.checks)}" if audited else "cell"
     return [
-        control.name, control.what, f"`{control.defense}`", ", ".join(f"`{a}`" for a in control.attacks),
-        f"`{control.threat}`", control.meant, control.found_by, found,
+        control.name, control.what, f"`{control.defense}`", attacks, threat, control.meant, looked, found,
         f"{sum(row['caught'] for row in own)} of {len(own)}" if own else "",
     ]  # fmt: skip
+
+
+def code_list(texts: Iterable[str]) -> str:
+    """In code type, with commas between them."""
+    return ", ".join(f"`{text}`" for text in texts)
 
 
 def statuses(source: Path) -> str:

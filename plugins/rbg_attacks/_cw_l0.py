@@ -86,11 +86,6 @@ def cw_l0(
     return search.best
 
 
-def passes(steps: int) -> int:
-    """At most so many forward passes a sample: each step, and float32's word on it where gradients are bfloat16."""
-    return 2 * steps
-
-
 class _Elimination:
     """Each sample's trial image `at` and `mask` of what may change, and its best success with what that changed.
 

@@ -82,11 +82,6 @@ def cw_linf(
     return search.best
 
 
-def passes(steps: int) -> int:
-    """At most so many forward passes a sample: each step, and float32's word on it where gradients are bfloat16."""
-    return 2 * steps
-
-
 class _Shrinking:
     """Each sample's iterate `at`, cube `tau`, best success and its `size`, and the run it is in.
 

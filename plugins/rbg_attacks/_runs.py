@@ -42,3 +42,8 @@ def confirmed(view: View, goal: Goal, x: Tensor, margin: Tensor) -> Tensor:
     if len(seems) == 0:
         return margin
     return margin.index_copy(0, seems, goal.rows(seems).margin(view.rows(seems).output(x[seems])))
+
+
+def confirmed_passes(steps: int) -> int:
+    """At most so many forward passes a sample of an attack that has every step `confirmed`."""
+    return 2 * steps

@@ -1,1 +1,1 @@
-"""Faults on purpose: defenses and attacks that `rbg self-test` must see through. Nothing here is to be used."""
+"""Faults on purpose: defenses and attacks that `rbg audit --self-test` must see through. Nothing here is to be used."""

@@ -14,9 +14,12 @@ def look(system: System) -> Finding:
     seen, declared = probe(system.defense, x, system.seeds("dynamic", len(x))), system.defense.unrolls
     dynamic = seen.differentiates or declared
     raised = [flag("inference-time-optimisation", declared=str(declared).lower())] if dynamic else []
-    return Finding(
-        figure="differentiates" if seen.differentiates else "does not differentiate", n=len(x), flags=raised
-    )
+    says = [
+        *(["declared to iterate"] if declared else []),
+        *(["seen to differentiate"] if seen.differentiates else []),
+    ]
+    figure = " and ".join(says) or "neither declared to iterate nor seen to differentiate"
+    return Finding(figure=figure, n=len(x), flags=raised)
 
 
 CHECK = Check(

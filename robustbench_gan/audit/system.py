@@ -115,7 +115,10 @@ class System:
     @property
     def defense(self) -> Defense:
         """The fitted defense."""
-        return self.workshop.defense(*self.names())
+        with (
+            torch.enable_grad()
+        ):  # it is trained where it is first asked for, and a check may ask without gradients
+            return self.workshop.defense(*self.names())
 
     def images(self, most: int) -> tuple[Tensor, Tensor]:
         """The first of the audited images, (N, C, H, W), and their labels."""

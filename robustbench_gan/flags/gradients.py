@@ -93,12 +93,13 @@ GRADIENTS = (
     ),
     Known(
         "masked-gradient", "P5", ("invalid",),
-        "the gradient hardly correlates with finite differences of the same loss, though those are not zero.",
+        "the gradient hardly correlates with finite differences of the same loss, or foretells their opposite, though "
+        "those are not zero.",
         "defended systems whose gradient is given in full.",
         "audit",
         "autograd disagrees with finite differences.",
-        "A gradient that is there, is not zero, and still points nowhere sends attacks astray as surely as none at "
-        "all. Audits step in random directions and compare what the loss does with what the gradient foretells. Use "
-        "gradient=bpda or an attack without gradients.",
+        "A gradient that is there, is not zero, and still points nowhere, or away, sends attacks astray as surely as "
+        "none at all. Audits step in random directions and compare what the loss does with what the gradient says. "
+        "Use gradient=bpda or an attack without gradients.",
     ),
 )  # fmt: skip

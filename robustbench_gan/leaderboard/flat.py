@@ -62,10 +62,10 @@ def rows(results: Iterable[Result], at: Sequence[float] = (), findings: Findings
     """One flat JSON-safe dict a result, sorted; a minimal-norm one has one more for each finite eps asked for.
 
     `at` asks for more of these. Accuracies are in [0, 1], times in seconds. What does not exist is None, an infinite
-    eps the text "inf"; only a row whose status is "ok" may be ranked. A defense with detectors has further keys: AUC,
-    true positive rates and shares rejected, of all its detectors together; so has a black-box attacker's substitute, a
-    query attacker (queries an image) and a copy attacked in the defense's place. `findings` add the flags across
-    cells.
+    eps the text "inf"; only a row whose status is "ok" may be ranked. Median sizes are of examples that won, no keys
+    where none did. A defense with detectors has further keys: AUC, true positive rates and shares rejected, of all
+    its detectors together; so has a black-box attacker's substitute, a query attacker (queries an image) and a copy
+    attacked in the defense's place. `findings` add the flags across cells.
     """
     flat = []
     for result in sorted(results, key=order):
@@ -85,9 +85,16 @@ def _row(result: Result, eps: float, flags: list[str]) -> Row:
     row |= _accuracy("clean_accuracy", "clean_ci", clean_interval(result))
     row |= _accuracy("robust_accuracy", "ci", robust_interval(result, eps))
     row |= {"status": result.status, "reason": result.reason, "flags": flags}
-    row |= _detection(result) if eps == cell.eps else {}  # it is of the examples of every size
+    row |= {**_examples(result), **_detection(result)} if eps == cell.eps else {}  # of examples of every size
     row |= _attacker(result)
     return row | cost(result) | {"fingerprint": result.fingerprint}
+
+
+def _examples(result: Result) -> Row:
+    """What the examples do to the classifier alone, how far they are where they won, and what gradients they had."""
+    sizes = {f"median_{norm}": spread.median for norm, spread in result.distortion.items()}
+    shares = {"zero_gradient_share": result.zero_gradients.get("always")}
+    return {"classifier_accuracy_on_examples": result.attacked.get("classifier"), **sizes, **shares}
 
 
 def _detection(result: Result) -> Row:

@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 from planted import Detector, Linear, conv, images, seeds
-from rbg_attacks._cw_linf import _Shrinking, cw_linf, passes
+from rbg_attacks._cw_linf import _Shrinking, cw_linf
+from rbg_attacks._runs import confirmed_passes
 
 from robustbench_gan.budget import norm_of
 from robustbench_gan.errors import UsageError
@@ -122,7 +123,7 @@ def test_what_cannot_be_won_is_brought_near_in_no_more_than_its_passes(fast):
         view = view_of(model, fast=fast)
         made = cw_linf(view, x, goal, steps=300, abort_early=early)
         assert (goal.margin(Output.of(model(made))) > goal.margin(Output.of(model(x)))).all()
-        assert (view.counts.forward <= passes(300)).all()
+        assert (view.counts.forward <= confirmed_passes(300)).all()
 
 
 def test_in_bfloat16_a_success_is_one_in_float32():
