@@ -19,6 +19,7 @@ from robustbench_gan.budget import per_sample
 from robustbench_gan.defense import Defense, Gradient, Surrogate
 from robustbench_gan.errors import DisconnectedGradient
 from robustbench_gan.flags.thresholds import TINY_GRADIENT
+from robustbench_gan.image_gradient import gradient
 from robustbench_gan.outcome import Goal, Loss, Output
 from robustbench_gan.seeds import fold
 
@@ -390,10 +391,7 @@ class View:
 
     @staticmethod
     def _connected(value: Tensor, leaf: Tensor, retain: bool) -> Tensor:
-        grad = None
-        if value.requires_grad:
-            each = torch.ones_like(value)
-            (grad,) = torch.autograd.grad(value, leaf, each, allow_unused=True, retain_graph=retain)
+        grad = gradient(value, leaf, retain=retain)
         if grad is None:
             raise DisconnectedGradient(
                 "autograd finds no path from the loss to the input: the defense detaches its output. "
