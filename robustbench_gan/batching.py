@@ -19,10 +19,23 @@ def micro_batch_size(device: torch.device) -> int:
     return MICRO_BATCH.get(device.type, MICRO_BATCH["cpu"])
 
 
-def micro_batches(count: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
-    """Row indices of fixed length and how many of them are real: the rest repeat the first row of the chunk."""
+def pieces(count: int, device: torch.device) -> Iterator[tuple[slice | Tensor, int]]:
+    """The rows of each micro-batch and how many of them are real: a slice, which copies nothing, where all are.
+
+    The last ones are padded by repeating the first row of the piece.
+    """
     size = micro_batch_size(device)
     for start in range(0, count, size):
-        rows = torch.arange(start, min(start + size, count), device=device)
-        padding = rows[:1].expand(size - len(rows))
-        yield torch.cat([rows, padding]), len(rows)
+        real = min(size, count - start)
+        if real == size:
+            yield slice(start, start + size), size
+        else:
+            rows = torch.arange(start, count, device=device)
+            yield torch.cat([rows, rows[:1].expand(size - real)]), real
+
+
+def micro_batches(count: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
+    """The same with row indices of fixed length throughout."""
+    for rows, real in pieces(count, device):
+        whole = torch.arange(rows.start, rows.stop, device=device) if isinstance(rows, slice) else rows
+        yield whole, real

@@ -64,9 +64,19 @@ class Budget:
         """The norm of each perturbation, (N,)."""
         return norm_of(delta, self.norm)
 
+    def exact_size(self, delta: Tensor) -> Tensor:
+        """The same summed in float64, (N,) float64: what a verdict is given on."""
+        if self.norm == "l2":
+            return torch.linalg.vector_norm(flat(delta), dim=1, dtype=torch.float64)
+        return self.size(delta.double() if self.norm == "l1" else delta).double()  # others are exact as they are
+
+    def allows(self, size: Tensor) -> Tensor:
+        """(N,) bool: perturbations of these exact sizes are inside, give or take float32 rounding; NaN is outside."""
+        return size <= self.eps * (1 + SLACK) + SLACK
+
     def contains(self, delta: Tensor) -> Tensor:
         """(N,) bool: inside the ball, give or take float32 rounding; NaN is outside."""
-        return self.size(delta.double()) <= self.eps * (1 + SLACK) + SLACK
+        return self.allows(self.exact_size(delta))
 
     def steepest(self, grad: Tensor) -> Tensor:
         """The direction of unit size along which the loss rises fastest, (N, C, H, W); 0 where grad is 0.

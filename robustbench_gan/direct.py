@@ -103,41 +103,44 @@ def run_attack(
     random = isinstance(model, Defense) and model.randomised
     goal = Goal.untargeted(y) if targets is None else Goal.targeted(targets)
     index = torch.arange(len(x), device=x.device)
+    judge_seeds = sample_seeds(seed, "judge", index)
+    batches: list[tuple[slice | Tensor, int]] = [  # slices copy nothing
+        (slice(start, start + batch_size), min(batch_size, len(x) - start))
+        for start in range(0, len(x), batch_size)
+    ]
 
     def craft(eps: float) -> tuple[Tensor, Counts]:
         made, counts, budget = [], [], Budget(norm, eps)  # type: ignore[arg-type]
         call, given_parameters = function, parameters
         if train is not None:
             call, given_parameters = _fitted(function, parameters, system, goal, budget, train, seed), {}
-        for rows in index.split(batch_size):
+        for rows, _ in batches:
             view = View.on(
-                system, sample_seeds(seed, "view", rows), exact=not random, fixed=not random,
+                system, sample_seeds(seed, "view", index[rows]), exact=not random, fixed=not random,
                 whole_batches=True, fast=fast, parts=model.parts() if isinstance(model, Defense) else {},
             )  # fmt: skip
-            given = x[rows].clone()
-            found = call(
-                view, given, goal.rows(rows), budget, sample_seeds(seed, "attack", rows), **given_parameters
-            )
+            given, own = x[rows].clone(), sample_seeds(seed, "attack", index[rows])
+            found = call(view, given, goal.rows(rows), budget, own, **given_parameters)
             check_examples(found, x[rows], given, budget)
             made.append(found.detach())
             counts.append(view.counts)
         return torch.cat(made), Counts.cat(counts)
 
     def judge(examples: Tensor) -> Output:
-        chunks = [(rows, len(rows)) for rows in index.split(batch_size)]
         with torch.no_grad():
-            return answer(system, examples, sample_seeds(seed, "judge", index), chunks)
+            return answer(system, examples, judge_seeds, batches)
 
     eps = [float(e) for e in epsilons]
     runs = [craft(math.inf)] * len(eps) if info.minimal else [craft(e) for e in eps]
     answers = [judge(runs[0][0])] * len(eps) if info.minimal else [judge(made) for made, _ in runs]
-    size = torch.stack([Budget(norm, math.inf).size(made - x) for made, _ in runs])  # type: ignore[arg-type]
+    deltas = [runs[0][0] - x] * len(eps) if info.minimal else [made - x for made, _ in runs]
+    size = torch.stack([Budget(norm, math.inf).exact_size(delta) for delta in deltas])  # type: ignore[arg-type]
     inside = torch.stack(
-        [Budget(norm, e).contains(made - x) for e, (made, _) in zip(eps, runs, strict=True)]  # type: ignore[arg-type]
+        [Budget(norm, e).allows(s) for e, s in zip(eps, size, strict=True)]  # type: ignore[arg-type]
     )
     return Attacked(
         norm, tuple(eps), torch.stack([made for made, _ in runs]),
-        torch.stack([goal.reached(out) for out in answers]) & inside, size, correct(judge(x), y),
+        torch.stack([goal.reached(out) for out in answers]) & inside, size.float(), correct(judge(x), y),
         torch.stack([counts.forward for _, counts in runs]),
         torch.stack([counts.backward for _, counts in runs]),
     )  # fmt: skip
@@ -175,8 +178,8 @@ def _check(
         raise UsageError("the model is in training mode: call model.eval() first.")
     if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
         raise UsageError(f"x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1.")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        low, high = float(x.min()), float(x.max())
+    low, high = float(x.amin()), float(x.amax())
+    if not (low >= 0 and high <= 1):  # nor is NaN
         raise UsageError(
             f"x spans [{low:g}, {high:g}]; pixels must be in [0, 1], normalisation a layer of the model."
         )

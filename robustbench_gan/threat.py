@@ -5,20 +5,22 @@ Which gradient is granted, EOT, BPDA, unrolling and counting live here once; no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MethodType
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.batching import micro_batches
+from robustbench_gan.batching import pieces
 from robustbench_gan.budget import per_sample
 from robustbench_gan.defense import Defense, Gradient, Surrogate
 from robustbench_gan.errors import DisconnectedGradient
 from robustbench_gan.flags.thresholds import TINY_GRADIENT
-from robustbench_gan.outcome import Loss, Output
+from robustbench_gan.image_gradient import gradient
+from robustbench_gan.outcome import Goal, Loss, Output
 from robustbench_gan.seeds import fold
 
 Access = Literal["nothing", "labels", "scores", "gradient"]
@@ -330,30 +332,27 @@ class View:
 
     def _one_draw(self, loss: Loss, x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Output]:
         chunks = list(self._chunks(x))
-        if len(chunks) == 1 and len(chunks[0][0]) == len(x):  # one piece that needs no padding
+        if chunks[0][1] == len(x) and isinstance(chunks[0][0], slice):  # one piece that needs no padding
             return self._gradient(loss, x, seed)
-        pieces, start = [], 0
+        values, outs, start = [], [], 0
+        grads = torch.empty_like(x)
         for rows, real in chunks:
-            part = slice(start, start + real) if len(rows) == real else rows  # a slice is no copy
-            pieces.append(self._gradient(_of_rows(loss, start, real, len(x)), x[part], seed[part]))
-            start += real
-        cut = [
-            (v[:real], g[:real], _rows(o, real)) for (v, g, o), (_, real) in zip(pieces, chunks, strict=True)
-        ]
-        return (
-            torch.cat([v for v, _, _ in cut]),
-            torch.cat([g for _, g, _ in cut]),
-            _joined([o for _, _, o in cut]),
-        )
+            value, grad, out = self._gradient(_of_rows(loss, start, real, len(x)), x[rows], seed[rows])
+            stop = start + real
+            grads[start:stop] = grad[:real]  # at once: the next piece finds its memory warm
+            values.append(value)
+            outs.append(_rows(out, real))
+            start = stop
+        return torch.cat(values), grads, _joined(outs)
 
     def _gradient(self, loss: Loss, x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Output]:
         leaf, out = self._traced(x, seed)
         with torch.enable_grad():
             value = loss(out)
-            total = value.sum()
+        found = value.detach(), out.detach()
         if self._cut:
-            return value.detach(), torch.zeros_like(leaf), out.detach()
-        return value.detach(), self._connected(total, leaf, retain=False), out.detach()
+            return found[0], torch.zeros_like(leaf), found[1]
+        return found[0], self._connected(value, leaf, retain=False), found[1]
 
     def _jacobian_draw(self, x: Tensor, seed: Tensor, classes: Tensor | None) -> tuple[Tensor, Output]:
         pieces, outs = [], []
@@ -380,12 +379,10 @@ class View:
         Where the gradient is cut no graph is drawn: through a projection it would cost many times the answer.
         """
         leaf = x.detach().requires_grad_()
-        with (
-            torch.set_grad_enabled(not self._cut),
-            torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast),
-        ):
-            out = self.system(leaf, seed)
-        return leaf, Output(out.logits.float(), out.scores.float())
+        with torch.set_grad_enabled(not self._cut):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast):
+                out = self.system(leaf, seed)
+            return leaf, Output(out.logits.float(), out.scores.float())
 
     @property
     def _cut(self) -> bool:
@@ -394,9 +391,7 @@ class View:
 
     @staticmethod
     def _connected(value: Tensor, leaf: Tensor, retain: bool) -> Tensor:
-        grad = None
-        if value.requires_grad:
-            (grad,) = torch.autograd.grad(value, leaf, allow_unused=True, retain_graph=retain)
+        grad = gradient(value, leaf, retain=retain)
         if grad is None:
             raise DisconnectedGradient(
                 "autograd finds no path from the loss to the input: the defense detaches its output. "
@@ -410,10 +405,10 @@ class View:
         self._count(backward=False)
         return _mean(outs)
 
-    def _chunks(self, x: Tensor) -> Iterable[tuple[Tensor, int]]:
+    def _chunks(self, x: Tensor) -> Iterable[tuple[slice | Tensor, int]]:
         if self.whole_batches or len(x) == 0:
-            return [(torch.arange(len(x), device=x.device), len(x))]
-        return micro_batches(len(x), x.device)
+            return [(slice(0, len(x)), len(x))]
+        return pieces(len(x), x.device)
 
     def _draw_seeds(self) -> list[Tensor]:
         """One seed a sample and draw: new at every call of a sample, whatever the others do."""
@@ -423,7 +418,8 @@ class View:
         return [fold(self.seed, call, draw) for draw in range(self.draws)]
 
     def _count(self, *, backward: bool, times: int = 1) -> None:
-        self.counts.calls[self.index] += 1
+        calls = self.counts.calls  # a sample that stands in several rows was asked in one call
+        calls.index_copy_(0, self.index, calls.index_select(0, self.index) + 1)
         self._add(self.counts.forward, self.draws)
         if backward:
             self._add(self.counts.gradients, 1)
@@ -433,8 +429,12 @@ class View:
 
     def _watch(self, grad: Tensor) -> None:
         """Count the gradients that tell an attack nothing."""
-        flat = grad.flatten(1)  # aminmax takes ten times as long as these two
-        largest = torch.maximum(-flat.amin(dim=1), flat.amax(dim=1))  # NaN where one value is
+        values = grad.flatten(1)
+        length = torch.linalg.vector_norm(values, dim=1)  # a third of the time that the largest value takes
+        least = TINY_GRADIENT * values.shape[1] ** 0.5  # where it is longer, one value is not tiny
+        if bool(((length > least) & (length < torch.inf)).all()):
+            return
+        largest = torch.maximum(-values.amin(dim=1), values.amax(dim=1))  # NaN where one value is
         self._add(self.counts.zero_gradients, largest == 0)
         self._add(self.counts.tiny_gradients, largest < TINY_GRADIENT)
         self._add(self.counts.nan_gradients, ~torch.isfinite(largest))
@@ -470,15 +470,17 @@ class _CountedPart(nn.Module):
 
 
 def answer(
-    system: System, x: Tensor, seed: Tensor, chunks: Iterable[tuple[Tensor, int]] | None = None
+    system: System, x: Tensor, seed: Tensor, chunks: Iterable[tuple[slice | Tensor, int]] | None = None
 ) -> Output:
     """A system's answer to any number of inputs, computed in padded micro-batches of one shape."""
-    chunks = micro_batches(len(x), x.device) if chunks is None else chunks
+    chunks = pieces(len(x), x.device) if chunks is None else chunks
     return _joined([_rows(system(x[rows], seed[rows]), real) for rows, real in chunks])
 
 
-def _joined(pieces: list[Output]) -> Output:
-    return Output(torch.cat([p.logits for p in pieces]), torch.cat([p.scores for p in pieces]))
+def _joined(outs: Sequence[Output]) -> Output:
+    if len(outs) == 1:
+        return outs[0]
+    return Output(torch.cat([o.logits for o in outs]), torch.cat([o.scores for o in outs]))
 
 
 def _mean(outs: list[Output]) -> Output:
@@ -489,11 +491,19 @@ def _mean(outs: list[Output]) -> Output:
 
 
 def _rows(out: Output, real: int) -> Output:
+    if real == out.logits.shape[0]:
+        return out
     return Output(out.logits[:real], out.scores[:real])
 
 
 def _of_rows(loss: Loss, start: int, real: int, n: int) -> Loss:
-    """The loss of all N samples as one of a padded micro-batch: its answers set among zeros for the other samples."""
+    """The loss of all N samples as one of a padded micro-batch, whose samples are those from `start` on.
+
+    A goal knows its own rows; any other loss is given the answers set among zeros for the other samples.
+    """
+    if isinstance(loss, MethodType) and isinstance(loss.__self__, Goal):
+        goal, of_goal = loss.__self__.rows(slice(start, start + real)), loss.__func__
+        return lambda out: of_goal(goal, _rows(out, real))
 
     def of_piece(out: Output) -> Tensor:
         around = (0, 0, start, n - start - real)

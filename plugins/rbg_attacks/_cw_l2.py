@@ -102,10 +102,9 @@ class Best:
         return cls(x.clone(), x.new_full((len(x),), torch.inf))
 
     def keep(self, rows: Tensor, example: Tensor, distance: Tensor) -> None:
-        """Put those of these that are nearer in the place of older ones."""
-        nearer = distance < self.distance[rows]
-        self.example[rows[nearer]] = example[nearer]
-        self.distance[rows[nearer]] = distance[nearer]
+        """Put these, which are nearer, in the place of older ones."""
+        self.example.index_copy_(0, rows, example)
+        self.distance.index_copy_(0, rows, distance)
 
 
 class Descent:
@@ -127,35 +126,47 @@ class Descent:
     def look(self, best: Best, kappa: float) -> tuple[Tensor, Tensor, Tensor]:
         """x' now, its margin (N,) and the margin's gradient; what succeeds nearer than `best` is kept."""
         at = self.v.sigmoid()
-        self.delta = at - self.x
+        torch.sub(at, self.x, out=self.delta)
         self.distance = torch.linalg.vector_norm(flat(self.delta), dim=1)
         margin, grad, _ = self.view.value_and_grad(self.goal.margin, at)
-        claimed = (margin > kappa) & ((self.distance < best.distance[self.rows]) | ~self.met)
-        rows = torch.nonzero(claimed)[:, 0]
-        if self.view.fast and len(rows):  # what bfloat16 calls a success is one only if float32 does
-            margin[rows] = self.goal.rows(rows).margin(self.view.rows(rows).output(at[rows]))
-            rows = rows[margin[rows] > kappa]
+        nearer = self.distance < best.distance[self.rows]
+        won = margin > kappa
+        if self.view.fast:  # what bfloat16 calls a success is one only if float32 does
+            rows = torch.nonzero(won & (nearer | ~self.met))[:, 0]
+            if len(rows):
+                margin[rows] = self.goal.rows(rows).margin(self.view.rows(rows).output(at[rows]))
+                confirmed = margin[rows] > kappa
+                won[rows] = confirmed
+        self.met |= won
+        rows = torch.nonzero(won & nearer)[:, 0]
         if len(rows):
-            self.met[rows] = True
             best.keep(self.rows[rows], at[rows], self.distance[rows])
         return at, margin, grad
 
-    def move(self, grad: Tensor, at: Tensor, weight: Tensor, lr: Tensor) -> None:
-        """One step of Adam down ||x' - x||^2 - weight * margin; `grad` and `at`, from `look`, are used up."""
+    def move(self, grad: Tensor, at: Tensor, weight: Tensor, lr: Tensor | float) -> None:
+        """One step of Adam down ||x' - x||^2 - weight * margin; `grad` and `at`, from `look`, are used up.
+
+        Half of the gradient is what Adam sees, and so half of epsilon: that leaves its step as it is.
+        """
         self.step += 1
-        grad.mul_(per_sample(-weight, grad)).add_(self.delta, alpha=2).mul_(at.addcmul_(at, at, value=-1))
+        torch.addcmul(self.delta, grad, per_sample(weight, grad), value=-0.5, out=grad)
+        torch.ops.aten.sigmoid_backward.grad_input(grad, at, grad_input=grad)
         self.mean.lerp_(grad, 1 - BETAS[0])
         self.square.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
         bias = (1 - BETAS[1] ** self.step) ** 0.5
-        size = -2 * lr * bias / (1 - BETAS[0] ** self.step)
-        direction = torch.div(self.mean, self.square.sqrt().add_(ADAM_EPS * bias), out=grad)
-        self.v.addcmul_(direction, per_sample(size, grad))
+        size = -2 * bias / (1 - BETAS[0] ** self.step)
+        root = torch.sqrt(self.square, out=at).add_(ADAM_EPS / 2 * bias)
+        if isinstance(lr, float):
+            self.v.addcdiv_(self.mean, root, value=size * lr)
+        else:
+            self.v.addcmul_(torch.div(self.mean, root, out=grad), per_sample(size * lr, grad))
 
     def narrow(self, rows: Tensor) -> None:
         """Go on with these samples only."""
         self.view, self.goal = self.view.rows(rows), self.goal.rows(rows)
         for name in ("x", "rows", "v", "mean", "square", "met"):
             setattr(self, name, getattr(self, name)[rows])
+        self.delta = torch.empty_like(self.x)
 
 
 def descend(
@@ -164,20 +175,21 @@ def descend(
     """Minimise at these c, (N,); returns (N,) bool: where it brought a success, however far."""
     ever = torch.zeros_like(c, dtype=torch.bool)
     every = -(-steps // CHECKS)
-    rate, progress = torch.full_like(c, lr), Progress.of(c)
+    progress = Progress.of(c)
     for step in range(steps):
         at, margin, grad = descent.look(best, kappa)
-        won = margin > kappa
-        ever[descent.rows[descent.met]] = True
-        progress.see(descent.distance.square() + c * (kappa - margin).clamp(min=0))
-        descent.move(grad, at, torch.where(won, 0, c), rate)
+        missing = (kappa - margin).clamp(min=0)
+        progress.see(descent.distance.square().addcmul_(c, missing))
+        descent.move(grad, at, torch.where(margin > kappa, 0, c), lr)
         if abort_early and step % every == 0:
             moving = progress.check()
-            if len(moving) == 0:
-                break
             if len(moving) < len(c):
+                ever[descent.rows] = descent.met
+                if len(moving) == 0:
+                    break
                 descent.narrow(moving)
-                c, rate, progress = c[moving], rate[moving], progress.rows(moving)
+                c, progress = c[moving], progress.rows(moving)
+    ever[descent.rows] = descent.met
     return ever
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import View, blend
+from robustbench_gan.threat import View
 
 Run = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
@@ -25,9 +25,11 @@ def best_of(view: View, x: Tensor, runs: int, run: Run) -> Tensor:
         if len(todo) == 0:
             break
         found, reached = run(number, todo)
-        better = reached > margin[todo]
-        best[todo] = blend(better, found, best[todo])
-        margin[todo] = torch.where(better, reached, margin[todo])
+        better = torch.nonzero(reached > margin[todo])[:, 0]
+        if len(better) == len(x):  # all of them, as the first run has it: nothing to copy
+            best, margin = found, reached
+        else:
+            best[todo[better]], margin[todo[better]] = found[better], reached[better]
     return best
 
 

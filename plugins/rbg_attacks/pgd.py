@@ -55,11 +55,12 @@ def pgd(
     size = step or 2.5 * budget.eps / steps
 
     def run(number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        start = torch.zeros_like(x[rows])
+        images = x[rows]
+        start = torch.zeros_like(images)
         if random_start:
-            start = budget.random(x[rows], fold(seed[rows], "pgd", number))
+            start = budget.random(images, fold(seed[rows], "pgd", number))
         return climb(
-            view.rows(rows), x[rows], start, goal.rows(rows), budget, steps=steps, size=size, loss=loss,
+            view.rows(rows), images, start, goal.rows(rows), budget, steps=steps, size=size, loss=loss,
             momentum=momentum,
         )  # fmt: skip
 
@@ -73,31 +74,43 @@ def climb(
     """Ascend from x + start (N, C, H, W): the iterate of largest margin, and that margin (N,)."""
     best, margin = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
     active = torch.arange(len(x), device=x.device)  # whose rows x, at, velocity, aim and eye are
-    at, velocity, aim, eye = (x + start).clamp(0, 1), torch.zeros_like(x), goal, view
+    at, velocity, aim, eye = (x + start).clamp(0, 1), None, goal, view
     for step in range(steps + 1):
         if step == steps:  # the last iterate only has to be looked at
             reached = aim.margin(eye.output(at))
-        else:
-            _, grad, out = eye.value_and_grad(loss_of(loss, aim), at)
-            reached = confirmed(eye, aim, at, aim.margin(out))
-        better = torch.nonzero(reached > margin[active])[:, 0]
-        if len(better) == len(best):  # all of them, as ascent mostly has it: nothing to copy
-            best, margin = at, reached
-        else:
-            best[active[better]], margin[active[better]] = at[better], reached[better]
-        if step == steps:
+            best, margin = _better(best, margin, at, reached, active)
             break
+        _, grad, out = eye.value_and_grad(loss_of(loss, aim), at)
+        reached = confirmed(eye, aim, at, aim.margin(out))
         if momentum:
-            velocity = grad = momentum * velocity + _unit(grad)
-        at = (x + budget.project(at + size * budget.steepest(grad) - x)).clamp(0, 1)
+            velocity = grad = _unit(grad) if velocity is None else momentum * velocity + _unit(grad)
+        ahead = budget.steepest(grad).mul_(size).add_(at).sub_(x)
+        ahead = budget.project(ahead).add_(x).clamp_(0, 1)
+        best, margin = _better(best, margin, at, reached, active)
+        at = ahead
         if view.exact:
             going = torch.nonzero(margin[active] <= 0)[:, 0]
             if len(going) == 0:
                 break
             if len(going) < len(active):
-                active, at, x, velocity = active[going], at[going], x[going], velocity[going]
+                active, at, x = active[going], at[going], x[going]
+                velocity = None if velocity is None else velocity[going]
                 aim, eye = goal.rows(active), view.rows(active)
     return best, margin
+
+
+def _better(best: Tensor, margin: Tensor, at: Tensor, reached: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """The best examples and margins so far, with those at hand, of the samples `active`, where they are better.
+
+    Whichever are fewer are copied, so `best` and `at` may both be written to.
+    """
+    better = reached > margin[active]
+    if len(active) == len(best):
+        kept = torch.nonzero(~better)[:, 0]
+        if 2 * len(kept) <= len(best):
+            return at.index_copy_(0, kept, best[kept]), torch.where(better, reached, margin)
+    rows = torch.nonzero(better)[:, 0]
+    return best.index_copy_(0, active[rows], at[rows]), margin.index_copy(0, active[rows], reached[rows])
 
 
 def _unit(grad: Tensor) -> Tensor:

@@ -42,15 +42,22 @@ def race(request, mnist_cnn):
     )  # fmt: skip
 
 
-def bare(model, x, y, steps):
-    """The loop that anybody would write; FGSM is its one step of size eps. The iterates, the last one at the end."""
-    at, size, seen = x, 2.5 * EPS / steps if steps else EPS, []
+def iterates(model, x, y, steps):
+    """The loop that anybody would write; FGSM is its one step of size eps. All iterates, x first."""
+    at, size = x, 2.5 * EPS / steps if steps else EPS
+    yield at
     for _ in range(steps or 1):
-        seen.append(at)
         leaf = at.detach().requires_grad_()
         (grad,) = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)
         at = (x + (at + size * grad.sign() - x).clamp(-EPS, EPS)).clamp(0, 1)
-    return [*seen, at]
+        yield at
+
+
+def bare(model, x, y, steps):
+    """Its last iterate; the others are let go, as they are there."""
+    for at in iterates(model, x, y, steps):
+        made = at
+    return made
 
 
 def look(model, x):
@@ -66,7 +73,7 @@ def best(model, seen, y):
 
 
 def hold_equal(made, model, x, y, steps):
-    seen = bare(model, x, y, steps)
+    seen = list(iterates(model, x, y, steps))
     wanted = best(model, seen, y) if steps else seen[-1]
     apart = (made - wanted).abs().amax(dim=(1, 2, 3))
     assert (
@@ -87,7 +94,7 @@ def test_the_engine_s_view(benchmark, race):
         return pgd(view, x, goal, budget, view.seed, steps=steps, random_start=False)
 
     def loop():
-        done = [bare(model, x[rows], y[rows], steps)[-1] for rows in pieces]
+        done = [bare(model, x[rows], y[rows], steps) for rows in pieces]
         if steps:  # FGSM does not look
             for piece in done:
                 look(model, piece)
@@ -106,7 +113,7 @@ def test_run_attack(benchmark, race):
     attack = f"pgd:steps={steps},random_start=false" if steps else "fgsm"
 
     def loop():
-        made = bare(model, x, y, steps)[-1]
+        made = bare(model, x, y, steps)
         look(model, x), look(model, made)
         if steps:
             look(model, made)  # PGD chooses among its iterates before anybody judges: one pass more
