@@ -28,7 +28,7 @@ def gradient(value: Tensor, leaf: Tensor, *, retain: bool) -> Tensor | None:
     if value.grad_fn is None:
         return None
     each = torch.ones_like(value)
-    first = _convolutions(value.grad_fn, leaf) if leaf.device.type == "cpu" else []
+    first = _convolutions(value.grad_fn, leaf) if leaf.device.type == "cpu" and len(leaf) else []
     if not first:
         (grad,) = torch.autograd.grad(value, leaf, each, allow_unused=True, retain_graph=retain)
         return grad
@@ -82,10 +82,7 @@ def _to_image(node: Node, at: Tensor, leaf: Tensor) -> Tensor:
     saved: Any = node
     weight = saved._saved_weight.detach()
     back = weight.flatten(1).t()[None]  # (1, patch, O)
-    if at.is_contiguous():
-        columns = at.flatten(2)
-    else:  # channels last, as convolutions often leave it: not to be copied
-        columns = at.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+    columns = at.flatten(2) if at.is_contiguous() else _channels_last(at)
     most = max(1, MOST_VALUES // (back.shape[1] * columns.shape[2]))
     made = []
     for piece in columns.split(most):
@@ -97,3 +94,8 @@ def _to_image(node: Node, at: Tensor, leaf: Tensor) -> Tensor:
             ).view(-1, *leaf.shape[1:])
         )  # fmt: skip
     return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _channels_last(at: Tensor) -> Tensor:
+    """(N, O, H, W), of which convolutions often leave the channels last in memory, as (N, O, H * W) without a copy."""
+    return at.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
