@@ -67,7 +67,8 @@ class Budget:
     def exact_size(self, delta: Tensor) -> Tensor:
         """The same summed in float64, (N,) float64: what a verdict is given on."""
         if self.norm == "l2":
-            return torch.linalg.vector_norm(flat(delta), dim=1, dtype=torch.float64)
+            size: Tensor = torch.linalg.vector_norm(flat(delta), dim=1, dtype=torch.float64)
+            return size
         return self.size(
             delta.double() if self.norm == "l1" else delta
         ).double()  # others are exact as they are
