@@ -67,8 +67,11 @@ class Budget:
     def exact_size(self, delta: Tensor) -> Tensor:
         """The same summed in float64, (N,) float64: what a verdict is given on."""
         if self.norm == "l2":
-            return torch.linalg.vector_norm(flat(delta), dim=1, dtype=torch.float64)
-        return self.size(delta.double() if self.norm == "l1" else delta).double()  # others are exact as they are
+            size: Tensor = torch.linalg.vector_norm(flat(delta), dim=1, dtype=torch.float64)
+            return size
+        return self.size(
+            delta.double() if self.norm == "l1" else delta
+        ).double()  # others are exact as they are
 
     def allows(self, size: Tensor) -> Tensor:
         """(N,) bool: perturbations of these exact sizes are inside, give or take float32 rounding; NaN is outside."""

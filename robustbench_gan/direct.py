@@ -120,7 +120,7 @@ def run_attack(
                 whole_batches=True, fast=fast, parts=model.parts() if isinstance(model, Defense) else {},
             )  # fmt: skip
             given, own = x[rows].clone(), sample_seeds(seed, "attack", index[rows])
-            found = call(view, given, goal.rows(rows), budget, own, **given_parameters)
+            found = call(view, given, goal.rows(index[rows]), budget, own, **given_parameters)
             check_examples(found, x[rows], given, budget)
             made.append(found.detach())
             counts.append(view.counts)

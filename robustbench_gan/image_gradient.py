@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 
 FEW_CHANNELS = 4  # from here on autograd's own way is the faster
@@ -28,7 +28,7 @@ def gradient(value: Tensor, leaf: Tensor, *, retain: bool) -> Tensor | None:
     if value.grad_fn is None:
         return None
     each = torch.ones_like(value)
-    first = _convolutions(value.grad_fn, leaf) if leaf.device.type == "cpu" else []
+    first = _convolutions(value.grad_fn, leaf) if leaf.device.type == "cpu" and len(leaf) else []
     if not first:
         (grad,) = torch.autograd.grad(value, leaf, each, allow_unused=True, retain_graph=retain)
         return grad
@@ -39,7 +39,7 @@ def gradient(value: Tensor, leaf: Tensor, *, retain: bool) -> Tensor | None:
 
 def _convolutions(root: Node, leaf: Tensor) -> list[Node]:
     """The nodes that the leaf enters, if all of them are convolutions of the form that `_to_image` inverts."""
-    entry = leaf.view_as(leaf).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    entry = get_gradient_edge(leaf).node
     found = _entered(root, entry)
     if len(found) == 1 and found[0].name() == "ToCopyBackward0":  # autocast's, to bfloat16
         found = _entered(root, found[0])
@@ -82,10 +82,20 @@ def _to_image(node: Node, at: Tensor, leaf: Tensor) -> Tensor:
     saved: Any = node
     weight = saved._saved_weight.detach()
     back = weight.flatten(1).t()[None]  # (1, patch, O)
-    patches = max(1, MOST_VALUES // (back.shape[1] * at[0, 0].numel()))
-    shape, steps = weight.shape[2:], {"padding": saved._saved_padding, "stride": saved._saved_stride}
-    made = [
-        F.fold(torch.bmm(back.expand(len(g), -1, -1), g).float(), leaf.shape[2:], shape, **steps)
-        for g in at.flatten(2).split(patches)
-    ]
+    columns = at.flatten(2) if at.is_contiguous() else _channels_last(at)
+    most = max(1, MOST_VALUES // (back.shape[1] * columns.shape[2]))
+    made = []
+    for piece in columns.split(most):
+        patches = torch.bmm(back.expand(len(piece), -1, -1), piece).float()
+        made.append(
+            F.fold(  # images as channels of one: a loop inside, and not over images
+                patches.view(1, -1, patches.shape[2]), leaf.shape[2:], weight.shape[2:],
+                padding=saved._saved_padding, stride=saved._saved_stride,
+            ).view(-1, *leaf.shape[1:])
+        )  # fmt: skip
     return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _channels_last(at: Tensor) -> Tensor:
+    """(N, O, H, W), of which convolutions often leave the channels last in memory, as (N, O, H * W) without a copy."""
+    return at.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)

@@ -68,7 +68,7 @@ class Goal:
         """The accepted answer t."""
         return cls("targeted", t)
 
-    def rows(self, index: Tensor | slice) -> Goal:
+    def rows(self, index: Tensor) -> Goal:
         """The goal of the samples in `index` alone."""
         return Goal(self.kind, self.classes[index])
 

@@ -254,7 +254,7 @@ def entries(group: str) -> dict[str, Entry]:
 def _state(path: str) -> tuple[str, int]:
     """A directory of sys.path and when something was last installed there."""
     try:
-        return path, os.stat(path or ".").st_mtime_ns
+        return path, os.stat(path or ".").st_mtime_ns  # noqa: PTH116 - a Path takes longer than the call
     except OSError:
         return path, 0
 

@@ -502,7 +502,8 @@ def _of_rows(loss: Loss, start: int, real: int, n: int) -> Loss:
     A goal knows its own rows; any other loss is given the answers set among zeros for the other samples.
     """
     if isinstance(loss, MethodType) and isinstance(loss.__self__, Goal):
-        goal, of_goal = loss.__self__.rows(slice(start, start + real)), loss.__func__
+        rows = torch.arange(start, start + real, device=loss.__self__.classes.device)
+        goal, of_goal = loss.__self__.rows(rows), loss.__func__
         return lambda out: of_goal(goal, _rows(out, real))
 
     def of_piece(out: Output) -> Tensor:

@@ -39,13 +39,15 @@ def cw_l2(
 
     x is (N, C, H, W) in [0, 1]; returns that shape: the nearest x' with margin above kappa, x where none was met.
     """
-    best = Best.of(x)
+    best, first = Best.of(x), None
     c = x.new_full((len(x),), initial_const)
     lower, upper = torch.zeros_like(c), torch.full_like(c, torch.inf)
     for search in range(search_steps):
         if search_steps >= 10 and search == search_steps - 1:
             c = upper.clamp(max=LARGEST_CONST)  # the original's last step repeats the best end
-        won = descend(Descent(view, x, goal, SHRINK), best, c, steps, lr, kappa, abort_early)
+        descent = Descent(view, x, goal, SHRINK, first)
+        won = descend(descent, best, c, steps, lr, kappa, abort_early)
+        first = descent.first if view.fixed else None  # the same at every c
         lower, upper, c = next_const(lower, upper, c, won)
     return drawn_back(view, x, goal, best, kappa) if view.fast else best.example
 
@@ -111,37 +113,52 @@ class Descent:
     """Adam on one objective a sample; everything in it can be narrowed to the samples that still move.
 
     The optimised variable is v with x' = sigmoid(v): twice the paper's w, x' = (tanh(w) + 1) / 2, so Adam's step
-    is twice as long and its epsilon half. The derivative of x' by v is x' (1 - x').
+    is twice as long and its epsilon half. The derivative of x' by v is x' (1 - x'). `first` is the margin at the start
+    and its gradient, where another descent from there has asked for them.
     """
 
-    def __init__(self, view: View, x: Tensor, goal: Goal, shrink: float) -> None:
+    def __init__(
+        self, view: View, x: Tensor, goal: Goal, shrink: float, first: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.view, self.x, self.goal = view, x, goal
         self.rows = torch.arange(len(x), device=x.device)
         self.v = torch.logit(0.5 + shrink * (x - 0.5))
         self.mean, self.square = torch.zeros_like(x), torch.zeros_like(x)
         self.delta, self.distance = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
         self.met = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # has succeeded in this descent
-        self.step = 0
+        self.step, self.first = 0, first
 
-    def look(self, best: Best, kappa: float) -> tuple[Tensor, Tensor, Tensor]:
-        """x' now, its margin (N,) and the margin's gradient; what succeeds nearer than `best` is kept."""
+    def look(self, best: Best, kappa: float, last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """x' now, its margin (N,) and the margin's gradient; what succeeds nearer than `best` is kept.
+
+        The `last` look needs no gradient, and has zeros there.
+        """
         at = self.v.sigmoid()
         torch.sub(at, self.x, out=self.delta)
         self.distance = torch.linalg.vector_norm(flat(self.delta), dim=1)
-        margin, grad, _ = self.view.value_and_grad(self.goal.margin, at)
+        margin, grad = self._asked(at, last)
         nearer = self.distance < best.distance[self.rows]
         won = margin > kappa
-        if self.view.fast:  # what bfloat16 calls a success is one only if float32 does
+        if self.view.fast and not last:  # what bfloat16 calls a success is one only if float32 does
             rows = torch.nonzero(won & (nearer | ~self.met))[:, 0]
             if len(rows):
                 margin[rows] = self.goal.rows(rows).margin(self.view.rows(rows).output(at[rows]))
-                confirmed = margin[rows] > kappa
-                won[rows] = confirmed
+                won[rows] = margin[rows] > kappa
         self.met |= won
         rows = torch.nonzero(won & nearer)[:, 0]
         if len(rows):
             best.keep(self.rows[rows], at[rows], self.distance[rows])
         return at, margin, grad
+
+    def _asked(self, at: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        if last:
+            return self.goal.margin(self.view.output(at)), torch.zeros_like(at)
+        if self.step > 0 or self.first is None:
+            margin, grad, _ = self.view.value_and_grad(self.goal.margin, at)
+            if self.step > 0:
+                return margin, grad
+            self.first = margin, grad
+        return self.first[0].clone(), self.first[1].clone()
 
     def move(self, grad: Tensor, at: Tensor, weight: Tensor, lr: Tensor | float) -> None:
         """One step of Adam down ||x' - x||^2 - weight * margin; `grad` and `at`, from `look`, are used up.
@@ -177,7 +194,9 @@ def descend(
     every = -(-steps // CHECKS)
     progress = Progress.of(c)
     for step in range(steps):
-        at, margin, grad = descent.look(best, kappa)
+        at, margin, grad = descent.look(best, kappa, last=step == steps - 1)
+        if step == steps - 1:
+            break
         missing = (kappa - margin).clamp(min=0)
         progress.see(descent.distance.square().addcmul_(c, missing))
         descent.move(grad, at, torch.where(margin > kappa, 0, c), lr)
@@ -185,9 +204,9 @@ def descend(
             moving = progress.check()
             if len(moving) < len(c):
                 ever[descent.rows] = descent.met
+                descent.narrow(moving)
                 if len(moving) == 0:
                     break
-                descent.narrow(moving)
                 c, progress = c[moving], progress.rows(moving)
     ever[descent.rows] = descent.met
     return ever

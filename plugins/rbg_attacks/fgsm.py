@@ -17,4 +17,4 @@ def fgsm(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Ten
     x is (N, C, H, W) in [0, 1]; returns the same shape. A value whose gradient is exactly 0 does not move.
     """
     _, grad, _ = view.value_and_grad(goal.loss, x)
-    return budget.steepest(grad).mul_(budget.eps).add_(x).clamp_(0, 1)
+    return (x + budget.eps * budget.steepest(grad)).clamp(0, 1)

@@ -99,7 +99,9 @@ def climb(
     return best, margin
 
 
-def _better(best: Tensor, margin: Tensor, at: Tensor, reached: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+def _better(
+    best: Tensor, margin: Tensor, at: Tensor, reached: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor]:
     """The best examples and margins so far, with those at hand, of the samples `active`, where they are better.
 
     Whichever are fewer are copied, so `best` and `at` may both be written to.

@@ -8,10 +8,10 @@ from harness import compare, ours, quality_of
 from second import adv_lib_attacks, foolbox_attacks, foolbox_criterion, foolbox_model
 
 N, SEARCHES = 100, 9
-# On the small networks the passes take nearly all of everybody's time, and bfloat16 hardly shortens them.
+# On the small network the passes themselves take four fifths of the time.
 EQUAL = {
     "mnist_a": {"foolbox": 1.5, "adv_lib": 1.5},
-    "mnist_cnn": {"foolbox": 0.95, "adv_lib": 0.9},
+    "mnist_cnn": {"foolbox": 1.3, "adv_lib": 1.2},
 }
 
 
