@@ -128,18 +128,15 @@ class Descent:
         self.met = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # has succeeded in this descent
         self.step, self.first = 0, first
 
-    def look(self, best: Best, kappa: float, last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """x' now, its margin (N,) and the margin's gradient; what succeeds nearer than `best` is kept.
-
-        The `last` look needs no gradient, and has zeros there.
-        """
+    def look(self, best: Best, kappa: float) -> tuple[Tensor, Tensor, Tensor]:
+        """x' now, its margin (N,) and the margin's gradient; what succeeds nearer than `best` is kept."""
         at = self.v.sigmoid()
         torch.sub(at, self.x, out=self.delta)
         self.distance = torch.linalg.vector_norm(flat(self.delta), dim=1)
-        margin, grad = self._asked(at, last)
+        margin, grad = self._asked(at)
         nearer = self.distance < best.distance[self.rows]
         won = margin > kappa
-        if self.view.fast and not last:  # what bfloat16 calls a success is one only if float32 does
+        if self.view.fast:  # what bfloat16 calls a success is one only if float32 does
             rows = torch.nonzero(won & (nearer | ~self.met))[:, 0]
             if len(rows):
                 margin[rows] = self.goal.rows(rows).margin(self.view.rows(rows).output(at[rows]))
@@ -150,9 +147,7 @@ class Descent:
             best.keep(self.rows[rows], at[rows], self.distance[rows])
         return at, margin, grad
 
-    def _asked(self, at: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-        if last:
-            return self.goal.margin(self.view.output(at)), torch.zeros_like(at)
+    def _asked(self, at: Tensor) -> tuple[Tensor, Tensor]:
         if self.step > 0 or self.first is None:
             margin, grad, _ = self.view.value_and_grad(self.goal.margin, at)
             if self.step > 0:
@@ -194,9 +189,7 @@ def descend(
     every = -(-steps // CHECKS)
     progress = Progress.of(c)
     for step in range(steps):
-        at, margin, grad = descent.look(best, kappa, last=step == steps - 1)
-        if step == steps - 1:
-            break
+        at, margin, grad = descent.look(best, kappa)
         missing = (kappa - margin).clamp(min=0)
         progress.see(descent.distance.square().addcmul_(c, missing))
         descent.move(grad, at, torch.where(margin > kappa, 0, c), lr)
