@@ -18,11 +18,13 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, has_bf16
 from rbg_defenses.defense_gan import DefenseGAN
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustbench_gan import registry
 from robustbench_gan.record import interval
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Store
@@ -53,12 +55,20 @@ def main(
 ) -> None:  # fmt: skip
     """Run what is not yet in OUT and print the table."""
     workshop = Workshop(Store(), pick_device(device))
-    system = workshop.defense("mnist", classifier, defense)
-    assert isinstance(system, DefenseGAN), "only Defense-GAN has these engines"
     chosen = engines or tuple(ENGINES)
-    asked = {"defense": defense, "classifier": classifier, "eps": eps, "device": str(workshop.device)}
-    if "bf16" in " ".join(chosen) and not has_bf16(workshop.device):
-        raise SystemExit("this processor has no bfloat16: name the engines to run by --engine")
+    if any(ENGINES[engine]["bf16"] for engine in chosen) and not has_bf16(workshop.device):
+        raise click.UsageError("this processor has no bfloat16: name the engines to run by --engine.")
+    system = workshop.defense("mnist", classifier, defense)
+    if not isinstance(system, DefenseGAN):
+        raise click.UsageError(f"{defense!r} has no projection: expected defense-gan with its parameters.")
+    code = [registry.module_digest(part) for part in (Projection, FrozenGenerator)]
+    asked = {
+        "defense": defense,
+        "classifier": classifier,
+        "eps": eps,
+        "device": str(workshop.device),
+        "code": code,
+    }
     for start in range(first, first + samples, CHUNK):
         done = {row["engine"] for row in rows(out) if row["first"] == start and row["asked"] == asked}
         x, y = workshop.images("mnist", start, CHUNK)
@@ -67,8 +77,7 @@ def main(
             if engine not in done:
                 row = {"engine": engine, "first": start, "asked": asked}
                 row |= project(system, replace(system.projection, **ENGINES[engine]), [x, attacked], y)
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                append(out, row)
                 click.echo(f"{engine} from {start}: {row['seconds']:.0f} s", err=True)
     click.echo(table([row for row in rows(out) if row["asked"] == asked]))
 
@@ -91,6 +100,13 @@ def project(system: DefenseGAN, how: Projection, batches: list[Tensor], y: Tenso
     system.projection = kept
     clean, attacked = ("".join("01"[int(right)] for right in answer) for answer in answers)
     return {"clean": clean, "attacked": attacked, "seconds": ended - started}
+
+
+def append(path: Path, row: Row) -> None:
+    """Write a line; one that was cut off before it stays a line of its own."""
+    cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if cut_off else "") + json.dumps(row) + "\n")
 
 
 def rows(path: Path) -> list[Row]:
