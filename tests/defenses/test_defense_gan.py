@@ -508,6 +508,20 @@ def test_the_generator_makes_images_and_the_critic_scores_them(shape):
     assert critic(made).shape == (3,)
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_the_critics_slope_and_what_a_penalty_on_it_pulls_are_autograds(shape):
+    torch.manual_seed(0)
+    critic, x = Critic(shape, 3).double(), torch.rand(4, *shape, dtype=torch.double, requires_grad=True)
+    (by_autograd,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    weights = [w for name, w in critic.named_parameters() if name.endswith("weight")]
+    pulls = []
+    for slope in (by_autograd, critic.slope(x.detach())):
+        assert torch.allclose(slope, by_autograd, rtol=1e-9, atol=1e-12)
+        pulls.append(torch.autograd.grad((slope.flatten(1).norm(dim=1) - 1).square().mean(), weights))
+    for exact, ours in zip(*pulls, strict=True):
+        assert exact.abs().max() > 0 and torch.allclose(ours, exact, rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.slow
 def test_training_brings_the_generator_towards_the_data():
     # Two kinds of images, dark and bright: the mean of what is made must approach the mean of what is there.
