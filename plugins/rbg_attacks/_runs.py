@@ -24,13 +24,24 @@ def best_of(view: View, x: Tensor, runs: int, run: Run) -> Tensor:
         todo = torch.nonzero(margin <= 0)[:, 0] if view.exact else torch.arange(len(x), device=x.device)
         if len(todo) == 0:
             break
-        found, reached = run(number, todo)
-        better = torch.nonzero(reached > margin[todo])[:, 0]
-        if len(better) == len(x):  # all of them, as the first run has it: nothing to copy
-            best, margin = found, reached
-        else:
-            best[todo[better]], margin[todo[better]] = found[better], reached[better]
+        best, margin = keep_better(best, margin, *run(number, todo), todo)
     return best
+
+
+def keep_better(
+    best: Tensor, margin: Tensor, found: Tensor, reached: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best examples and margins so far, with those found for the samples `rows` where they are better.
+
+    Whichever are fewer are copied, so `best` and `found` may both be written to.
+    """
+    better = reached > margin[rows]
+    if len(rows) == len(best):
+        kept = torch.nonzero(~better)[:, 0]
+        if 2 * len(kept) <= len(best):
+            return found.index_copy_(0, kept, best[kept]), torch.where(better, reached, margin)
+    new = torch.nonzero(better)[:, 0]
+    return best.index_copy_(0, rows[new], found[new]), margin.index_copy(0, rows[new], reached[new])
 
 
 def confirmed(view: View, goal: Goal, x: Tensor, margin: Tensor) -> Tensor:

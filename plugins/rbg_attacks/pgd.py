@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._losses import LossName, loss_of
-from rbg_attacks._runs import best_of, confirmed
+from rbg_attacks._runs import best_of, confirmed, keep_better
 from robustbench_gan.attack import attack
 from robustbench_gan.budget import Budget, norm_of, per_sample
 from robustbench_gan.errors import NotApplicable, UsageError
@@ -78,7 +78,7 @@ def climb(
     for step in range(steps + 1):
         if step == steps:  # the last iterate only has to be looked at
             reached = aim.margin(eye.output(at))
-            best, margin = _better(best, margin, at, reached, active)
+            best, margin = keep_better(best, margin, at, reached, active)
             break
         _, grad, out = eye.value_and_grad(loss_of(loss, aim), at)
         reached = confirmed(eye, aim, at, aim.margin(out))
@@ -86,7 +86,7 @@ def climb(
             velocity = grad = _unit(grad) if velocity is None else momentum * velocity + _unit(grad)
         ahead = budget.steepest(grad).mul_(size).add_(at).sub_(x)
         ahead = budget.project(ahead).add_(x).clamp_(0, 1)
-        best, margin = _better(best, margin, at, reached, active)
+        best, margin = keep_better(best, margin, at, reached, active)
         at = ahead
         if view.exact:
             going = torch.nonzero(margin[active] <= 0)[:, 0]
@@ -97,22 +97,6 @@ def climb(
                 velocity = None if velocity is None else velocity[going]
                 aim, eye = goal.rows(active), view.rows(active)
     return best, margin
-
-
-def _better(
-    best: Tensor, margin: Tensor, at: Tensor, reached: Tensor, active: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The best examples and margins so far, with those at hand, of the samples `active`, where they are better.
-
-    Whichever are fewer are copied, so `best` and `at` may both be written to.
-    """
-    better = reached > margin[active]
-    if len(active) == len(best):
-        kept = torch.nonzero(~better)[:, 0]
-        if 2 * len(kept) <= len(best):
-            return at.index_copy_(0, kept, best[kept]), torch.where(better, reached, margin)
-    rows = torch.nonzero(better)[:, 0]
-    return best.index_copy_(0, active[rows], at[rows]), margin.index_copy(0, active[rows], reached[rows])
 
 
 def _unit(grad: Tensor) -> Tensor:

@@ -106,7 +106,9 @@ class DefenseGAN(Defense):
             init=own if init == "preset" else init,  # type: ignore[arg-type]
             decay=preset == "paper", after_last=preset == "clean", prune=prune, bf16=precision == "bf16",
         )  # fmt: skip
-        self.for_training = Projection(rec_iterations, rec_restarts, prune=True, bf16=True)
+        self.for_training = Projection(
+            rec_iterations, rec_restarts, init=self.projection.init, prune=True, bf16=True
+        )
         self.recipe = WganRecipe(
             width, latent, gan_steps, critic_steps, gan_batch, gan_lr, gp=gp, ema=ema, decay=gan_decay
         )

@@ -508,6 +508,14 @@ def test_the_generator_makes_images_and_the_critic_scores_them(shape):
     assert critic(made).shape == (3,)
 
 
+@pytest.mark.parametrize(
+    ("asked", "init"), [({}, "small"), ({"preset": "clean"}, "prior"), ({"init": "prior"}, "prior")]
+)
+def test_training_images_are_rebuilt_from_codes_like_those_at_test_time(asked, init):
+    defense = DefenseGAN(nn.Identity(), **asked)
+    assert defense.projection.init == defense.for_training.init == init
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 def test_the_critics_slope_and_what_a_penalty_on_it_pulls_are_autograds(shape):
     torch.manual_seed(0)
