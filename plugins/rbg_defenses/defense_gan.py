@@ -50,8 +50,8 @@ class DefenseGAN(Defense):
     per recipe, and goes on from its last checkpoint when killed; nothing named before retrains it.
     `classifier` has learned from originals (`orig`: the given one), from reconstructions (`rec`) or from `both`;
     those two are trained anew for `classifier_epochs` on the first `rec_images` training images, rebuilt once for
-    every classifier as `ref` does it, with `rec_iterations`, `rec_restarts`, prune and bf16, whatever L and R are
-    at test time.
+    every classifier as `ref` does it but from initial codes like those at test time, with `rec_iterations`,
+    `rec_restarts`, prune and bf16, whatever L and R are there.
     `detect_fpr` above 0 rejects inputs that lie farther from their reconstruction than that share of validation
     images does (eq. 9). Random: the initial codes come from the seed. Raises UsageError for an impossible value.
     """
