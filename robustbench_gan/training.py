@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_gan import progress
+from robustbench_gan.checkpoint import Checkpoint, restore, state_of
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule
@@ -47,11 +48,11 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def batches(
-    split: Samples, batch_size: int, seed: int, device: torch.device
+    split: Samples, batch_size: int, seed: int, device: torch.device, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in a random order: x (B, C, H, W) in [0, 1], y (B,)."""
+    """One epoch in a random order, from its batch `first` on: x (B, C, H, W) in [0, 1], y (B,)."""
     generator = torch.Generator().manual_seed(seed & ((1 << 63) - 1))
-    for index in torch.randperm(len(split), generator=generator).split(batch_size):
+    for index in torch.randperm(len(split), generator=generator).split(batch_size)[first:]:
         yield split.pixels(index).to(device), split.labels[index].to(device)
 
 
@@ -63,34 +64,88 @@ def optimise(
     *,
     seed: int,
     description: str,
+    checkpoint: Checkpoint | None = None,
+    on_resume: Callable[[int], None] | None = None,
 ) -> float:
-    """Train `module` with Adam to lower `loss(x, y)`, a scalar; returns the seconds it took.
+    """Train `module` with Adam to lower `loss(x, y)`, a scalar; returns the seconds it took, of all its parts.
 
     Deterministic in `seed`, which also feeds dropout and whatever else draws from torch's global generator
-    while training. Raises Diverged at the first loss that is not a number.
+    while training. One that was killed goes on from its `checkpoint` and ends as an undisturbed one does; a loss
+    that counts its calls is told by `on_resume` how many there were. Raises Diverged at the first loss that is
+    not a number.
     """
-    started = time.perf_counter()
-    optimiser = torch.optim.Adam(module.parameters(), lr=schedule.lr)
-    steps = schedule.epochs * math.ceil(len(split) / schedule.batch_size)
-    cycle = None
-    if schedule.one_cycle:
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=schedule.lr, total_steps=steps)
+    per_epoch = math.ceil(len(split) / schedule.batch_size)
+    steps = schedule.epochs * per_epoch
     device = device_of(module)
     module.train()
     with isolated(seed), progress.task(description, steps) as advance:
-        for epoch in range(schedule.epochs):
-            for x, y in batches(split, schedule.batch_size, seed + epoch, device):
+        descent = _Descent(module, schedule, steps, checkpoint)
+        first = descent.resume()
+        if first and on_resume is not None:
+            on_resume(first)
+        advance(first)
+        for epoch in range(first // per_epoch, schedule.epochs):
+            skipped = max(0, first - epoch * per_epoch)
+            for x, y in batches(split, schedule.batch_size, seed + epoch, device, skipped):
                 value = loss(x, y)
                 if not torch.isfinite(value):
                     raise Diverged(f"{description}: the loss became {value.item()} in epoch {epoch + 1}")
-                optimiser.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                if cycle is not None:
-                    cycle.step()
+                descent.step(value)
                 advance(1)
     module.eval()
-    return time.perf_counter() - started
+    return descent.seconds
+
+
+class _Descent:
+    """Adam at the schedule's rate, and its state on disk every so many steps."""
+
+    def __init__(
+        self, module: nn.Module, schedule: Schedule, steps: int, checkpoint: Checkpoint | None
+    ) -> None:
+        self.module, self.checkpoint, self.device = module, checkpoint, device_of(module)
+        self.optimiser = torch.optim.Adam(module.parameters(), lr=schedule.lr)
+        self.cycle = None
+        if schedule.one_cycle:
+            self.cycle = torch.optim.lr_scheduler.OneCycleLR(
+                self.optimiser, max_lr=schedule.lr, total_steps=steps
+            )
+        self.done, self.before, self.started = 0, 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took up to now, with what was killed in between."""
+        return self.before + time.perf_counter() - self.started
+
+    def resume(self) -> int:
+        """Put back the last state on disk, torch's random generators with it; the steps that were made up to it."""
+        found = None if self.checkpoint is None else self.checkpoint.load()
+        if found is None:
+            return 0
+        state, facts = found
+        restore(state, {"module": self.module}, {"adam": self.optimiser})
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+        self.done, self.before = int(facts["steps"]), facts["seconds"]
+        if self.cycle is not None:  # its rate is a function of the step
+            self.cycle.load_state_dict({"last_epoch": self.done - 1, "_step_count": self.done})
+            self.cycle.step()
+        return self.done
+
+    def step(self, value: Tensor) -> None:
+        """One update that lowers `value`."""
+        self.optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        if self.cycle is not None:
+            self.cycle.step()
+        self.done += 1
+        if self.checkpoint is not None and self.done % self.checkpoint.every == 0:
+            state = state_of({"module": self.module}, {"adam": self.optimiser})
+            state["random"] = torch.get_rng_state()
+            if self.device.type == "cuda":
+                state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+            self.checkpoint.save(state, {"steps": float(self.done), "seconds": self.seconds})
 
 
 def cross_entropy(model: nn.Module) -> BatchLoss:
@@ -145,10 +200,19 @@ def classifier_recipe(name: str, schedule: Schedule, data: Dataset, seed: int, c
 
 
 def train_classifier(
-    model: nn.Module, data: Dataset, schedule: Schedule, *, seed: int, description: str
+    model: nn.Module,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    seed: int,
+    description: str,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, float]:
     """Train a classifier on the training split; returns its validation accuracy and the seconds."""
-    seconds = optimise(model, data.train, cross_entropy(model), schedule, seed=seed, description=description)
+    loss = cross_entropy(model)
+    seconds = optimise(
+        model, data.train, loss, schedule, seed=seed, description=description, checkpoint=checkpoint
+    )
     return {"validation_accuracy": accuracy(model, data.validation), "seconds": seconds}
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan import registry
+from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.errors import NotApplicable, UsageError
@@ -114,13 +115,17 @@ class Workshop:
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
         model = model.to(self.device)
         recipe = classifier_recipe(text, schedule, data, self.train_seed, registry.module_digest(factory))
+        checkpoint = Checkpoint.of(self.store, "classifier", recipe)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
             name = f"training {Spec.parse(text).name} on {data.name}"
-            info = train_classifier(model, data, schedule, seed=self.train_seed, description=name)
+            info = train_classifier(
+                model, data, schedule, seed=self.train_seed, description=name, checkpoint=checkpoint
+            )
             return model.state_dict(), info
 
         artifact = self.store.fetch("classifier", recipe, build)
+        checkpoint.clear()
         model.load_state_dict(dict(artifact.tensors))
         return freeze(model), artifact
 

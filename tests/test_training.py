@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from planted import SHAPE, Linear, images, separable
+from planted_kill import Killed, KillsAt
 from torch import nn
 
 from robustbench_gan import progress
+from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, resnet18
 from robustbench_gan.training import (
@@ -48,6 +50,35 @@ def test_training_is_a_function_of_its_seed(one_cycle):
     torch.manual_seed(2)
     assert torch.equal(trained_state(5, schedule=schedule), first)
     assert not torch.equal(trained_state(6, schedule=schedule), first)
+
+
+@pytest.mark.parametrize("killed_at", [2, 5, 17, 20, 27])
+@pytest.mark.parametrize("one_cycle", [True, False])
+def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path, killed_at, one_cycle):
+    """Seven batches an epoch, a state every fourth: it goes on within an epoch, and at the head of one (27)."""
+    schedule = Schedule(4, math.ceil(len(DATA.train) / 7), 0.02, one_cycle)
+    checkpoint = Checkpoint(tmp_path / "unfinished" / "a.safetensors", every=4)
+
+    def run(checkpoint=None, kill=None):
+        model, display, told = fresh(lambda: network(0.3), 0), KillsAt(kill), []
+        loss = cross_entropy(model)
+        with progress.reporting_to(display):
+            seconds = optimise(
+                model, DATA.train, loss, schedule, seed=3, description="test",
+                checkpoint=checkpoint, on_resume=told.append,
+            )  # fmt: skip
+        return torch.cat([p.detach().flatten() for p in model.parameters()]), seconds, display.done, told
+
+    whole, _, done, told = run()
+    assert sum(done) == 28 and told == []
+    with pytest.raises(Killed):
+        run(checkpoint, killed_at)
+    saved = 4 * (killed_at // 4)
+    torch.manual_seed(9)  # what draws outside is not what it goes on with
+    resumed, seconds, done, told = run(checkpoint)
+    assert done == [saved] + [1] * (28 - saved) and told == ([saved] if saved else [])
+    assert torch.equal(resumed, whole)
+    assert seconds > 0 and (not saved or seconds > checkpoint.load()[1]["seconds"])
 
 
 def test_the_seed_feeds_both_the_order_and_the_dropout():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from robustbench_gan import registry
 from robustbench_gan.budget import Budget, Norm
+from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
@@ -45,7 +46,9 @@ class AdversarialTraining(Defense):
 
     `ensemble` (Tramer et al. 2018) names registered classifiers, as in `a/c/d`: each batch is crafted on one of them,
     trained on clean images and frozen, or on the model in training, drawn uniformly; `predicted` are then the labels
-    of the one it is crafted on. The paper's: `ensemble=a/c/d,eps=0.3,epochs=12,batch_size=64`.
+    of the one it is crafted on. The paper's: `ensemble=a/c/d,eps=0.3,epochs=12,batch_size=64,one_cycle=false`.
+    The papers train at a constant rate, `one_cycle=false`; by default it rises and falls as it does for every other
+    classifier here. A training that is killed goes on where it was.
     Raises UsageError for an impossible value.
     """
 
@@ -62,6 +65,7 @@ class AdversarialTraining(Defense):
         epochs: int = 10,
         batch_size: int = 50,
         lr: float = 1e-3,
+        one_cycle: bool = True,
         ensemble: str = "",
     ) -> None:
         super().__init__(base)
@@ -72,7 +76,7 @@ class AdversarialTraining(Defense):
         self.inner = attack if isinstance(attack, Spec) else Spec.parse(attack)
         self.function, self.parameters_of_attack = registry.resolve("attacks", self.inner)
         self.budget, self.mix, self.labels, self.warmup = Budget(norm, eps), mix, labels, warmup
-        self.schedule = Schedule(epochs, batch_size, lr)
+        self.schedule = Schedule(epochs, batch_size, lr, one_cycle)
         self.ensemble = [Source(name) for name in str(ensemble).split("/")] if ensemble else []
         self.keys: dict[str, str] = {}
 
@@ -95,17 +99,19 @@ class AdversarialTraining(Defense):
         if self.ensemble:  # absent otherwise: whoever has no ensemble has the recipe of before
             recipe["ensemble"] = [recipe_key("classifier", s.recipe(data, seed)) for s in self.ensemble]
         model = copy.deepcopy(self.base)
+        checkpoint = Checkpoint.of(store, "adversarial-training", recipe, every=200)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
             sources = [s.trained(data, seed, store, device_of(model)) for s in self.ensemble]
             reinitialised(model.requires_grad_(True), seed)
-            seconds = self._train(model, data, seed, sources)
+            seconds = self._train(model, data, seed, checkpoint, sources)
             return model.state_dict(), {
                 "validation_accuracy": accuracy(model, data.validation),
                 "seconds": seconds,
             }
 
         artifact = store.fetch("adversarial-training", recipe, build)
+        checkpoint.clear()
         model.load_state_dict(dict(artifact.tensors))
         self.core = model
         self.keys = {"core": artifact.key}
@@ -114,7 +120,14 @@ class AdversarialTraining(Defense):
         """The key of the trained classifier."""
         return self.keys
 
-    def _train(self, model: nn.Module, data: Dataset, seed: int, sources: Sequence[nn.Module] = ()) -> float:
+    def _train(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        seed: int,
+        checkpoint: Checkpoint | None = None,
+        sources: Sequence[nn.Module] = (),
+    ) -> float:
         steps = self.schedule.epochs * -(-len(data.train) // self.schedule.batch_size)
         done = 0
 
@@ -131,8 +144,15 @@ class AdversarialTraining(Defense):
             clean, attacked = both.chunk(2)
             return (1 - self.mix) * clean.mean() + self.mix * attacked.mean()
 
-        name = f"adversarial training ({self.inner.name}, eps {self.budget.eps:g})"
-        return optimise(model, data.train, loss, self.schedule, seed=seed, description=name)
+        def on_resume(steps_made: int) -> None:
+            nonlocal done
+            done = steps_made
+
+        return optimise(
+            model, data.train, loss, self.schedule, seed=seed,
+            description=f"adversarial training ({self.inner.name}, eps {self.budget.eps:g})",
+            checkpoint=checkpoint, on_resume=on_resume,
+        )  # fmt: skip
 
     def _craft(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
         """The attack on the weights of the moment, layers such as dropout in the mode they train in."""

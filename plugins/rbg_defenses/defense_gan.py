@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rbg_defenses import _projection
-from rbg_defenses._checkpoints import Checkpoint
 from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
 from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
 from robustbench_gan import registry
+from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense, Gradient
 from robustbench_gan.errors import UsageError

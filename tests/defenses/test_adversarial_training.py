@@ -8,14 +8,16 @@ from collections import Counter
 import pytest
 import torch
 from planted import conv, seeds, separable
+from planted_kill import Killed, KillsAt
 from rbg_attacks.fgsm import fgsm
 from rbg_attacks.pgd import pgd
 from rbg_defenses.adversarial_training import AdversarialTraining, Source
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan import registry
+from robustbench_gan import progress, registry
 from robustbench_gan.budget import Budget
+from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, schedule_of, trained
 from robustbench_gan.outcome import Goal
@@ -88,7 +90,7 @@ def test_the_loss_is_the_stated_mixture(store, monkeypatch, mix):
 
     found = []
 
-    def optimise(model, data, loss, schedule, *, seed, description):
+    def optimise(model, data, loss, schedule, *, seed, description, checkpoint, on_resume):
         x, y = data.pixels(slice(0, 8)), data.labels[:8]
         found.append((loss(x, y), F.cross_entropy(model(x), y), F.cross_entropy(model(1 - x), y)))
         return 0.0
@@ -240,3 +242,29 @@ def test_an_ensemble_reads_from_a_spec():
     ]
     (one,) = built(ensemble=dict(Spec.parse("x:ensemble=a(dropout=keep)").params)["ensemble"]).ensemble
     assert one.spec == "a:dropout=keep"
+
+
+def test_a_killed_training_goes_on_with_the_seeds_and_the_eps_of_its_steps(store, monkeypatch):
+    """Both are functions of the step: warmup would start anew, and the seeds of step 1 would come twice."""
+    more = {"attack": "rand-fgsm", "warmup": 0.8, "epochs": 3, "ensemble": "small-cnn"}
+    monkeypatch.setattr(AdversarialTraining, "_train", killable(AdversarialTraining._train))
+    monkeypatch.setattr(Source, "trained", lambda self, *_: conv(2))
+    whole = built(store, **more)
+    other = Store(store.root.parent / "other")
+    with pytest.raises(Killed), progress.reporting_to(KillsAt(8)):
+        built(other, **more)
+    assert len(list((other.root / "unfinished").iterdir())) == 1 and not list(other)
+    resumed = built(other, **more)
+    assert not list((other.root / "unfinished").iterdir())
+    key = whole.training_keys()["core"]
+    assert resumed.training_keys()["core"] == key
+    assert other.used[key].digest == store.used[key].digest
+
+
+def killable(train):
+    """The training with its state on disk every third step."""
+
+    def often(self, model, data, seed, checkpoint, sources=()):
+        return train(self, model, data, seed, Checkpoint(checkpoint.path, 3), sources)
+
+    return often

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 from planted import conv, images, seeds, separable
+from planted_kill import Killed, KillsAt
 from rbg_defenses import _reconstructions
-from rbg_defenses._checkpoints import Checkpoint
 from rbg_defenses._projection import Projection, Unrolled, descend, squared_error
 from rbg_defenses._reconstructions import Reconstructions
 from rbg_defenses._wgan import Critic, Generator, WganRecipe, train_generator
@@ -18,6 +17,7 @@ from rbg_defenses.defense_gan import DefenseGAN, quantile
 from torch import nn
 
 from robustbench_gan import progress
+from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.errors import UsageError
 from robustbench_gan.seeds import normal, sample_seeds
 from robustbench_gan.store import Store
@@ -422,26 +422,6 @@ def test_what_no_generator_makes_is_rejected(store):
 
 
 # ---- a killed training
-
-
-class Killed(Exception):
-    pass
-
-
-class KillsAt:
-    """A display that stops the work after so many steps, as a kill would."""
-
-    def __init__(self, at):
-        self.at, self.done = at, []
-
-    @contextmanager
-    def task(self, description, total):
-        def advance(amount):
-            self.done.append(amount)
-            if sum(self.done) == self.at:
-                raise Killed
-
-        yield advance
 
 
 @pytest.mark.parametrize("killed_at", [2, 5, 6])
