@@ -344,9 +344,10 @@ def sweep(
 ) -> None:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
-    `rbg sweep defense-gan --over iterations=25,50,100,200,400,800,1600 --over restarts=1,2,5,10,20
-    --one-at-a-time` varies L and R as the Defense-GAN paper does. Every point is an ordinary result in DIR; the same
-    command goes on where it stopped. Writes a table, a CSV and, with the extra `plots`, a figure.
+    `rbg sweep defense-gan:iterations=100 --over iterations=25,50,100,200,400,800,1600 --over restarts=1,2,5,10,20
+    --one-at-a-time` varies L at R = 10 and R at L = 100, as Tables 8 and 10 of the Defense-GAN paper do. Every point is
+    an ordinary result in DIR; the same command goes on where it stopped. Writes a table, a CSV and, with the extra
+    `plots`, a figure.
     """
     from robustbench_gan import sweep as sweeps
     from robustbench_gan.store import Store

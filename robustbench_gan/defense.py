@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from robustbench_gan.batching import micro_batches
 from robustbench_gan.errors import NotApplicable
 from robustbench_gan.outcome import Output
 from robustbench_gan.seeds import fold
@@ -53,6 +54,8 @@ class Defense(nn.Module):
     base_key: str = (
         ""  # the store's key of `base`, set by the engine: part of the recipe of what stands on it
     )
+
+    on_trained: bool = False  # an inner defense of a composition made `base`, set by the composition
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -184,6 +187,7 @@ class Composed(Defense):
         core, key = self.base, self.base_key
         for stage in reversed(self._defenses):
             stage.base, stage.core, stage.base_key = core, core, key
+            stage.on_trained = core is not self.base
             stage.fit(data, seed, store)
             key = "+".join([key, *stage.training_keys().values()]) if stage.core is not core else key
             core = stage.core
@@ -229,3 +233,16 @@ class Composed(Defense):
     def training_keys(self) -> Mapping[str, str]:
         """The keys of every stage, each under its position."""
         return {f"{at}.{n}": k for at, s in enumerate(self._defenses) for n, k in s.training_keys().items()}
+
+    def controls(self, x: Tensor, y: Tensor, seed: Tensor) -> dict[str, float]:
+        """Those of every stage, each under its position, on the images as that stage sees them."""
+        asked = [
+            at for at, stage in enumerate(self._defenses) if type(stage).controls is not Defense.controls
+        ]
+        found: dict[str, float] = {}
+        for at, (stage, own) in enumerate(self._links(seed)[: max(asked, default=-1) + 1]):
+            found |= {f"{at}.{name}": value for name, value in stage.controls(x, y, own).items()}
+            if at < max(asked):
+                pieces = micro_batches(len(x), x.device)
+                x = torch.cat([stage.purify(x[rows], own[rows])[:real] for rows, real in pieces])
+        return found

@@ -1,7 +1,8 @@
 """How well detectors tell an attack's examples from clean images: ROC, AUC, and TPR at fixed FPR. No torch.
 
-The ROC describes: it is drawn from the judged images themselves. The threshold that a defense rejects by comes from
-its validation images, stands at score 0, and its two rates are given beside the curve.
+ROC and AUC describe: they are drawn from the judged images themselves. Every threshold comes from validation images:
+that which a defense rejects by, which stands at score 0, and those of the fixed FPR. What share of the judged clean
+images lies above one is therefore a result, given beside the TPR.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def measure(
-    clean: Numbers, attacked: Numbers, perturbed: Bools, names: Sequence[str], seed_text: str
+    clean: Numbers,
+    attacked: Numbers,
+    perturbed: Bools,
+    validation: Numbers,
+    names: Sequence[str],
+    seed_text: str,
 ) -> Detection | None:
     """Measure every detector and all together, from scores (K, N, M) of N images under K judge seeds.
+
+    Thresholds at fixed FPR are read off the scores of clean `validation` images, (V, M), none of which is judged.
 
     Negatives are the clean images, positives the examples that the attack moved at all, (K, N) bool, whether or not
     they fool the classifier: so it is in the papers' curves, and an example left as it was is a clean image. Together
@@ -35,31 +43,46 @@ def measure(
         return None
     labels = names if len(names) == columns else [f"detector {at}" for at in range(columns)]
 
-    def detector(name: str, negative: Numbers, positive: Numbers) -> Detector:
-        return _detector(name, negative, positive, perturbed, f"{seed_text},{name}")
+    def detector(name: str, negative: Numbers, positive: Numbers, held_out: Numbers) -> Detector:
+        at_fixed = [threshold_at(held_out, rate) for rate in FALSE_POSITIVE_RATES]
+        return _detector(name, negative, positive, perturbed, at_fixed, f"{seed_text},{name}")
 
     return Detection(
         clean=clean.shape[1],
         positive=int(perturbed.any(axis=0).sum()),
-        detectors=[detector(label, clean[:, :, at], attacked[:, :, at]) for at, label in enumerate(labels)],
-        together=detector(TOGETHER, clean.max(axis=2), attacked.max(axis=2)),
+        validation=len(validation),
+        detectors=[
+            detector(label, clean[:, :, at], attacked[:, :, at], validation[:, at])
+            for at, label in enumerate(labels)
+        ],
+        together=detector(TOGETHER, clean.max(axis=2), attacked.max(axis=2), validation.max(axis=1)),
     )
 
 
-def _detector(name: str, clean: Numbers, attacked: Numbers, perturbed: Bools, seed_text: str) -> Detector:
-    """One detector's figures from its scores (K, N)."""
+def _detector(
+    name: str,
+    clean: Numbers,
+    attacked: Numbers,
+    perturbed: Bools,
+    thresholds: Sequence[float | None],
+    seed_text: str,
+) -> Detector:
+    """One detector's figures from its scores (K, N), and thresholds, one for each fixed FPR."""
     negatives, positives = clean.ravel(), attacked[perturbed]
 
     def share(threshold: float) -> Interval | None:
         return _share(attacked > threshold, perturbed, seed_text)
 
-    at_fixed = {rate: threshold_at(negatives, rate, clean.shape[1]) for rate in FALSE_POSITIVE_RATES}
+    def rejected(threshold: float) -> Interval:
+        return interval((clean > threshold).mean(axis=0), seed_text)
+
     return Detector(
         name=name,
-        clean_rejected=interval((clean > 0).mean(axis=0), seed_text),
+        clean_rejected=rejected(0.0),
         attack_rejected=share(0.0),
         auc=_auc_with_interval(negatives, positives, perturbed),
-        tpr=[None if threshold is None else share(threshold) for threshold in at_fixed.values()],
+        tpr=[None if threshold is None else share(threshold) for threshold in thresholds],
+        fpr=[None if threshold is None else rejected(threshold) for threshold in thresholds],
         roc=compact(*roc(negatives, positives)) if len(positives) else [],
     )
 
@@ -73,15 +96,13 @@ def _share(fired: Bools, perturbed: Bools, seed_text: str) -> Interval | None:
     return interval(rate, seed_text)
 
 
-def threshold_at(negatives: Numbers, rate: float, images: int) -> float | None:
-    """The lowest threshold above which at most a share `rate` of the negatives lies.
+def threshold_at(held_out: Numbers, rate: float) -> float | None:
+    """The lowest threshold above which at most a share `rate` of the held-out clean images' scores (V,) lies.
 
     None where there are too few images to see that rate at all: of 100 clean images none can be 0.1%.
     """
-    allowed = math.floor(rate * len(negatives) + 1e-9)
-    if rate * images < 1 - 1e-9:
-        return None
-    return float(np.sort(negatives)[::-1][allowed])
+    allowed = math.floor(rate * len(held_out) + 1e-9)
+    return float(np.sort(held_out)[::-1][allowed]) if allowed else None
 
 
 def roc(negatives: Numbers, positives: Numbers) -> tuple[Numbers, Numbers]:

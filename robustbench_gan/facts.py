@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from robustbench_gan import machine
 from robustbench_gan.budget import Norm, norm_of
 from robustbench_gan.cell_run import Crafted, Run, substitutes_of
 from robustbench_gan.outcome import Output, correct
@@ -158,13 +159,5 @@ def training_seconds(run: Run) -> float:
 
 
 def hardware(device: torch.device) -> dict[str, str]:
-    """The machine as records describe it: device, threads, architecture, system and the GPU's name."""
-    described = {
-        "device": device.type,
-        "threads": str(torch.get_num_threads()),
-        "machine": platform.machine(),
-        "system": platform.system(),
-    }
-    if device.type == "cuda":
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described
+    """The machine as records describe it: device, system, and what `machine.described` says."""
+    return {"device": device.type, "system": platform.system(), **machine.described(device)}

@@ -13,8 +13,12 @@ from robustbench_gan.cell_run import Crafted, Run
 from robustbench_gan.detection import measure
 from robustbench_gan.outcome import Output, correct
 from robustbench_gan.record import Detection, Outcomes
-from robustbench_gan.threat import Counts
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.threat import Counts, Defended, answer
+from robustbench_gan.training import EVALUATION_BATCH
 from robustbench_gan.workshop import Judged
+
+THRESHOLD_IMAGES = 1000  # one of them is 0.1%, the smallest of the fixed false positive rates
 
 
 class NotANumber(RuntimeError):
@@ -95,5 +99,39 @@ def detection_of(run: Run, verdict: Verdict) -> Detection | None:
         torch.stack([o.scores for o in outs]).cpu().double().numpy()
         for outs in (verdict.clean, verdict.attacked)
     )
+    if clean.shape[2] == 0:
+        return None
     perturbed = (verdict.sizes > 0).expand(attacked.shape[:2]).cpu().numpy()
-    return measure(clean, attacked, perturbed, run.defense.detectors, run.cell.fingerprint)
+    held_out = validation_scores(run).double().numpy()
+    return measure(clean, attacked, perturbed, held_out, run.defense.detectors, run.cell.fingerprint)
+
+
+def validation_scores(run: Run) -> Tensor:
+    """The detectors' scores of the first validation images, (V, M), under the cell's seed; computed only once.
+
+    They are stored as an artifact, for every cell of the same defense and for the next run.
+    """
+    cell, defense = run.cell, run.defense
+    split = run.workshop.dataset(cell.dataset).validation
+    count = min(THRESHOLD_IMAGES, len(split))
+    recipe = {
+        "system": run.system_names(),
+        "identity": {
+            name: text for name, text in cell.identity.items() if name not in ("attack", "reference")
+        },
+        "weights": [defense.base_key, sorted(defense.training_keys().items())],
+        "images": count,
+        "seed": cell.seed,
+    }
+
+    def build() -> tuple[dict[str, Tensor], dict[str, float]]:
+        pieces = []
+        with torch.no_grad(), progress.task("scoring validation images", count) as advance:
+            for index in torch.arange(count).split(EVALUATION_BATCH):
+                x, seeds = split.pixels(index), sample_seeds(cell.seed, "validation-scores", index)
+                out = answer(Defended(defense), x.to(run.x.device), seeds.to(run.x.device))
+                pieces.append(out.scores)
+                advance(len(index))
+        return {"scores": torch.cat(pieces)}, {}
+
+    return run.workshop.store.fetch("validation-scores", recipe, build).tensors["scores"].cpu()

@@ -157,9 +157,10 @@ class Spread(_Record):
 class Detector(_Record):
     """How well one detector, or all together, tells the attack's examples from clean images.
 
-    The two `rejected` shares are at the defense's own threshold, all else is of the ROC: `tpr` has one entry for each
-    of FALSE_POSITIVE_RATES, None where there are too few clean images for it, and its intervals take the threshold
-    as given; `roc` holds pairs of false and true positive rate. What is about positives is None or empty without any.
+    The two `rejected` shares are at the defense's own threshold. `tpr` and `fpr`, the shares of examples and of clean
+    images above it, have one entry for each of FALSE_POSITIVE_RATES, at the threshold that has this rate on validation
+    images; None where those are too few for it. Intervals take a threshold as given. `roc` holds pairs of false and
+    true positive rate. What is about positives is None or empty without any.
     """
 
     name: str
@@ -169,6 +170,9 @@ class Detector(_Record):
     tpr: list[Interval | None] = Field(
         min_length=len(FALSE_POSITIVE_RATES), max_length=len(FALSE_POSITIVE_RATES)
     )
+    fpr: list[Interval | None] = Field(
+        min_length=len(FALSE_POSITIVE_RATES), max_length=len(FALSE_POSITIVE_RATES)
+    )
     roc: list[tuple[float, float]] = Field(default_factory=list)
 
 
@@ -176,6 +180,9 @@ class Detection(_Record):
     """Every detector of a defense against one attack; `together` rejects where any of them does."""
 
     positives: Literal["perturbed"] = "perturbed"  # every example that differs from its image
+    validation: (
+        int  # clean images that the thresholds of the fixed rates are read off; none of them is judged
+    )
     clean: int  # images, the negatives
     positive: int  # images of which there is a positive
     detectors: list[Detector] = Field(min_length=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from robustbench_gan import machine
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically
 
@@ -124,13 +124,8 @@ class Store:
 
 def trained_on(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The machine that tensors just trained lie on, and torch's version."""
-    facts = {
-        "machine": platform.machine(),
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-    }
-    gpu = next((t.device for t in tensors.values() if t.device.type == "cuda"), None)
-    return facts if gpu is None else {**facts, "gpu": torch.cuda.get_device_name(gpu)}
+    devices = [tensor.device for tensor in tensors.values() if tensor.device.type == "cuda"]
+    return {**machine.described((devices or [torch.device("cpu")])[0]), "torch": torch.__version__}
 
 
 def packed(tensors: Mapping[str, Tensor], header: Mapping[str, str], *, half: bool = False) -> bytes:

@@ -10,11 +10,14 @@ from planted_cells import Fixed, grey
 from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401
 from scipy.stats import mannwhitneyu, norm
 
+from robustbench_gan import judging
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.detection import CURVE_POINTS, auc, auc_interval, compact, measure, roc, threshold_at
 from robustbench_gan.leaderboard import rows
 from robustbench_gan.record import FALSE_POSITIVE_RATES, read_result, write_text
 from robustbench_gan.showing import print_result
+from robustbench_gan.store import Store
+from robustbench_gan.workshop import Workshop
 
 N = 20
 DETECTORS = ("Bright", "BothWays", "Unsure")
@@ -40,6 +43,12 @@ def drawn(n, m, seed=0, shift=0.7, levels=None):
     rng = np.random.default_rng(seed)
     clean, attacked = rng.normal(size=n), rng.normal(size=m) + shift
     return tuple(a if levels is None else np.round(a * levels) / levels for a in (clean, attacked))
+
+
+def measured(clean, attacked, moved=None, names=(), held_out=None):
+    """`measure`, by default of examples that all were moved, with the first judge seed's clean images held out."""
+    moved = np.ones(attacked.shape[:2], bool) if moved is None else moved
+    return measure(clean, attacked, moved, clean[0] if held_out is None else held_out, names, "x")
 
 
 def area(false_rates, true_rates):
@@ -123,7 +132,7 @@ def test_the_compact_curve_is_dense_where_false_positives_are_few():
 @pytest.mark.parametrize("n", [1000, 2900])
 def test_the_threshold_is_the_lowest_that_rejects_no_more_than_its_share(n, rate, levels):
     clean, _ = drawn(n, 1, levels=levels)
-    threshold = threshold_at(clean, rate, n)
+    threshold = threshold_at(clean, rate)
     assert (clean > threshold).sum() <= round(rate * n, 6)
     lower = clean[clean < threshold]
     assert (clean > lower.max()).sum() > rate * n
@@ -135,15 +144,26 @@ def test_the_threshold_is_the_lowest_that_rejects_no_more_than_its_share(n, rate
     ("images", "seen"),
     [(19, ()), (20, (0.05,)), (99, (0.05,)), (100, (0.01, 0.05)), (1000, (0.001, 0.01, 0.05))],
 )
-def test_a_rate_that_so_few_images_cannot_show_has_no_number(images, seen):
-    clean, attacked = (a.reshape(1, -1, 1) for a in drawn(images, images))
-    together = measure(clean, attacked, np.ones((1, images), bool), (), "x").together
-    shown = [rate for rate, tpr in zip(FALSE_POSITIVE_RATES, together.tpr, strict=True) if tpr is not None]
-    assert tuple(shown) == seen
-    # More judge seeds are no more images.
-    clean, attacked = np.repeat(clean, 5, axis=0), np.repeat(attacked, 5, axis=0)
-    again = measure(clean, attacked, np.ones((5, images), bool), (), "x").together
-    assert [t is None for t in again.tpr] == [t is None for t in together.tpr]
+def test_a_rate_that_so_few_validation_images_cannot_show_has_no_number(images, seen):
+    """However many are judged, and under however many seeds."""
+    clean, attacked = (np.repeat(a.reshape(1, -1, 1), 5, axis=0) for a in drawn(2000, 2000))
+    held_out, _ = drawn(images, 1, seed=1)
+    together = measured(clean, attacked, held_out=held_out[:, None]).together
+    for rates in (together.tpr, together.fpr):
+        shown = [at for at, rate in zip(FALSE_POSITIVE_RATES, rates, strict=True) if rate is not None]
+        assert tuple(shown) == seen
+
+
+def test_thresholds_at_fixed_rates_come_from_validation_images_alone():
+    """Judged clean images that score higher than those move what is reached, and not the threshold."""
+    held_out = np.arange(1000.0)[:, None]  # 0.1%: above 998 lies one; 1%: 989; 5%: 949
+    attacked = np.array([949.5, 949.0, 990.0, 2000.0]).reshape(1, 4, 1)
+    for shift, reached in ((0.0, [0.001, 0.01, 0.05]), (50.0, [0.051, 0.06, 0.1]), (-60.0, [0, 0, 0])):
+        clean = held_out[None] + shift
+        wide = np.resize(attacked, clean.shape)
+        (one,) = measured(clean, wide, names=("one",), held_out=held_out).detectors
+        assert [rate.value for rate in one.tpr] == [0.25, 0.5, 0.75]
+        assert [rate.value for rate in one.fpr] == pytest.approx(reached) and one.fpr[0].n == 1000
 
 
 @pytest.mark.parametrize(("true", "n"), [(0.6, 40), (0.9, 60), (0.98, 100)])
@@ -169,7 +189,7 @@ def test_the_auc_interval_has_a_width_at_the_ends_and_shrinks_with_images():
 def test_a_detectors_figures_are_what_a_hand_counts():
     clean = np.array([-3.0, -2.0, -1.0, 1.0] * 5).reshape(1, N, 1)
     attacked = np.array([-4.0, 0.0, 0.5, 2.0] * 5).reshape(1, N, 1)
-    found = measure(clean, attacked, np.ones((1, N), bool), ("one",), "x")
+    found = measured(clean, attacked, names=("one",))
     (one,) = found.detectors
     assert (found.clean, found.positive, found.positives) == (N, N, "perturbed")
     assert (one.name, found.together.name) == ("one", "together")
@@ -183,9 +203,9 @@ def test_examples_left_as_they_were_are_no_positives():
     clean = np.zeros((1, 4, 1))
     attacked = np.array([5.0, 5.0, 0.0, 0.0]).reshape(1, 4, 1)
     moved = np.array([[True, True, False, False]])
-    found = measure(clean, attacked, moved, (), "x")
+    found = measured(clean, attacked, moved)
     assert found.positive == 2 and found.together.auc.value == 1 and found.together.attack_rejected.n == 2
-    nothing = measure(clean, attacked, np.zeros((1, 4), bool), (), "x")
+    nothing = measured(clean, attacked, np.zeros((1, 4), bool))
     assert nothing.positive == 0 and nothing.together.auc is None and nothing.together.roc == []
     assert nothing.together.attack_rejected is None and nothing.together.tpr == [None] * 3
     assert nothing.together.clean_rejected.value == 0
@@ -194,40 +214,37 @@ def test_examples_left_as_they_were_are_no_positives():
 def test_together_rejects_where_any_does():
     rng = np.random.default_rng(0)
     clean, attacked = rng.normal(size=(2, 30, 3)) - 1, rng.normal(size=(2, 30, 3))
-    found = measure(clean, attacked, np.ones((2, 30), bool), ("a", "b", "c"), "x")
+    found = measured(clean, attacked, names=("a", "b", "c"))
     assert [d.name for d in found.detectors] == ["a", "b", "c"]
     assert found.together.clean_rejected.value == pytest.approx((clean > 0).any(axis=2).mean())
     assert found.together.attack_rejected.value == pytest.approx((attacked > 0).any(axis=2).mean())
-    worst = measure(
-        clean.max(axis=2, keepdims=True), attacked.max(axis=2, keepdims=True), np.ones((2, 30), bool), (), "x"
-    )
+    worst = measured(clean.max(axis=2, keepdims=True), attacked.max(axis=2, keepdims=True))
     assert worst.together == found.together
     for at, d in enumerate(found.detectors):
-        alone = measure(clean[:, :, [at]], attacked[:, :, [at]], np.ones((2, 30), bool), (d.name,), "x")
+        alone = measured(clean[:, :, [at]], attacked[:, :, [at]], names=(d.name,))
         assert alone.detectors == [d]
 
 
 def test_several_judge_seeds_average_and_add_no_images():
     clean, attacked = np.zeros((2, 4, 1)), np.array([[1, 1, 1, -1], [1, -1, 1, -1]], float)[:, :, None]
     moved = np.array([[True] * 4, [True, True, False, True]])
-    found = measure(clean, attacked, moved, (), "x").together
+    found = measured(clean, attacked, moved).together
     assert found.attack_rejected.value == (1 + 0.5 + 1 + 0) / 4 and found.attack_rejected.n == 4
     assert found.auc.n == 4 and found.auc.value == 4 / 7  # of seven examples that were moved
 
 
 def test_without_detectors_there_is_nothing_and_unnamed_ones_are_numbered():
     empty = np.zeros((1, 3, 0))
-    assert measure(empty, empty, np.ones((1, 3), bool), (), "x") is None
+    assert measured(empty, empty) is None
     two = np.zeros((1, 3, 2))
     for names in ((), ("one",)):
-        found = measure(two, two, np.ones((1, 3), bool), names, "x")
+        found = measured(two, two, names=names)
         assert [d.name for d in found.detectors] == ["detector 0", "detector 1"]
 
 
 def test_only_the_order_of_scores_decides_the_curve():
     clean, attacked = (a.reshape(1, -1, 1) for a in drawn(200, 200))
-    moved = np.ones((1, 200), bool)
-    one, two = (measure(f(clean), f(attacked), moved, (), "x").together for f in (np.array, np.exp))
+    one, two = (measured(f(clean), f(attacked)).together for f in (np.array, np.exp))
     assert (one.auc, one.tpr, one.roc) == (two.auc, two.tpr, two.roc)
     assert one.clean_rejected != two.clean_rejected  # exp is above 0: the defense's own threshold moved
 
@@ -269,10 +286,29 @@ def test_a_run_records_what_a_hand_computes(shop):
     assert (
         found.attack_rejected.value == np.mean(bright + eps > threshold) > found.clean_rejected.value == 0.5
     )
-    highest = np.sort(bright)[-2]  # of 20 images, one may be rejected at 5%
+    validation = grey().validation
+    held_out = np.sort(validation.pixels().flatten(1).mean(dim=1).double().numpy())
+    highest = held_out[-1 - len(validation) // 20]  # so many may be rejected at 5%
+    assert result.detection.validation == len(validation) >= 20
     assert found.tpr[2].value == np.mean(bright + eps > highest)
+    assert found.fpr[2].value == np.mean(bright > highest)
     rejected = 1 - np.mean([b == "1" for b in judged(result).accepted[0]])
     assert result.detection.together.attack_rejected.value == rejected
+
+
+def test_validation_scores_are_computed_once_a_defense_and_kept(shop, monkeypatch):
+    """Another attack, and the same store tomorrow, ask for nothing again; another threshold is another defense."""
+    asked, real = [], judging.answer
+    monkeypatch.setattr(
+        judging, "answer", lambda system, x, seeds: asked.append(len(x)) or real(system, x, seeds)
+    )
+    one = cell(shop, defenses="bright", attacks="noise").detection
+    again = cell(shop, defenses="bright", attacks="fgsm").detection
+    tomorrow = Workshop(Store(shop.store.root, zoo=None))
+    assert cell(tomorrow, defenses="bright", attacks="noise").detection == one
+    assert asked == [one.validation] and again.validation == one.validation
+    cell(shop, defenses="bright:threshold=0.6", attacks="noise")
+    assert len(asked) == 2
 
 
 def test_an_attack_that_moved_nothing_has_no_positives(shop):

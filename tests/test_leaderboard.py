@@ -337,12 +337,17 @@ def share(value: float) -> Interval:
 
 def detector(name: str, auc: float) -> Detector:
     tpr = [None, share(0.2), share(0.6)]
-    return Detector(name=name, clean_rejected=share(0.1), attack_rejected=share(0.4), auc=share(auc), tpr=tpr)
+    rates = {"tpr": tpr, "fpr": [None, share(0.02), share(0.04)]}
+    return Detector(name=name, clean_rejected=share(0.1), attack_rejected=share(0.4), auc=share(auc), **rates)
 
 
 def detected(*names: str) -> dict[str, Any]:
     each = [detector(name, 0.7) for name in names]
-    return {"detection": Detection(clean=4, positive=3, detectors=each, together=detector("together", 0.9))}
+    return {
+        "detection": Detection(
+            validation=1000, clean=4, positive=3, detectors=each, together=detector("together", 0.9)
+        )
+    }
 
 
 def detection_table(page: str) -> list[list[str]]:
@@ -361,7 +366,7 @@ def test_a_setting_has_a_row_of_detection_for_each_defense_with_detectors_and_at
     assert [line[:2] for line in lines] == [["magnet", "fgsm"], ["magnet", "pgd"]]
     row = dict(zip(header, lines[0], strict=True))
     assert row["AUC"] == "0.900 [0.450, 0.950]" and row["AUC of each"] == "l1 0.700, l2 0.700"
-    assert (row["TPR at FPR 0.1%"], row["TPR at FPR 5%"]) == ("–", "0.600 [0.300, 0.800]")
+    assert (row["TPR at FPR 0.1%"], row["TPR at FPR 5%"]) == ("–", "0.600 [0.300, 0.800] (4.0%)")
     assert (row["clean rejected"], row["examples rejected"]) == (str(share(0.1)), str(share(0.4)))
     assert row["n"] == "4 + 3"
     assert page.count("whether or not it fools the classifier") == 1
@@ -386,6 +391,7 @@ def test_rows_have_rates_of_detection_only_where_there_are_scores() -> None:
     assert set(with_) - set(without) == {
         *("auc", "auc_ci_low", "auc_ci_high", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "tpr_at_fpr_0.05"),
         *("clean_rejected", "attack_rejected"),
+        *("fpr_reached_0.001", "fpr_reached_0.01", "fpr_reached_0.05"),
     }
     assert (with_["auc"], with_["auc_ci_low"], with_["tpr_at_fpr_0.001"]) == (0.9, 0.45, None)
     assert (with_["tpr_at_fpr_0.01"], with_["clean_rejected"], with_["attack_rejected"]) == (0.2, 0.1, 0.4)

@@ -73,12 +73,15 @@ def result(cell=None, **changes):
 
 def detection(**changes):
     share = Interval(value=0.25, low=0.0, high=0.75, n=4)
-    one = Detector(name="l1", clean_rejected=share, tpr=[None, None, None])
+    one = Detector(name="l1", clean_rejected=share, tpr=[None, None, None], fpr=[None, None, None])
     full = Detector(
         name="together", clean_rejected=share, attack_rejected=share, auc=share, tpr=[None, share, share],
+        fpr=[None, share, share],
         roc=[(0.0, 0.0), (0.25, 0.5), (1.0, 1.0)],
     )  # fmt: skip
-    return Detection(**{"clean": 4, "positive": 3, "detectors": [one], "together": full, **changes})
+    return Detection(
+        **{"validation": 1000, "clean": 4, "positive": 3, "detectors": [one], "together": full, **changes}
+    )
 
 
 def strict(text):

@@ -390,6 +390,7 @@ def test_the_machine_of_a_training_is_kept(store):
     header = store_module.read_header(store.path(recipe_key("net", {})))
     made = json.loads(header["hardware"])
     assert made["torch"] == torch.__version__ and int(made["threads"]) >= 1 and "gpu" not in made
+    assert made["processor"] and int(made["cores"]) >= 1
 
 
 def test_the_zoo_is_where_the_environment_says(tmp_path, monkeypatch):

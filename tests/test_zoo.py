@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from planted_plugins import installed  # noqa: F401 - a fixture
 
+from robustbench_gan import models
 from robustbench_gan.cli import main as rbg
 from robustbench_gan.errors import UsageError
 from robustbench_gan.matrix import preset_text, presets
+from robustbench_gan.models import schedule_of
 from robustbench_gan.record import read_result
 from robustbench_gan.store import ZOO, Store, packed, read_artifact, recipe_key
+from robustbench_gan.workshop import Workshop
 
 ROOT = Path(__file__).parents[1]
 MATRIX = """
@@ -77,10 +81,31 @@ def test_the_bundled_weights_are_those_that_the_presets_ask_for(tool):
     assert not list(tool.stale(ZOO, dataset="mnist"))
 
 
+def test_so_are_those_for_data_that_do_not_come_along(tool, monkeypatch):
+    """Recipes hold a digest of the data, nothing else of them: other images stand in for those that are not here."""
+    cards = [c for c in tool.read_index(ZOO).values() if c["part_of"]["dataset"] == "fashion-mnist"]
+    (digest,) = {card["recipe"]["data"] for card in cards}
+    real = Workshop.dataset
+
+    def dataset(self, text):
+        assert text == "fashion-mnist"
+        stand_in = replace(real(self, "mnist"), name=text)
+        vars(stand_in)["digest"] = digest
+        return stand_in
+
+    monkeypatch.setattr(Workshop, "dataset", dataset)
+    assert not list(tool.stale(ZOO, dataset="fashion-mnist"))
+    other = replace(schedule_of(models.a), epochs=11)
+    monkeypatch.setattr(models.a, "schedule", other, raising=False)
+    gone = {key for key, _ in tool.stale(ZOO, dataset="fashion-mnist")}
+    assert {cards_key for cards_key in gone if cards_key.startswith("classifier-")}
+
+
 def test_every_bundled_artifact_is_some_presets(tool):
     assert {name for card in tool.read_index(ZOO).values() for name in card["needed_by"]} <= set(presets())
     for card in tool.read_index(ZOO).values():
         assert card["accuracy_float32"] - card["accuracy"] < 0.001 and card["hardware"] and card["recipe"]
+        assert card["precision"] == "float32" or card["images"] >= 1000
 
 
 # ---- the tool

@@ -19,9 +19,10 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from rbg_defenses._projection import has_bf16
 
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.data.dataset import HOLDOUT
@@ -30,7 +31,7 @@ from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.files import write_atomically, write_text_atomically
 from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.plan import Step, steps_of, train
-from robustbench_gan.registry import Spec
+from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import (
     ZOO,
@@ -128,11 +129,19 @@ def train_all(matrix: Matrix, device: str) -> list[str]:
     return failed
 
 
-def measured(step: Step, store: Store, samples: int) -> tuple[str, float]:
-    """What a step's artifacts are judged by, and how well they do.
+class Measured(NamedTuple):
+    """By what a step's artifacts are judged, how well they do, and on how many test images."""
+
+    metric: str
+    value: float
+    images: int
+
+
+def measured(step: Step, store: Store, samples: int) -> Measured:
+    """How well a step's artifacts do.
 
     Clean accuracy on all test images for a classifier or substitute, on `samples` of them for a defense, which may be
-    slow; robust accuracy in its own cell for a trained attack.
+    slow and goes by its fastest engine; robust accuracy in its own cell for a trained attack.
     """
     cell, workshop = (
         step.planned.cell,
@@ -141,10 +150,10 @@ def measured(step: Step, store: Store, samples: int) -> tuple[str, float]:
     names = cell.dataset, cell.classifier, cell.defense
     test = workshop.dataset(cell.dataset).test
     if step.kind == "classifier":
-        return f"accuracy, {len(test)} test images", accuracy(workshop.classifier(*names[:2])[0], test)
+        return Measured("accuracy", accuracy(workshop.classifier(*names[:2])[0], test), len(test))
     if step.kind == "substitute":
         model, _ = workshop.substitute(*names, step.planned.threat)
-        return f"accuracy, {len(test)} test images", accuracy(model, test)
+        return Measured("accuracy", accuracy(model, test), len(test))
     n = min(samples, len(test) - HOLDOUT)
     if step.kind == "attack":
         planned = replace(step.planned, cell=cell.model_copy(update={"samples": n}))
@@ -152,11 +161,23 @@ def measured(step: Step, store: Store, samples: int) -> tuple[str, float]:
         robust = result.accuracy("robust")
         if robust is None:
             raise UsageError(f"{step.label}: {result.status}: {result.reason}")
-        return f"robust accuracy under it, {n} test images", robust.value
+        return Measured("robust accuracy under it", robust.value, n)
     x, y = workshop.images(cell.dataset, HOLDOUT, n)
+    text, said = fastest(cell.defense)
     with torch.no_grad():
-        out = answer(Defended(workshop.defense(*names)), x, sample_seeds(0, "zoo", torch.arange(n)))
-    return f"defended clean accuracy, {n} test images", float((out.labels == y).double().mean())
+        defended = Defended(workshop.defense(cell.dataset, cell.classifier, text))
+        out = answer(defended, x, sample_seeds(0, "zoo", torch.arange(n)))
+    return Measured(f"defended clean accuracy{said}", float((out.labels == y).double().mean()), n)
+
+
+def fastest(defense: str) -> tuple[str, str]:
+    """A defense with the fastest engine that it and the processor have, on the same weights; what to say of it."""
+    spec, *inner = parse_chain(defense)
+    if spec.name != "defense-gan" or inner or not has_bf16(torch.device("cpu")):
+        return defense, ""
+    engine = {"prune": True, "precision": "bf16"}
+    changed = Spec(spec.name, tuple(sorted({**dict(spec.params), **engine}.items())))
+    return str(changed), " (pruned, bfloat16)"
 
 
 def add(
@@ -186,8 +207,9 @@ def add(
 
 def _taken(step: Step, keys: list[str], root: Path, zoo: Path, samples: int, half: bool) -> dict[str, Card]:
     """Copy a step's artifacts into the zoo, halved where that is cheap; returns their cards."""
-    metric, full = measured(step, Peek(root, zoo=None), samples)
+    metric, full, images = measured(step, Peek(root, zoo=None), samples)
     value = full
+    half = half and images * COST >= 1  # on fewer images a smaller loss would not show
     if half:
         with tempfile.TemporaryDirectory() as candidate:
             for path in zoo.glob("*.safetensors"):
@@ -195,7 +217,7 @@ def _taken(step: Step, keys: list[str], root: Path, zoo: Path, samples: int, hal
             for key in keys:
                 source = Store(root).path(key)
                 (Path(candidate) / source.name).write_bytes(repacked(source, half=True))
-            _, value = measured(step, Peek(root, zoo=Path(candidate)), samples)
+            value = measured(step, Peek(root, zoo=Path(candidate)), samples).value
         loss = abs(full - value) if step.kind == "attack" else full - value
         half = loss < COST
     cards = {}
@@ -204,7 +226,7 @@ def _taken(step: Step, keys: list[str], root: Path, zoo: Path, samples: int, hal
         target = zoo / source.name
         write_atomically(target, repacked(source, half))
         cards[key] = _card(step, target) | {
-            "metric": metric, "accuracy": value if half else full, "accuracy_float32": full,
+            "metric": metric, "images": images, "accuracy": value if half else full, "accuracy_float32": full,
         }  # fmt: skip
     return cards
 
@@ -298,7 +320,8 @@ def page(index: Mapping[str, Card]) -> str:
         "Trained weights that come with the package. One is used only where its recipe is exactly the one asked for; "
         "everything else is trained and kept in the cache. A bundled artifact goes before one in the cache, so that "
         "all machines judge with the same weights; `RBG_ZOO=off` leaves them out, and `RBG_ZOO=DIR` takes others. "
-        "Half precision is kept only where it costs less than 0.1 point, and is widened to float32 on loading.", "",
+        "Half precision is kept only where it costs less than 0.1 point on at least 1,000 images, and is widened to "
+        "float32 on loading.", "",
         f"{len(index)} artifacts, {sum(card['bytes'] for card in index.values()) / 1e6:.1f} MB.",
     ]  # fmt: skip
     if index:
@@ -307,7 +330,7 @@ def page(index: Mapping[str, Card]) -> str:
     for key, card in sorted(index.items()):
         cells = [
             f"[{key}](#{key})", ", ".join(card["needed_by"]), f"{card['bytes'] / 1e6:.2f}", card["precision"],
-            card["metric"], f"{card['accuracy']:.4f}", f"{card['training_seconds']:.0f} s",
+            _metric(card), f"{card['accuracy']:.4f}", f"{card['training_seconds']:.0f} s",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     for key, card in sorted(index.items()):
@@ -322,7 +345,7 @@ def _section(card: Card) -> Iterator[str]:
         f"{card['accuracy']:.4f} as bundled ({card['precision']}), {card['accuracy_float32']:.4f} in float32"
     )
     yield from (f"- {name}: `{text}`" for name, text in card["part_of"].items())
-    yield f"- {card['metric']}: {kept}"
+    yield f"- {_metric(card)}: {kept}"
     yield f"- trained {place}in {card['training_seconds']:.1f} s: {hardware}"
     yield f"- content: `{card['digest']}`, {card['bytes']} bytes"
     if card["facts"]:
@@ -332,6 +355,10 @@ def _section(card: Card) -> Iterator[str]:
     yield "- recipe:"
     yield ""
     yield "```json\n" + json.dumps(card["recipe"], indent=1, sort_keys=True) + "\n```"
+
+
+def _metric(card: Card) -> str:
+    return f"{card['metric']}, {card['images']} test images"
 
 
 def _short(value: Any) -> str:

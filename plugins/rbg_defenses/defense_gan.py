@@ -44,14 +44,20 @@ class DefenseGAN(Defense):
     `preset` chooses the projection: `ref` as the reference code runs it, `paper` with the decay of the rate that
     the paper intends, `clean` from the generator's own prior and with the last update used. `iterations` is L,
     `restarts` R, `lr` the rate on the mean squared error, `init` overrides the preset's initial codes. How it is
-    computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in float32,
-    `prune` drops restarts that fall behind, for a third of the work; with neither it is the published algorithm
-    to rounding. The generator (`width`, `latent`, `gan_*`, `critic_steps`, `gp`, `ema`) is trained by WGAN-GP once
-    per recipe, and goes on from its last checkpoint when killed; nothing named before retrains it.
+    computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in float32.
+    `prune` keeps of an image's restarts the best 60% (rounded up) after a tenth of the iterations, 30% after a
+    quarter and 20% after a half: at R = 10 that is 36% of the work. With neither it is the published algorithm to
+    rounding. Memory is bounded: at most 250 codes on a CPU and 16,384 on a GPU are in the generator at once, each
+    about 0.4 MB at width 64.
+    The generator (`width`, `latent`, `gan_*`, `critic_steps`, `gp`, `ema`) is trained by WGAN-GP once per recipe, and
+    goes on from its last checkpoint when killed; nothing named before retrains it. Unlike the reference code its
+    networks start from torch's own initial weights, every batch is drawn anew from the training images instead of in
+    shuffled passes, and in each step the critic learns before the generator.
     `classifier` has learned from originals (`orig`: the given one), from reconstructions (`rec`) or from `both`;
     those two are trained anew for `classifier_epochs` on the first `rec_images` training images, rebuilt once for
     every classifier as `ref` does it but from initial codes like those at test time, with `rec_iterations`,
-    `rec_restarts`, prune and bf16, whatever L and R are there.
+    `rec_restarts`, prune and bf16, whatever L and R are there, at a rate that rises and falls as it does for every
+    other classifier here. With `orig` two of the four clean accuracies exist, with `rec` and `both` all are recorded.
     `detect_fpr` above 0 rejects inputs that lie farther from their reconstruction than that share of validation
     images does (eq. 9). Random: the initial codes come from the seed. Raises UsageError for an impossible value.
     """
@@ -128,8 +134,14 @@ class DefenseGAN(Defense):
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the generator on the training images, or load it; then what stands on it.
 
-        The generator does not depend on the classifier.
+        The generator does not depend on the classifier. Raises UsageError where a classifier of its own would take
+        the place of one that another defense trained.
         """
+        if self.classifier != "orig" and self.on_trained:
+            raise UsageError(
+                f"defense-gan:classifier={self.classifier} trains a classifier of its own and cannot stand in front "
+                "of a defense that trained one: leave out one of the two, or write classifier=orig."
+            )
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "gan": asdict(self.recipe),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robustbench_gan.leaderboard.labels import escape
-from robustbench_gan.record import FALSE_POSITIVE_RATES, Detection, Detector
+from robustbench_gan.record import FALSE_POSITIVE_RATES, Detection, Detector, Interval
 
 RATES = tuple(f"TPR at FPR {100 * rate:g}%" for rate in FALSE_POSITIVE_RATES)
 FIGURES = ("AUC", *RATES, "clean rejected", "examples rejected")
@@ -11,8 +11,18 @@ FIGURES = ("AUC", *RATES, "clean rejected", "examples rejected")
 
 def figures(detector: Detector) -> list[str]:
     """One text for each of FIGURES, `–` where there is no number."""
-    values = [detector.auc, *detector.tpr, detector.clean_rejected, detector.attack_rejected]
-    return ["–" if value is None else str(value) for value in values]
+    at_fixed = [_text(tpr) + _reached(fpr) for tpr, fpr in zip(detector.tpr, detector.fpr, strict=True)]
+    shares = map(_text, (detector.clean_rejected, detector.attack_rejected))
+    return [_text(detector.auc), *at_fixed, *shares]
+
+
+def _text(value: Interval | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _reached(fpr: Interval | None) -> str:
+    """The share of the judged clean images that the threshold in fact rejects."""
+    return "" if fpr is None else f" ({100 * fpr.value:.1f}%)"
 
 
 def together(found: Detection, counts: bool) -> list[str]:

@@ -103,7 +103,8 @@ def _detection(result: Result) -> Row:
         return {}
     found = result.detection.together
     tpr = {f"tpr_at_fpr_{rate:g}": at for rate, at in zip(FALSE_POSITIVE_RATES, found.tpr, strict=True)}
-    shares = {**tpr, "clean_rejected": found.clean_rejected, "attack_rejected": found.attack_rejected}
+    fpr = {f"fpr_reached_{rate:g}": at for rate, at in zip(FALSE_POSITIVE_RATES, found.fpr, strict=True)}
+    shares = {**tpr, **fpr, "clean_rejected": found.clean_rejected, "attack_rejected": found.attack_rejected}
     plain = {name: None if share is None else share.value for name, share in shares.items()}
     return _accuracy("auc", "auc_ci", found.auc) | plain
 

@@ -19,13 +19,13 @@ case marked ‡ rests on an attack that another contradicts, and no attack beyon
 Passing is not a robustness proof: a better attack may still break what stands here."""
 DETECTION = """\
 Tables of detection are of all detectors of a defense together: an input is rejected where any of them fires.
-AUC and TPR (the share of an attack's examples found) at fixed FPR (the share of clean images rejected) describe
-the scores: they are read off a curve of the judged images, clean ones against every example that the attack
-moved, whether or not it fools the classifier, and at whatever size a (minimal) one has. There is no TPR where
-there are too few clean images to see the FPR. The shares rejected are at the threshold the defense works with,
-which comes from validation images alone. A rejected clean image counts as an error, a rejected example as no
-success. n is clean images + examples; the interval of an AUC is Newcombe's, that of a TPR takes its threshold
-as given."""
+AUC describes the scores: it is the area of a curve of the judged images, clean ones against every example that
+the attack moved, whether or not it fools the classifier, and at whatever size a (minimal) one has. TPR at an FPR is
+the share of these examples above the threshold that rejects that share of clean validation images; behind it stands
+the share of the judged clean images that it rejects. There is none where there are too few validation images to see
+the FPR. The shares rejected are at the threshold the defense works with, which comes from validation images as well.
+A rejected clean image counts as an error, a rejected example as no success. n is clean images + examples; the
+interval of an AUC is Newcombe's, that of a TPR takes its threshold as given."""
 GRANTS = {
     "black-box": "no weights; it queries the system, trains a substitute on the answers and attacks that: from 150 "
     "held-out images that it augments, or with `substitute=static` or `dynamic` from the validation images. Unless "

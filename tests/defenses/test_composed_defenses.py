@@ -14,8 +14,10 @@ from rbg_defenses.distillation import Distillation
 from robustbench_gan import registry
 from robustbench_gan.budget import Budget
 from robustbench_gan.defense import Composed
+from robustbench_gan.errors import UsageError
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.seeds import fold
 from robustbench_gan.store import Store
 from robustbench_gan.threat import Bare, Defended, View
 from robustbench_gan.training import accuracy, freeze
@@ -25,21 +27,25 @@ CHEAP = {"epochs": 1, "batch_size": 16, "width": 2, "eps": 0.2}
 INNER = {"adversarial-training": AdversarialTraining, "distillation": Distillation}
 
 
+def given(name, values):
+    """Those of the values that the defense has a parameter for."""
+    known = registry.parameters(registry.load("defenses", name))
+    return {k: v for k, v in values.items() if k in known}
+
+
 def cheap(name, **more):
-    kind = registry.load("defenses", name)
-    given = {k: v for k, v in {**CHEAP, **more}.items() if k in registry.parameters(kind)}
-    return Spec(name, registry.as_params(given))
+    return Spec(name, registry.as_params(given(name, {**CHEAP, **more})))
 
 
-def built(store, *chain, base=None, key="base"):
-    base = freeze(conv(2, SHAPE)) if base is None else base
+def built(store, *chain, base=None, key="base", shape=SHAPE):
+    base = freeze(conv(2, shape)) if base is None else base
     stages = []
     for spec in chain:
         kind, params = registry.resolve("defenses", spec)
         stages.append(kind(base, **params))
     defense = Composed(stages)
     defense.base_key = key
-    defense.fit(separable(48, SHAPE), 0, store)
+    defense.fit(separable(48, shape), 0, store)
     return freeze(defense)
 
 
@@ -153,3 +159,69 @@ def test_the_chain_reads_from_its_spec():
     outer, inner = parse_chain("ape-gan:attack=pgd(steps=5),eps=0.2+adversarial-training:ensemble=a/c")
     kind, params = registry.resolve("defenses", outer)
     assert kind is APEGAN and str(params["attack"]) == "pgd:steps=5" and inner.name == "adversarial-training"
+
+
+PURIFIERS = {
+    "ape-gan": CHEAP,
+    "bit-depth": {},
+    "cgan": CHEAP,
+    "collaborative-defense-gan": CHEAP,
+    "defense-gan": {"width": 2, "latent": 4, "gan_steps": 2, "gan_batch": 4, "iterations": 3, "restarts": 2},
+    "jpeg": {},
+    "magnet": CHEAP,
+    "median": {},
+}
+
+
+def test_every_purifier_is_tried_in_front_of_a_trained_classifier():
+    found = {name for name in registry.names("defenses") if registry.load("defenses", name).purifies}
+    assert found == {*PURIFIERS}
+
+
+@pytest.mark.parametrize("name", PURIFIERS)
+def test_any_purifier_stands_in_front_of_the_classifier_that_an_inner_defense_made(store, name):
+    shape = (1, 28, 28)
+    outer = Spec(name, registry.as_params(given(name, PURIFIERS[name])))
+    base = freeze(conv(2, shape))
+    defense = built(store, outer, cheap("adversarial-training"), base=base, shape=shape)
+    purifier, trained = defense.stages
+    assert defense.core is purifier.core is trained.core is not base and purifier.on_trained
+    x, seed = separable(48, shape).test.pixels()[:4], seeds(4)
+    out = defense(x, seed)
+    with torch.no_grad():
+        assert torch.equal(out.logits, trained.core(defense.purify(x, seed)))
+    assert not torch.equal(out.logits, base(defense.purify(x, seed)))
+
+
+@pytest.mark.parametrize("classifier", ["rec", "both"])
+def test_a_classifier_of_its_own_does_not_take_the_place_of_a_trained_one(store, classifier):
+    outer = Spec("defense-gan", registry.as_params({**PURIFIERS["defense-gan"], "classifier": classifier}))
+    with pytest.raises(UsageError, match=f"classifier={classifier} .* write classifier=orig"):
+        built(
+            store, outer, cheap("adversarial-training"), base=freeze(conv(2, (1, 28, 28))), shape=(1, 28, 28)
+        )
+    assert not [
+        path for path in store if path.name.startswith("wgan-gp")
+    ]  # before anything of its own is trained
+
+
+def test_a_composition_records_its_stages_own_clean_accuracies(store):
+    rec = {
+        "classifier": "rec",
+        "rec_images": 16,
+        "rec_iterations": 2,
+        "rec_restarts": 1,
+        "classifier_epochs": 1,
+    }
+    inner = Spec("defense-gan", registry.as_params({**PURIFIERS["defense-gan"], **rec}))
+    base = freeze(conv(2, (1, 28, 28)))
+    defense = built(store, Spec("bit-depth", (("bits", 1),)), inner, base=base, shape=(1, 28, 28))
+    data, seed = separable(48, (1, 28, 28)).test, seeds(32)
+    x, y = data.pixels(), data.labels
+    outer, gan = defense.stages
+    seen = outer.purify(x, fold(seed, 0))
+    assert not torch.equal(seen, x)
+    expected = gan.controls(seen, y, fold(seed, 1))
+    assert expected.keys() == {"classifier_rec", "defended_orig"}
+    assert defense.controls(x, y, seed) == {f"1.{name}": value for name, value in expected.items()}
+    assert built(store, cheap("ape-gan"), cheap("magnet")).controls(x, y, seed) == {}

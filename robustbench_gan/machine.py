@@ -1,0 +1,34 @@
+"""What records and model cards say of the machine that they were made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
+
+
+def described(device: torch.device) -> dict[str, str]:
+    """Processor, its cores and architecture, the threads that torch uses, and the GPU's name where it is used."""
+    facts = {
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+    }
+    return facts if device.type != "cuda" else {**facts, "gpu": torch.cuda.get_device_name(device)}
+
+
+@cache
+def processor() -> str:
+    """The processor's name as its maker gives it, or its architecture where the system does not tell."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
