@@ -76,6 +76,7 @@ def printed(tmp_path, *arguments):
 
 
 @pytest.mark.figures
+@pytest.mark.slow
 def test_trained_on_fgsm_alone_it_helps_against_every_attack_of_its_table(tmp_path):
     rows = printed(tmp_path, "--table", "rq1", "--classifier", "small-cnn", "--defense", ON_FGSM)
     assert len(rows) == 7
@@ -83,6 +84,7 @@ def test_trained_on_fgsm_alone_it_helps_against_every_attack_of_its_table(tmp_pa
 
 
 @pytest.mark.figures
+@pytest.mark.slow
 def test_clean_and_noisy_images_are_left_right(tmp_path):
     rows = printed(tmp_path, "--table", "rq3", "--classifier", "small-cnn", "--defense", ON_FGSM)
     assert all(float(row[2]) <= float(row[1]) + 5.0 for row in rows)  # RQ3: no harm; no number is published

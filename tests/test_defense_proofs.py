@@ -20,7 +20,7 @@ from robustbench_gan.record import interval
 from robustbench_gan.store import Store
 from robustbench_gan.workshop import Workshop, judge_seeds
 
-pytestmark = pytest.mark.figures
+pytestmark = [pytest.mark.figures, pytest.mark.slow]
 
 FIRST, COUNT = 4000, 500  # earlier test images were looked at while the defenses were written
 KAPPAS = (0, 10, 20)
