@@ -95,7 +95,7 @@ standard-fashion() { zoo train standard --dataset fashion-mnist --device "$DEVIC
 figures() {
     local common=(--classifier "$CLASSIFIER" --reference "$GAN,classifier=orig" --threat "$THREAT" --samples "$SAMPLES" --device "$DEVICE")
     local at=$CARRY/figures classifier options=()
-    for classifier in a b c d f; do options+=(--classifier "$classifier"); done
+    for classifier in a b:dropout=keep c d f; do options+=(--classifier "$classifier"); done
     [ -z "$TINY" ] || options=(--classifier small-cnn)
     rbg sweep "$GAN,classifier=orig" "$GAN,classifier=rec" --over "iterations=$L" "${common[@]}" --out "$at/table8"
     rbg sweep "$GAN,classifier=orig,iterations=100" "$GAN,classifier=rec,iterations=100" \
