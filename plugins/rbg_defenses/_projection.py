@@ -17,8 +17,12 @@ ROWS = {
     "cpu": 250,
     "cuda": 16384,
 }  # codes in the generator at once: at width 64, 0.4 MB each, so 100 MB on a CPU
-# Pruning: after this share of the iterations, this share of the restarts is left. Chosen on validation images.
-SCHEDULE = ((0.1, 0.6), (0.25, 0.3), (0.5, 0.2))
+# Pruning: after this share of the iterations, this share of the restarts is left. Chosen on validation images. Codes
+# from the prior start farther apart, so that it shows later which of them will end best.
+SCHEDULES = {
+    "small": ((0.1, 0.6), (0.25, 0.3), (0.5, 0.2)),
+    "prior": ((0.1, 0.8), (0.25, 0.5), (0.5, 0.3)),
+}
 SlopeOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and images to errors and their gradients
 CurvatureOf = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # and a direction to its two products
 
@@ -33,7 +37,8 @@ class Projection:
     effect in its code). `after_last` returns the image after the last update; the reference code returns the
     one before it. The rest is no part of the published algorithm. `prune` drops restarts that are behind the
     others of their image: after a tenth of the iterations the best 60% (rounded up) stay, after a quarter 30%,
-    after a half 20%, which at R = 10 leaves 36% of the work; the count depends on R alone, never on the image.
+    after a half 20%, which at R = 10 leaves 36% of the work; from the prior's codes 80%, 50% and 30%, which leaves
+    50%. The count depends on R alone, never on the image.
     `bf16` computes errors and gradients from bfloat16 weights and activations where the processor has them (in
     float32 where not); codes, velocities and the choice among the restarts at the end stay in float32.
     """
@@ -51,7 +56,7 @@ class Projection:
     @property
     def cuts(self) -> dict[int, int]:
         """How many restarts of an image go on after an iteration, at those where some are dropped."""
-        shares = SCHEDULE if self.prune else ()
+        shares = SCHEDULES[self.init] if self.prune else ()
         return {round(at * self.iterations): math.ceil(left * self.restarts - 1e-9) for at, left in shares}
 
     def rate(self, iteration: int) -> float:

@@ -46,9 +46,9 @@ class DefenseGAN(Defense):
     `restarts` R, `lr` the rate on the mean squared error, `init` overrides the preset's initial codes. How it is
     computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in float32.
     `prune` keeps of an image's restarts the best 60% (rounded up) after a tenth of the iterations, 30% after a
-    quarter and 20% after a half: at R = 10 that is 36% of the work. With neither it is the published algorithm to
-    rounding. Memory is bounded: at most 250 codes on a CPU and 16,384 on a GPU are in the generator at once, each
-    about 0.4 MB at width 64.
+    quarter and 20% after a half: at R = 10 that is 36% of the work; from the prior's codes it keeps 80%, 50% and 30%,
+    half of the work. With neither it is the published algorithm to rounding. Memory is bounded: at most 250 codes on
+    a CPU and 16,384 on a GPU are in the generator at once, each about 0.4 MB at width 64.
     The generator (`width`, `latent`, `gan_*`, `critic_steps`, `gp`, `ema`) is trained by WGAN-GP once per recipe, and
     goes on from its last checkpoint when killed; nothing named before retrains it. Unlike the reference code its
     networks start from torch's own initial weights, every batch is drawn anew from the training images instead of in

@@ -76,6 +76,7 @@ def test_pruning_costs_what_its_schedule_says(monkeypatch):
     how = Projection(iterations=200, restarts=10, prune=True)
     assert how.cuts == {20: 6, 50: 3, 100: 2}
     assert replace(how, prune=False).cuts == {}
+    assert replace(how, init="prior").cuts == {20: 8, 50: 5, 100: 3}
     assert Projection(iterations=40, restarts=1, prune=True).cuts == {4: 1, 10: 1, 20: 1}
     left = [10] * 20 + [6] * 30 + [3] * 50 + [2] * 100
     assert sum(left) / 2000 == pytest.approx(0.365)
