@@ -41,6 +41,11 @@ def test_engines_are_compared_on_the_images_that_both_have_seen():
     assert re.search(r"\+50\.0 \[\+40\.2, \+59\.8\]", bf16) and bf16.endswith("| 100 |")
 
 
+def test_an_engine_alone_has_nothing_to_be_compared_with():
+    (line,) = tool.table([row("bf16", 0, "1" * 100, "0" * 100)]).splitlines()[2:]
+    assert line.count("| – |") == 2 and line.endswith("| 100 |")
+
+
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
     whole = json.dumps(row("exact", 0, "1", "0"))
     path = tmp_path / "out.jsonl"

@@ -131,14 +131,13 @@ def table(found: list[Row]) -> str:
         "| engine | s an image | clean | less `exact`, points | attacked | less `exact`, points | n |",
         "|---|---|---|---|---|---|---|",
     ]
+    exact = by_engine.get("exact", {})
     for engine, own in by_engine.items():
-        shared = sorted(own.keys() & by_engine["exact"].keys())
+        shared = sorted(own.keys() & exact.keys())
         cells = []
         for kind in ("clean", "attacked"):
             right = bits([own[at][kind] for at in sorted(own)])
-            less = bits([own[at][kind] for at in shared]) - bits(
-                [by_engine["exact"][at][kind] for at in shared]
-            )
+            less = bits([own[at][kind] for at in shared]) - bits([exact[at][kind] for at in shared])
             cells += [str(interval(right, "projection-accuracy")), difference(less)]
         seconds = sum(row["seconds"] for row in own.values()) / (2 * CHUNK * len(own))
         lines.append(f"| {engine} | {seconds:.3f} | {' | '.join(cells)} | {CHUNK * len(own)} |")
@@ -146,7 +145,9 @@ def table(found: list[Row]) -> str:
 
 
 def difference(less: np.ndarray[Any, Any]) -> str:
-    """The mean of paired differences (N,) in points, with the normal approximation's 95% interval."""
+    """The mean of paired differences (N,) in points, with the normal approximation's 95% interval; `–` of none."""
+    if not len(less):
+        return "–"
     if not less.any():
         return "0.0"
     half = 1.96 * less.std(ddof=1) / len(less) ** 0.5
