@@ -15,7 +15,7 @@ import projection_accuracy as tool
 SMALL = "defense-gan:width=4,gan_steps=1,critic_steps=1,iterations=2,restarts=2"
 
 
-def row(engine, first, clean, attacked):
+def row(engine, first, clean, attacked, **more):
     return {
         "engine": engine,
         "first": first,
@@ -23,6 +23,7 @@ def row(engine, first, clean, attacked):
         "attacked": attacked,
         "seconds": 50.0,
         "asked": {},
+        **more,
     }
 
 
@@ -39,6 +40,21 @@ def test_engines_are_compared_on_the_images_that_both_have_seen():
     # two of a hundred lost: 2 points, give or take 1.96 standard errors of sqrt(.02 * .98 / 99)
     assert "-2.0 [-4.8, +0.8]" in bf16
     assert re.search(r"\+50\.0 \[\+40\.2, \+59\.8\]", bf16) and bf16.endswith("| 100 |")
+
+
+def test_an_image_counts_once_however_many_seeds_it_was_tried_under():
+    half = "1" * 50 + "0" * 50
+    page = tool.table([
+        row("exact", 0, "1" * 100, "1" * 100, seed=0),
+        row("exact", 0, "1" * 100, "1" * 100, seed=1),
+        row("exact", 0, "0" * 100, "0" * 100, seed=2),  # which bf16 has not seen
+        row("bf16", 0, "1" * 100, half, seed=0),
+        row("bf16", 0, half, half, seed=1),
+    ])  # fmt: skip
+    bf16 = page.splitlines()[-1]
+    # half of the images lost under one of two seeds: 0.25, give or take 1.96 standard errors of 0.25 / sqrt(99)
+    assert bf16.startswith("| bf16 | 0.250 | 0.750 [") and "-25.0 [-29.9, -20.1]" in bf16
+    assert "-50.0 [-59.8, -40.2]" in bf16 and bf16.endswith("| 100, 2 seeds |")
 
 
 def test_an_engine_alone_has_nothing_to_be_compared_with():
@@ -71,6 +87,8 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     again = CliRunner().invoke(tool.main, [*asked, "--engine", "pruned"])
     assert again.exit_code == 0 and "| pruned |" in again.output, again.output
     assert seen == [True] and tool.rows(out)[0] == first
+    other = CliRunner().invoke(tool.main, [*asked, "--seed", "1"])
+    assert other.exit_code == 0 and seen == [True, False] and "| 100, 2 seeds |" in other.output
 
 
 def test_a_processor_without_bfloat16_is_told_so(tmp_path, monkeypatch):

@@ -3,7 +3,8 @@
     python tools/projection_accuracy.py OUT.jsonl "defense-gan:width=64,..." --samples 1000
 
 Each engine projects clean test images and the same under FGSM on the classifier alone. Every hundred images are a line
-of OUT: the same command goes on where it was stopped. Prints the table in Markdown of what is finished.
+of OUT: the same command goes on where it was stopped, and with another --seed, which draws other initial codes, it adds
+to what is there. Prints the table in Markdown of what is finished.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ ENGINES = {
     "pruned, bf16": {"bf16": True, "prune": True},
 }
 Row = dict[str, Any]
+Numbers = np.ndarray[Any, Any]
 
 
 @click.command()
@@ -47,11 +49,12 @@ Row = dict[str, Any]
 @click.option("--samples", default=1000, show_default=True, help="Test images, a multiple of 100.")
 @click.option("--first", default=2000, show_default=True, help="The first of them.")
 @click.option("--eps", default=0.1, show_default=True, help="Radius of FGSM.")
+@click.option("--seed", default=0, show_default=True, help="Of the initial codes.")
 @click.option("--engine", "engines", multiple=True, type=click.Choice(list(ENGINES)), help="These alone.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu or cuda.")
 def main(
-    out: Path, defense: str, classifier: str, samples: int, first: int, eps: float, engines: tuple[str, ...],
-    device: str,
+    out: Path, defense: str, classifier: str, samples: int, first: int, eps: float, seed: int,
+    engines: tuple[str, ...], device: str,
 ) -> None:  # fmt: skip
     """Run what is not yet in OUT and print the table."""
     workshop = Workshop(Store(), pick_device(device))
@@ -70,13 +73,13 @@ def main(
         "code": code,
     }
     for start in range(first, first + samples, CHUNK):
-        done = {row["engine"] for row in rows(out) if row["first"] == start and row["asked"] == asked}
+        done = {row["engine"] for row in rows(out) if place(row) == (start, seed) and row["asked"] == asked}
         x, y = workshop.images("mnist", start, CHUNK)
         attacked = fgsm(system, x, y, eps)
         for engine in chosen:
             if engine not in done:
-                row = {"engine": engine, "first": start, "asked": asked}
-                row |= project(system, replace(system.projection, **ENGINES[engine]), [x, attacked], y)
+                row = {"engine": engine, "first": start, "seed": seed, "asked": asked}
+                row |= project(system, replace(system.projection, **ENGINES[engine]), [x, attacked], y, seed)
                 append(out, row)
                 click.echo(f"{engine} from {start}: {row['seconds']:.0f} s", err=True)
     click.echo(table([row for row in rows(out) if row["asked"] == asked]))
@@ -90,10 +93,10 @@ def fgsm(system: DefenseGAN, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 @torch.no_grad()
-def project(system: DefenseGAN, how: Projection, batches: list[Tensor], y: Tensor) -> Row:
+def project(system: DefenseGAN, how: Projection, batches: list[Tensor], y: Tensor, seed: int) -> Row:
     """Which of the clean and of the attacked images are classified right, as "1" and "0", and the seconds of both."""
     kept, system.projection = system.projection, how
-    seeds = sample_seeds(0, "projection-accuracy", torch.arange(len(y), device=y.device))
+    seeds = sample_seeds(seed, "projection-accuracy", torch.arange(len(y), device=y.device))
     started = time.process_time() if y.device.type == "cpu" else time.perf_counter()
     answers = [system.core(system.purify(x, seeds)).argmax(dim=1).eq(y).cpu() for x in batches]
     ended = time.process_time() if y.device.type == "cpu" else time.perf_counter()
@@ -122,29 +125,46 @@ def rows(path: Path) -> list[Row]:
     return found
 
 
+def place(row: Row) -> tuple[int, int]:
+    """The first of a row's images and the seed of its initial codes."""
+    return row["first"], row.get("seed", 0)
+
+
 def table(found: list[Row]) -> str:
-    """Accuracy by engine with its 95% interval, and how much it differs from `exact` on the same images."""
-    by_engine: dict[str, dict[int, Row]] = defaultdict(dict)
+    """Accuracy by engine with its 95% interval, and how much it differs from `exact` on the same images.
+
+    Over several seeds an image counts by its mean: n is images, and the intervals are over images.
+    """
+    by_engine: dict[str, dict[tuple[int, int], Row]] = defaultdict(dict)
     for row in found:
-        by_engine[row["engine"]][row["first"]] = row
+        by_engine[row["engine"]][place(row)] = row
     lines = [
         "| engine | s an image | clean | less `exact`, points | attacked | less `exact`, points | n |",
         "|---|---|---|---|---|---|---|",
     ]
     exact = by_engine.get("exact", {})
     for engine, own in by_engine.items():
-        shared = sorted(own.keys() & exact.keys())
         cells = []
         for kind in ("clean", "attacked"):
-            right = bits([own[at][kind] for at in sorted(own)])
-            less = bits([own[at][kind] for at in shared]) - bits([exact[at][kind] for at in shared])
-            cells += [str(interval(right, "projection-accuracy")), difference(less)]
+            right = {at: bits(row[kind]) for at, row in own.items()}
+            less = {at: right[at] - bits(exact[at][kind]) for at in own.keys() & exact.keys()}
+            cells += [str(interval(by_image(right), "projection-accuracy")), difference(by_image(less))]
         seconds = sum(row["seconds"] for row in own.values()) / (2 * CHUNK * len(own))
-        lines.append(f"| {engine} | {seconds:.3f} | {' | '.join(cells)} | {CHUNK * len(own)} |")
+        seeds, images = len({seed for _, seed in own}), CHUNK * len({first for first, _ in own})
+        n = f"{images}" if seeds == 1 else f"{images}, {seeds} seeds"
+        lines.append(f"| {engine} | {seconds:.3f} | {' | '.join(cells)} | {n} |")
     return "\n".join(lines)
 
 
-def difference(less: np.ndarray[Any, Any]) -> str:
+def by_image(outcomes: dict[tuple[int, int], Numbers]) -> Numbers:
+    """Each image's mean over the seeds, from outcomes (100,) by the first image and the seed."""
+    chunks = defaultdict(list)
+    for (first, _), values in sorted(outcomes.items()):
+        chunks[first].append(values)
+    return np.concatenate([np.mean(values, axis=0) for values in chunks.values()] or [np.empty(0)])
+
+
+def difference(less: Numbers) -> str:
     """The mean of paired differences (N,) in points, with the normal approximation's 95% interval; `–` of none."""
     if not len(less):
         return "–"
@@ -154,9 +174,9 @@ def difference(less: np.ndarray[Any, Any]) -> str:
     return f"{100 * less.mean():+.1f} [{100 * (less.mean() - half):+.1f}, {100 * (less.mean() + half):+.1f}]"
 
 
-def bits(texts: list[str]) -> np.ndarray[Any, Any]:
-    """Strings of "0" and "1" as one array of numbers."""
-    return np.array([float(bit) for text in texts for bit in text])
+def bits(text: str) -> Numbers:
+    """A string of "0" and "1" as an array of numbers."""
+    return np.array([float(bit) for bit in text])
 
 
 if __name__ == "__main__":
