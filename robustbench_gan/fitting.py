@@ -13,6 +13,7 @@ from robustbench_gan import registry
 from robustbench_gan.attack import Fitted, TrainedAttack, Training, info_of
 from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import Split
+from robustbench_gan.digests import code_digest
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import integers, sample_seeds
@@ -106,7 +107,7 @@ def _trained(workshop: Workshop, order: Order) -> Trained:
     recipe = {
         "recipe_version": RECIPE_VERSION,
         "attack": order.attack,
-        "code": registry.code_digest(kind),
+        "code": code_digest(kind),
         "on": [on.name, on.gradient, on.draws, on.recipe],
         "target": order.target,
         "budget": [order.budget.norm, order.budget.eps],

@@ -19,6 +19,7 @@ from robustbench_gan.attack import AttackInfo, info_of
 from robustbench_gan.budget import NORMS, Budget, Norm
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
+from robustbench_gan.digests import code_digest, code_of, digest_of
 from robustbench_gan.errors import UsageError, unknown
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import Spec, parse_chain
@@ -165,7 +166,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     goals = [_goal(g) for g in block.goals]
     budgets = [_budget(block.norm, eps) for eps in block.eps]
     functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
-    digests = {text: registry.code_digest(function) for text, function in functions.items()}
+    digests = {text: code_digest(function) for text, function in functions.items()}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
         data = _published(_canonical("datasets", Spec.parse(dataset)), workshop)
         model = _classifier(classifier, workshop)
@@ -319,7 +320,7 @@ def stages_of(chain: str) -> list[Stage]:
 def engine_digest() -> str:
     """A hash of the core's code that decides results."""
     here = Path(__file__).parent
-    return registry.digest_of((here / f"{name}.py").read_text(encoding="utf-8") for name in ENGINE)
+    return digest_of(code_of((here / f"{name}.py").read_bytes()) for name in ENGINE)
 
 
 def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
@@ -328,12 +329,12 @@ def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed:
     if is_file_reference(model):
         classifier = user_digest(workshop.weights, workshop.aliases[model])
     else:
-        classifier = registry.code_digest(registry.load("models", Spec.parse(model).name))
+        classifier = code_digest(registry.load("models", Spec.parse(model).name))
     return {
         "data": workshop.dataset(data).digest[:16],
-        "loader": registry.code_digest(build),
+        "loader": code_digest(build),
         "classifier": classifier,
-        "defense": "+".join(registry.code_digest(kind) for kind in _classes(chain)),
+        "defense": "+".join(code_digest(kind) for kind in _classes(chain)),
         "engine": engine_digest(),
         "train_seed": str(train_seed),
     }

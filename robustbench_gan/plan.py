@@ -11,13 +11,14 @@ from typing import Literal
 from robustbench_gan import registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Settings
+from robustbench_gan.digests import digest_of
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell, train_attack
 from robustbench_gan.files import write_text_atomically
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.matrix import Planned
 from robustbench_gan.record import Cell, Result, read_result, write_text
-from robustbench_gan.registry import Spec, digest_of, parse_chain
+from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.store import slug
 from robustbench_gan.workshop import Workshop
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import inspect
 import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import importlib_metadata
@@ -308,57 +305,6 @@ def resolve(group: str, spec: Spec) -> tuple[Any, dict[str, Value]]:
 def summary(target: Any) -> str:
     """The first line of an object's docstring."""
     return (inspect.getdoc(target) or "").partition("\n")[0]
-
-
-def code_digest(target: Any) -> str:
-    """A hash of the source that decides what `target` does: its module and those of its package it uses."""
-    digest = hashlib.sha256()
-    for path in sorted(_sources(sys.modules[target.__module__])):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _sources(module: ModuleType) -> set[Path]:
-    """Source files that a module's imports reach, wherever they stand, inside its own top-level package."""
-    package = module.__name__.partition(".")[0]
-    roots = [Path(root) for root in getattr(sys.modules.get(package), "__path__", [])]
-    found: set[Path] = set()
-    todo = [Path(module.__file__)] if module.__file__ else []
-    while todo:
-        path = todo.pop()
-        if path not in found:
-            found.add(path)
-            for stem in _imported(path, package, roots):
-                files = stem.with_name(f"{stem.name}.py"), stem / "__init__.py"
-                todo += [file for file in files if file.is_file()]
-    return found
-
-
-def _imported(path: Path, package: str, roots: Sequence[Path]) -> Iterator[Path]:
-    """What the import statements of one file may mean inside its package, as paths without a suffix."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            level, dotted = 0, [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module.split(".") if node.module else []
-            level, dotted = node.level, [base, *([*base, alias.name] for alias in node.names)]
-        else:
-            continue
-        for name in dotted:
-            if level:
-                yield path.parents[level - 1].joinpath(*name)
-            elif name[0] == package:
-                yield from (root.joinpath(*name[1:]) for root in roots)
-
-
-def module_digest(target: Any) -> str:
-    """A hash of the one file that defines `target`: what a recipe holds, so that no other change retrains."""
-    return hashlib.sha256(Path(str(sys.modules[target.__module__].__file__)).read_bytes()).hexdigest()[:16]
-
-
-def digest_of(parts: Iterable[str]) -> str:
-    """A short hash of texts in order."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def as_params(values: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:

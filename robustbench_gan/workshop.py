@@ -17,6 +17,7 @@ from robustbench_gan import registry
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Composed, Defense
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.models import factory_from_file, schedule_of
 from robustbench_gan.outcome import Output
@@ -114,7 +115,7 @@ class Workshop:
         schedule = schedule_of(factory)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
         model = model.to(self.device)
-        recipe = classifier_recipe(text, schedule, data, self.train_seed, registry.module_digest(factory))
+        recipe = classifier_recipe(text, schedule, data, self.train_seed, module_digest(factory))
         checkpoint = Checkpoint.of(self.store, "classifier", recipe)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -222,7 +223,7 @@ class Workshop:
             "recipe_version": SUBSTITUTE_VERSION,
             "protocol": threat.substitute,
             "model": str(spec),
-            "code": registry.module_digest(factory),
+            "code": module_digest(factory),
             "rounds": threat.rounds,
             "oracle": threat.oracle,
             "base": defense.base_key,

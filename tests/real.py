@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robustbench_gan import registry
 from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.digests import module_digest
 from robustbench_gan.models import schedule_of, small_cnn
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, uniform
@@ -65,7 +66,7 @@ def colour_cnn(default: Path, count: int = 1000) -> Trained:
     data = Workshop(store_of(default)).dataset(named) if named else coloured_mnist()
     model = fresh(lambda: small_cnn(data.shape, len(data.classes)), 0)
     schedule = schedule_of(small_cnn)
-    recipe = classifier_recipe("small-cnn", schedule, data, 0, registry.module_digest(small_cnn))
+    recipe = classifier_recipe("small-cnn", schedule, data, 0, module_digest(small_cnn))
 
     def build() -> tuple[dict[str, Tensor], dict[str, float]]:
         info = train_classifier(model, data, schedule, seed=0, description="training the colour model")

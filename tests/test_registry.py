@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import subprocess
-import sys
 from typing import Literal
 
 import pytest
@@ -249,62 +245,3 @@ def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(plugin_pat
     with pytest.raises(UsageError, match=r"attack 'zap': (one and two|two and one). Uninstall one"):
         registry.names("attacks")
     assert registry.names("defenses")  # the other groups still work
-
-
-DIGEST = """
-from robustbench_gan import registry
-print(registry.code_digest(registry.load("attacks", "zap")))
-"""
-
-PACKAGE = {
-    "rbg_many/__init__.py": "",
-    "rbg_many/zap.py": (
-        "import math\nfrom rbg_many import tool\nfrom rbg_many.tables import STEP\n"
-        "from rbg_many.helper import double\n"
-        "def zap(view, x):\n    from rbg_many.late import thing\n    return double(STEP) + thing + tool.n\n"
-    ),
-    "rbg_many/helper.py": "from .deep import two\ndef double(v):\n    return two() * v\n",
-    "rbg_many/deep.py": "def two():\n    return 2\n",
-    "rbg_many/tables.py": "STEP = 0.1\n",
-    "rbg_many/tool.py": "n = 1\n",
-    "rbg_many/late.py": "thing = 1\n",
-    "rbg_many/other.py": "def unrelated():\n    return 1\n",
-}
-
-
-def digest_of(root, tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", DIGEST], capture_output=True, text=True, env=env, check=True, cwd=tmp_path
-    )
-    return done.stdout.strip()
-
-
-def in_process_digest():
-    """What a fresh process would say, without paying for one: forget the modules and import anew."""
-    for name in [n for n in sys.modules if n.partition(".")[0] == "rbg_many"]:
-        del sys.modules[name]
-    importlib.invalidate_caches()
-    return registry.code_digest(registry.load("attacks", "zap"))
-
-
-@pytest.mark.parametrize("changed", ["zap", "helper", "deep", "tables", "tool", "late"])
-def test_code_digest_changes_with_every_module_of_the_package_that_the_plugin_uses(plugin_path, changed):
-    plant(plugin_path, "many", POINT.format(name="zap", value="rbg_many.zap:zap"), PACKAGE)
-    before = in_process_digest()
-    assert in_process_digest() == before
-    module = plugin_path / f"rbg_many/{changed}.py"
-    module.write_text(module.read_text() + "# changed\n")
-    assert in_process_digest() != before
-
-
-def test_code_digest_ignores_modules_that_the_plugin_does_not_use(plugin_path):
-    plant(plugin_path, "many", POINT.format(name="zap", value="rbg_many.zap:zap"), PACKAGE)
-    before = in_process_digest()
-    (plugin_path / "rbg_many/other.py").write_text("def unrelated():\n    return 2\n")
-    assert in_process_digest() == before
-
-
-def test_code_digest_is_the_same_in_another_process(plugin_path, tmp_path):
-    plant(plugin_path, "many", POINT.format(name="zap", value="rbg_many.zap:zap"), PACKAGE)
-    assert digest_of(plugin_path, tmp_path) == in_process_digest()

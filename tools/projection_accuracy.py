@@ -25,7 +25,7 @@ from rbg_defenses.defense_gan import DefenseGAN
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_gan import registry
+from robustbench_gan.digests import module_digest
 from robustbench_gan.record import interval
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Store
@@ -64,7 +64,7 @@ def main(
     system = workshop.defense("mnist", classifier, defense)
     if not isinstance(system, DefenseGAN):
         raise click.UsageError(f"{defense!r} has no projection: expected defense-gan with its parameters.")
-    code = [registry.module_digest(part) for part in (Projection, FrozenGenerator)]
+    code = [module_digest(part) for part in (Projection, FrozenGenerator)]
     asked = {
         "defense": defense,
         "classifier": classifier,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rbg_defenses._wgan import Generator
-from robustbench_gan import registry
 from robustbench_gan.data.dataset import Dataset
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, Shape
 from robustbench_gan.store import Artifact, Store
@@ -91,7 +91,7 @@ class Training:
         """What its artifact is found by."""
         recipe = {
             "recipe_version": RECIPE_VERSION,
-            "code": registry.module_digest(Autoencoder),
+            "code": module_digest(Autoencoder),
             "architecture": self.architecture,
             "width": self.width,
             "noise": self.noise,
@@ -100,7 +100,7 @@ class Training:
             "seed": seed,
         }
         if self.architecture == "defense-gan":
-            recipe["decoder_code"] = registry.module_digest(Generator)
+            recipe["decoder_code"] = module_digest(Generator)
         if self.count > 1:
             recipe["collection"] = [self.count, self.diversity, PRETRAINING]
         return recipe

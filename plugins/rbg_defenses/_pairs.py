@@ -13,6 +13,7 @@ from robustbench_gan import progress, registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.budget import Budget, Norm
 from robustbench_gan.data.dataset import Split
+from robustbench_gan.digests import code_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
@@ -49,7 +50,7 @@ class InnerAttack:
         """Everything of the attack that decides the images it makes."""
         return {
             "attack": str(Spec(self.spec.name, registry.as_params(self.parameters))),
-            "attack_code": registry.code_digest(self.function),
+            "attack_code": code_digest(self.function),
             "budget": [self.budget.norm, self.budget.eps],
         }
 

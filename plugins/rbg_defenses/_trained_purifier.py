@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rbg_defenses._pairs import InnerAttack
 from rbg_defenses._turns import MEASURED, accuracies
-from robustbench_gan import registry
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense
+from robustbench_gan.digests import code_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, Shape
 from robustbench_gan.store import Store
@@ -63,7 +63,7 @@ class TrainedPurifier(Defense, ABC, Generic[Network]):
         """Everything that decides the weights."""
         return {
             "recipe_version": RECIPE_VERSION,
-            "code": registry.code_digest(type(self)),
+            "code": code_digest(type(self)),
             **self.inner.recipe,
             "classifier": self.base_key,
             **self.choices(),

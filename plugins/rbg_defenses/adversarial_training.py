@@ -15,6 +15,7 @@ from robustbench_gan.budget import Budget, Norm
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.defense import Defense
+from robustbench_gan.digests import code_digest, module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, schedule_of
 from robustbench_gan.outcome import Goal
@@ -86,8 +87,8 @@ class AdversarialTraining(Defense):
             "recipe_version": RECIPE_VERSION,
             "architecture_of": self.base_key,
             "attack": str(Spec(self.inner.name, registry.as_params(self.parameters_of_attack))),
-            "attack_code": registry.code_digest(self.function),
-            "code": registry.module_digest(type(self)),
+            "attack_code": code_digest(self.function),
+            "code": module_digest(type(self)),
             "budget": [self.budget.norm, self.budget.eps],
             "mix": self.mix,
             "labels": self.labels,
@@ -177,7 +178,7 @@ class Source:
 
     def recipe(self, data: Dataset, seed: int) -> dict[str, Any]:
         """The recipe of any classifier, so that one already in the store serves here as well."""
-        schedule, code = schedule_of(self.factory), registry.module_digest(self.factory)
+        schedule, code = schedule_of(self.factory), module_digest(self.factory)
         return classifier_recipe(self.spec, schedule, data, seed, code)
 
     def trained(self, data: Dataset, seed: int, store: Store, device: torch.device) -> nn.Module:

@@ -14,10 +14,10 @@ from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
 from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
-from robustbench_gan import registry
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense, Gradient
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule
 from robustbench_gan.outcome import Output, correct
@@ -145,7 +145,7 @@ class DefenseGAN(Defense):
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "gan": asdict(self.recipe),
-            "code": registry.module_digest(Generator),
+            "code": module_digest(Generator),
             "data": data.digest,
             "seed": seed,
         }
@@ -236,7 +236,7 @@ class DefenseGAN(Defense):
             "recipe_version": RECIPE_VERSION,
             "generator": self.keys["generator"],
             "projection": asdict(how),
-            "code": [registry.module_digest(Projection), registry.module_digest(FrozenGenerator)],
+            "code": [module_digest(Projection), module_digest(FrozenGenerator)],
             "bf16": how.bf16 and _projection.has_bf16(device_of(self.base)),
             "data": data.digest,
         }
@@ -254,7 +254,7 @@ class DefenseGAN(Defense):
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "architecture_of": self.base_key,
-            "code": registry.module_digest(type(self)),
+            "code": module_digest(type(self)),
             "classifier": self.classifier,
             "reconstructions": made_by.keys(data.train, "train", self.rec_images, seed),
             "images": min(self.rec_images, len(data.train)),

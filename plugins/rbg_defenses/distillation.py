@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan import progress, registry
+from robustbench_gan import progress
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.seeds import isolated
 from robustbench_gan.store import Build, Store
@@ -72,7 +73,7 @@ class Distillation(Defense):
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "architecture_of": self.base_key,
-            "code": registry.module_digest(type(self)),
+            "code": module_digest(type(self)),
             "temperature": self.temperature,
             "epochs": [self.initial_epochs, self.epochs],
             "descent": vars(self.descent),

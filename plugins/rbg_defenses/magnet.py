@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rbg_defenses._autoencoder import Training
-from robustbench_gan import registry
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.defense import Defense
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule
 from robustbench_gan.seeds import fold, integers
@@ -114,7 +114,7 @@ class MagNet(Defense):
         if self.detectors:
             recipe = {
                 "recipe_version": RECIPE_VERSION,
-                "code": registry.module_digest(type(self)),
+                "code": module_digest(type(self)),
                 "detectors": self.detectors,
                 "autoencoders": self.keys,
                 "classifier": self.base_key if self._probes else None,

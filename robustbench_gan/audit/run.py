@@ -17,12 +17,12 @@ from robustbench_gan.audit.compare import corrected, row
 from robustbench_gan.audit.record import Audit, Finding, Row
 from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.cell_run import Settings
+from robustbench_gan.digests import code_of, digest_of
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.files import write_text_atomically
 from robustbench_gan.matrix import Planned
 from robustbench_gan.plan import execute, finished
 from robustbench_gan.record import Result
-from robustbench_gan.registry import digest_of
 from robustbench_gan.store import slug
 
 PACKAGES = ("robustbench-gan", "torch", "numpy")
@@ -177,7 +177,7 @@ def _place(check: Check, system: System, out: Path) -> Path:
 @lru_cache
 def _own_code() -> str:
     here = Path(__file__).parent
-    return digest_of(path.read_text(encoding="utf-8") for path in sorted(here.glob("*.py")))
+    return digest_of(code_of(path.read_bytes()) for path in sorted(here.glob("*.py")))
 
 
 def _skipped_row(check: Check, why: Skipped, system: System) -> Row:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from robustbench_gan import progress, registry
 from robustbench_gan.budget import Budget
 from robustbench_gan.checkpoint import Checkpoint
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, schedule_of, trained
 from robustbench_gan.outcome import Goal
@@ -194,7 +195,7 @@ def test_each_batch_is_crafted_on_a_frozen_source_or_on_the_model_each_as_often(
 def test_the_sources_are_the_store_s_own_classifiers(store, sources):
     data = separable()
     named = Spec("one", (("width", 3),))
-    recipe = classifier_recipe(str(named), schedule_of(source), data, 0, registry.module_digest(source))
+    recipe = classifier_recipe(str(named), schedule_of(source), data, 0, module_digest(source))
     built(store, ensemble="one")
     assert store.has("classifier", recipe)
     model = Source("one").trained(data, 0, store, torch.device("cpu"))
