@@ -33,13 +33,20 @@ class InnerAttack:
 
     @classmethod
     def named(cls, attack: str | Spec, norm: Norm, eps: float, by: str) -> InnerAttack:
-        """The attack of a spec. Raises UsageError where the defense `by` cannot train on it."""
+        """The attack of a spec. Raises UsageError where the defense `by` cannot train on it.
+
+        That is one that must itself be trained, or that is made for a purifier (BPDA, manifold): there is none yet.
+        """
         spec = attack if isinstance(attack, Spec) else Spec.parse(attack)
         function, parameters = registry.resolve("attacks", spec)
         info, budget = info_of(function), Budget(norm, eps)
         if info.trained:
             raise UsageError(
                 f"{by} cannot train on {spec.name}, which must itself be trained; name another attack."
+            )
+        if info.gradient is not None:
+            raise UsageError(
+                f"{by} cannot train on {spec.name}, which attacks through a purifier; name another attack."
             )
         if norm not in info.norms:
             raise UsageError(f"{by}: {spec.name} is defined in {', '.join(info.norms)}, not in norm={norm}.")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rbg_defenses._checkpoints import Checkpoint, restore, state_of
 from robustbench_gan import progress
+from robustbench_gan.checkpoint import Checkpoint, restore, state_of
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Shape
@@ -31,7 +31,7 @@ class WganRecipe:
 
     `gp` is the gradient penalty's norm: over the whole image, or over each image column as the reference code
     in fact takes it. `ema` averages the generator's weights (0: off), `decay` lowers the learning rate
-    linearly to 0 over the second half.
+    linearly to 0 over the second half. Raises UsageError for an impossible value.
     """
 
     width: int = 64
@@ -44,6 +44,13 @@ class WganRecipe:
     gp: Literal["norm", "column"] = "norm"
     ema: float = 0.0
     decay: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.critic_steps, self.batch_size) < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
+            raise UsageError(
+                "a GAN needs gan_steps, critic_steps and gan_batch >= 1, gan_lr > 0 and ema in [0, 1), not "
+                f"{self.steps}, {self.critic_steps}, {self.batch_size}, {self.lr} and {self.ema}."
+            )
 
 
 class Generator(nn.Module):
@@ -125,8 +132,6 @@ def train_generator(
     Every draw is a function of (seed, step), never of a global state, so that a training that goes on from
     its `checkpoint` ends as an undisturbed one does. Raises Diverged on a NaN loss.
     """
-    if recipe.steps < 1 or recipe.critic_steps < 1 or not 0 <= recipe.ema < 1:
-        raise UsageError(f"a GAN needs steps >= 1, critic_steps >= 1 and ema in [0, 1): {recipe}.")
     started, device = time.perf_counter(), device_of(generator)
     critic = fresh(lambda: Critic(shape, recipe.width), seed + 1)
     assert isinstance(critic, Critic)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rbg_defenses._pairs import InnerAttack
 from robustbench_gan import registry
 from robustbench_gan.budget import Budget, Norm
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.defense import Defense
-from robustbench_gan.digests import code_digest, module_digest
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, schedule_of
 from robustbench_gan.outcome import Goal
@@ -40,10 +41,10 @@ RECIPE_VERSION = 1
 class AdversarialTraining(Defense):
     """Adversarial training (Goodfellow et al. 2015; Madry et al. 2018): a fresh classifier learns from attacks.
 
-    `attack` is any registered gradient attack, run on the weights of the moment inside `norm` and `eps`. `mix`
-    is the weight of the adversarial loss against the clean one: 0.5 for FGSM as in the Defense-GAN baseline, 1
-    for PGD as in Madry et al. `labels=predicted` crafts against the model's own answer, so that no label leaks.
-    `warmup` is the share of training over which eps grows from 0.
+    `attack` is any registered attack that needs no training and no purifier, run on the weights of the moment inside
+    `norm` and `eps`. `mix` in [0, 1] is the weight of the adversarial loss against the clean one: 0.5 for FGSM as in
+    the Defense-GAN baseline, 1 for PGD as in Madry et al. `labels=predicted` crafts against the model's own answer,
+    so that no label leaks. `warmup` in [0, 1) is the share of training over which eps grows from 0.
 
     `ensemble` (Tramer et al. 2018) names registered classifiers, as in `a/c/d`: each batch is crafted on one of them,
     trained on clean images and frozen, or on the model in training, drawn uniformly; `predicted` are then the labels
@@ -72,11 +73,15 @@ class AdversarialTraining(Defense):
         super().__init__(base)
         if not 0 <= mix <= 1 or not 0 <= warmup < 1:
             raise UsageError(
-                f"adversarial-training needs mix in [0, 1] and warmup in [0, 1), not {mix}, {warmup}"
+                f"adversarial-training needs mix in [0, 1] and warmup in [0, 1), not {mix}, {warmup}."
             )
-        self.inner = attack if isinstance(attack, Spec) else Spec.parse(attack)
-        self.function, self.parameters_of_attack = registry.resolve("attacks", self.inner)
-        self.budget, self.mix, self.labels, self.warmup = Budget(norm, eps), mix, labels, warmup
+        if epochs < 1 or batch_size < 1 or lr <= 0:
+            raise UsageError(
+                "adversarial-training needs epochs and batch_size >= 1 and lr > 0, not "
+                f"{epochs}, {batch_size} and {lr}."
+            )
+        self.inner = InnerAttack.named(attack, norm, eps, by="adversarial-training")
+        self.mix, self.labels, self.warmup = mix, labels, warmup
         self.schedule = Schedule(epochs, batch_size, lr, one_cycle)
         self.ensemble = [Source(name) for name in str(ensemble).split("/")] if ensemble else []
         self.keys: dict[str, str] = {}
@@ -86,10 +91,8 @@ class AdversarialTraining(Defense):
         recipe: dict[str, Any] = {
             "recipe_version": RECIPE_VERSION,
             "architecture_of": self.base_key,
-            "attack": str(Spec(self.inner.name, registry.as_params(self.parameters_of_attack))),
-            "attack_code": code_digest(self.function),
             "code": module_digest(type(self)),
-            "budget": [self.budget.norm, self.budget.eps],
+            **self.inner.recipe,
             "mix": self.mix,
             "labels": self.labels,
             "warmup": self.warmup,
@@ -138,7 +141,9 @@ class AdversarialTraining(Defense):
             done += 1
             attacked_on = _drawn([*sources, model], seed + done)
             target = attacked_on(x).argmax(dim=1) if self.labels == "predicted" else y
-            adversarial = self._craft(attacked_on, x, target.detach(), self.budget.eps * grown, seed + done)
+            adversarial = self._craft(
+                attacked_on, x, target.detach(), self.inner.budget.eps * grown, seed + done
+            )
             if self.mix == 1:
                 return F.cross_entropy(model(adversarial), y)
             both = F.cross_entropy(model(torch.cat([x, adversarial])), torch.cat([y, y]), reduction="none")
@@ -151,7 +156,7 @@ class AdversarialTraining(Defense):
 
         return optimise(
             model, data.train, loss, self.schedule, seed=seed,
-            description=f"adversarial training ({self.inner.name}, eps {self.budget.eps:g})",
+            description=f"adversarial training ({self.inner.spec.name}, eps {self.inner.budget.eps:g})",
             checkpoint=checkpoint, on_resume=on_resume,
         )  # fmt: skip
 
@@ -159,9 +164,9 @@ class AdversarialTraining(Defense):
         """The attack on the weights of the moment, layers such as dropout in the mode they train in."""
         seeds = sample_seeds(seed, "adversarial-training", torch.arange(len(x), device=x.device))
         view = View.on(Bare(model), seeds, whole_batches=True)
-        budget = Budget(self.budget.norm, eps)
-        crafted: Tensor = self.function(
-            view, x, Goal.untargeted(y), budget, seeds, **self.parameters_of_attack
+        budget = Budget(self.inner.budget.norm, eps)
+        crafted: Tensor = self.inner.function(
+            view, x, Goal.untargeted(y), budget, seeds, **self.inner.parameters
         )
         return crafted.detach()
 

@@ -51,12 +51,14 @@ LOSSES = {
 class APEGAN(TrainedPurifier[Purifier]):
     """APE-GAN (Shen et al. 2017, arXiv 1707.05474): classify G(x), G trained to undo adversarial perturbations.
 
-    G learns from pairs: an image that `attack`, any registered attack, made of a training image inside `norm` and
-    `eps` against the classifier, and the clean one. `clean_pairs` adds every clean image as its own pair. `loss` is
-    `arxiv` (0.7 MSE + 0.3 adversarial), `icassp` (Shen et al. 2019: 0.1 and 0.45, and 0.45 of the anisotropic total
-    variation of G's image; the discriminator also sees attacked and purified clean images as false) or `author` (the
-    author's code: 0.9 RMSE + 0.02 adversarial). Each batch is one step of the discriminator and `generator_steps` of
-    G. `architecture` is the author's or the first port's, `width` its channels.
+    G learns from pairs: an image that `attack` (any registered one that needs no training and no purifier) made of a
+    training image inside `norm` and `eps` against the classifier, and the clean one. `clean_pairs` adds every clean
+    image as its own pair. `loss` is `arxiv` (0.7 MSE + 0.3 adversarial), `icassp` (Shen et al. 2019: 0.1 and 0.45, and
+    0.45 of the anisotropic total variation of G's image; the discriminator also sees attacked and purified clean images
+    as false, and G's adversarial term is over both kinds of purified ones: our reading of an ambiguous text) or
+    `author` (the author's code: 0.9 RMSE + 0.02 adversarial). Each batch is one step of the discriminator and
+    `generator_steps` of G. `architecture` is the author's (5x5 kernels, pixels in [-1, 1]) or the first port's (4x4
+    kernels, pixels in [0, 1]), `width` its channels.
 
     `batch_norm=evaluation` purifies each image by itself. `batch` takes the statistics of the batch, as the author's
     test code does: an image's answer then depends on the others beside it. Differentiable and not random.

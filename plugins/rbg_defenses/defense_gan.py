@@ -43,23 +43,31 @@ class DefenseGAN(Defense):
 
     `preset` chooses the projection: `ref` as the reference code runs it, `paper` with the decay of the rate that
     the paper intends, `clean` from the generator's own prior and with the last update used. `iterations` is L,
-    `restarts` R, `lr` the rate on the mean squared error, `init` overrides the preset's initial codes. How it is
-    computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in float32.
+    `restarts` R, `lr` the rate on the mean squared error over pixels in [0, 1], `momentum` in [0, 1) that of the
+    descent. `init` overrides the preset's initial codes: `small` draws them from N(0, 1/k), as the reference code does,
+    `prior` from N(0, I), which the generator was trained on.
+    How it is computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in
+    float32.
     `prune` keeps of an image's restarts the best 60% (rounded up) after a tenth of the iterations, 30% after a
     quarter and 20% after a half: at R = 10 that is 36% of the work; from the prior's codes it keeps 80%, 50% and 30%,
     half of the work. With neither it is the published algorithm to rounding. Memory is bounded: at most 250 codes on
     a CPU and 16,384 on a GPU are in the generator at once, each about 0.4 MB at width 64.
-    The generator (`width`, `latent`, `gan_*`, `critic_steps`, `gp`, `ema`) is trained by WGAN-GP once per recipe, and
-    goes on from its last checkpoint when killed; nothing named before retrains it. Unlike the reference code its
-    networks start from torch's own initial weights, every batch is drawn anew from the training images instead of in
-    shuffled passes, and in each step the critic learns before the generator.
+    The generator is trained by WGAN-GP once per recipe, and goes on from its last checkpoint when killed; nothing
+    named before retrains it. `width` are the channels of its last hidden layer, `latent` is k. It sees `gan_steps`
+    updates, each after `critic_steps` of the critic on `gan_batch` images, by Adam at `gan_lr`, which `gan_decay` lets
+    fall to 0 over the second half; `ema` in [0, 1) keeps an average of its weights. `gp` is the gradient penalty's
+    norm: of the whole image as in Gulrajani et al. 2017 (`norm`, the default), or of each image column, which the
+    reference code takes (`column`). Unlike there its networks start from torch's own initial weights, every batch is
+    drawn anew from the training images instead of in shuffled passes, and in each step the critic learns before the
+    generator.
     `classifier` has learned from originals (`orig`: the given one), from reconstructions (`rec`) or from `both`;
     those two are trained anew for `classifier_epochs` on the first `rec_images` training images, rebuilt once for
     every classifier as `ref` does it but from initial codes like those at test time, with `rec_iterations`,
     `rec_restarts`, prune and bf16, whatever L and R are there, at a rate that rises and falls as it does for every
     other classifier here. With `orig` two of the four clean accuracies exist, with `rec` and `both` all are recorded.
-    `detect_fpr` above 0 rejects inputs that lie farther from their reconstruction than that share of validation
-    images does (eq. 9). Random: the initial codes come from the seed. Raises UsageError for an impossible value.
+    `detect_fpr` in (0, 1) rejects inputs that lie farther from their reconstruction than that share of the first 1,000
+    validation images does (eq. 9); 0 rejects none. Random: the initial codes come from the seed. Raises UsageError for
+    an impossible value.
     """
 
     purifies = True

@@ -32,8 +32,10 @@ class MagNet(Defense):
     """MagNet (Meng and Chen 2017): an autoencoder that learned to remove noise reforms the input, detectors reject it.
 
     `networks`: `mnist` reforms by autoencoder I, with which the L2 detector measures mean |x - AE(x)|^2; the L1
-    detector measures mean |x - AE(x)| with autoencoder II. `cifar10` has II alone, for reformer and L1. `defense-gan`
-    is the baseline of Samangouei et al. 2018, an encoder and a generator: a reformer and nothing else. `width`
+    detector measures mean |x - AE(x)| with autoencoder II. `cifar10` has II alone, for reformer and L1; the paper's
+    rates there are `fpr=0.005,divergence_fpr=0.01`. `defense-gan` is the baseline of Samangouei et al. 2018, an encoder
+    (their Table 7) and a decoder, which they do not give and which is Defense-GAN's generator here: a reformer and
+    nothing else. `width`
     (channels) and `noise` (trained on x + noise * N(0, 1), clipped, to give x back by mean squared error) are the
     published ones of these networks where none is given. Training is by Adam at a constant `lr`, as published, or by
     a cycle up to it and down to 0, `one_cycle`, for a short training whose thresholds are tight all the same.

@@ -104,9 +104,9 @@ def test_the_loss_is_the_stated_mixture(store, monkeypatch, mix):
 
 
 def test_the_inner_attack_comes_from_the_registry_with_its_parameters():
-    assert built(attack="fgsm").function is fgsm
+    assert built(attack="fgsm").inner.function is fgsm
     nested = built(attack=Spec.parse("pgd:steps=7"))
-    assert nested.function is pgd and nested.parameters_of_attack["steps"] == 7
+    assert nested.inner.function is pgd and nested.inner.parameters["steps"] == 7
     with pytest.raises(UsageError, match="unknown attack 'fgms'"):
         built(attack="fgms")
     with pytest.raises(UsageError, match="parameter of attack"):
@@ -114,8 +114,14 @@ def test_the_inner_attack_comes_from_the_registry_with_its_parameters():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"mix": 1.1}, {"mix": -0.1}, {"warmup": 1.0}, {"warmup": -0.1}, {"eps": -1.0}, {"norm": "l7"}]
-)
+    "bad",
+    [
+        {"mix": 1.1}, {"mix": -0.1}, {"warmup": 1.0}, {"warmup": -0.1}, {"eps": -1.0}, {"norm": "l7"},
+        {"epochs": 0}, {"batch_size": 0}, {"lr": -1.0}, {"attack": "advgan"}, {"attack": "bpda"},
+        {"attack": "manifold", "norm": "l2"}, {"attack": "fgsm", "norm": "l0"},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_impossible_values_are_refused(bad):
     with pytest.raises(UsageError):
         built(**bad)

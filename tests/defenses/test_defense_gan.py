@@ -274,10 +274,14 @@ def test_an_impossible_classifier_or_detector_is_refused(bad):
         DefenseGAN(nn.Identity(), **bad)
 
 
-@pytest.mark.parametrize("bad", [{"gan_steps": 0}, {"critic_steps": 0}, {"ema": 1.0}])
-def test_an_impossible_training_is_refused(store, bad):
+@pytest.mark.parametrize(
+    "bad",
+    [{"gan_steps": 0}, {"critic_steps": 0}, {"gan_batch": 0}, {"gan_lr": 0.0}, {"ema": 1.0}, {"ema": -0.1}],
+    ids=str,
+)
+def test_an_impossible_training_is_refused(bad):
     with pytest.raises(UsageError, match="a GAN needs"):
-        fitted(store, **bad)
+        DefenseGAN(nn.Identity(), **bad)
 
 
 def test_images_of_another_side_are_refused(tmp_path):
