@@ -138,7 +138,7 @@ HONEST: Final = (
             "magnet:epochs=3,one_cycle=true,collection=2", BOTH, "white-box:draws=5", judge_seeds=3),
     Control("ape-gan", "through its generator", APE_GAN, BOTH),
     Control("cgan", "through its generator", "cgan:width=4,epochs=2,eps=0.1", BOTH),
-    Control("jpeg", "under BPDA and the full gradient", "jpeg", BOTH),
+    Control("jpeg", "under BPDA", "jpeg", BOTH),
     Control("bit-depth", "under BPDA", "bit-depth", BOTH, "white-box:gradient=bpda"),
     Control("median", "under BPDA and the full gradient", "median", BOTH),
     Control("defense-gan", "under BPDA with EOT",

@@ -390,4 +390,4 @@ def _why_not_gradient(gradient: str, threat: ThreatModel, purifies: bool) -> str
         return (
             f"the attack is defined by the gradient {gradient!r}, the threat model grants {threat.gradient!r}"
         )
-    return "" if purifies else "the defense has no purifier for BPDA to replace"
+    return "" if purifies else "the defense has no purifier to go through"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import Linear, images, plant, seeds
+from planted import Linear, images, plant, seeds, separable
 from planted_plugins import cell, flags, installed, workshop  # noqa: F401 - a fixture
 
 from robustbench_gan import registry
@@ -22,6 +22,7 @@ from robustbench_gan.catalogue import catalogue
 from robustbench_gan.defense import Defense
 from robustbench_gan.outcome import Goal
 from robustbench_gan.record import Cell, Outcomes, Result
+from robustbench_gan.store import Store
 from robustbench_gan.threat import Defended, View
 
 if sys.version_info >= (3, 11):
@@ -47,7 +48,7 @@ def example(plugin_path):
     """The project of docs/plugins.md, installed as pip would leave it."""
     files = dict(FILE.findall((ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")))
     project = tomllib.loads(files.pop("pyproject.toml"))["project"]
-    assert set(files) == {"rbg_example/blur.py", "rbg_example/normalised.py"}
+    assert set(files) == {f"rbg_example/{name}.py" for name in ("blur", "normalised", "principal")}
     lines = []
     for group, points in project["entry-points"].items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
@@ -57,7 +58,7 @@ def example(plugin_path):
 
 
 def test_the_plugins_of_the_guide_are_listed(example):
-    for group, name in (("defenses", "blur"), ("attacks", "normalised")):
+    for group, name in (("defenses", "blur"), ("defenses", "principal"), ("attacks", "normalised")):
         (found,) = [e for e in catalogue(group) if e["name"] == name]
         assert (found["distribution"], found["version"], found["error"]) == ("rbg-example", "0.1.0", None)
         assert found["summary"] and found["parameters"]
@@ -91,8 +92,29 @@ def test_the_defense_of_the_guide_is_a_pure_function_of_its_seeds(example):
     assert torch.equal(cleaned[2:], blur.purify(x[2:], seeds(4)[2:]))
 
 
-def test_the_judge_counts_the_plugins_of_the_guide(example, tmp_path):
-    result = cell(workshop(tmp_path), defenses="blur", attacks="normalised", eps=0.3)
+def test_the_trained_defense_of_the_guide_projects_and_is_trained_once(example, tmp_path):
+    data, store = separable(48), Store(tmp_path)
+    kind = registry.load("defenses", "principal")
+    fitted = []
+    for components, seed in ((3, 0), (3, 0), (4, 0), (3, 1)):
+        fitted.append(kind(Linear(), components=components))
+        fitted[-1].fit(data, seed, store)
+    keys = [defense.training_keys()["components"] for defense in fitted]
+    assert keys[0] == keys[1] and len(set(keys)) == 3 and len(list(store)) == 3
+    x = data.test.pixels()
+    once = fitted[0].purify(x, seeds(len(x)))
+    inside = (once > 0).all() and (once < 1).all()
+    assert not torch.allclose(once, x) and (
+        not inside or torch.allclose(fitted[0].purify(once, seeds(len(x))), once)
+    )
+    assert fitted[0].kept.T @ fitted[0].kept == pytest.approx(torch.eye(3), abs=1e-5)
+    errors = [(d.purify(x, seeds(len(x))) - x).square().mean() for d in (fitted[0], fitted[2])]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("defense", ["blur", "principal:components=3"])
+def test_the_judge_counts_the_plugins_of_the_guide(example, tmp_path, defense):
+    result = cell(workshop(tmp_path), defenses=defense, attacks="normalised", eps=0.3)
     assert (result.status, "invalid" in flags(result).values()) == ("ok", False), result.reason
     assert result.accuracy("robust").value < result.accuracy("clean").value
 

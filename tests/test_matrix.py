@@ -260,7 +260,7 @@ PURIFIER = kind(purifies=True)
         (info(), [PURIFIER], seed_known(), "untargeted", "linf", "the defense is not random"),
         (info(), [kind(True, True)], seed_known(), "untargeted", "linf", ""),
         (info(gradient="bpda"), [PURIFIER], white_box(), "untargeted", "linf", ""),
-        (info(gradient="bpda"), [Defense], white_box(), "untargeted", "linf", "no purifier for BPDA"),
+        (info(gradient="bpda"), [Defense], white_box(), "untargeted", "linf", "no purifier to go through"),
         (info(gradient="bpda"), [PURIFIER], white_box(gradient="full"), "untargeted", "linf", "grants 'full'"),
         (info(gradient="bpda"), [PURIFIER], black_box(), "untargeted", "linf", "gradient 'bpda' of the defended"),
         (info(), [Defense], white_box(gradient="bpda"), "untargeted", "linf", "no purifier for BPDA"),

@@ -23,7 +23,7 @@ from robustbench_gan.record import Result, interval
 from robustbench_gan.store import Store
 from robustbench_gan.workshop import Workshop
 
-# Attack, norm, eps, and the published errors in per cent on MNIST: target, APE-GAN (spec/experiments.md, section 4).
+# Attack, norm, eps, and the published errors in per cent on MNIST: target, APE-GAN (Shen et al. 2017).
 ATTACKS: tuple[tuple[str, str, float, float, float], ...] = (
     ("lbfgs", "l2", 10.0, 93.4, 2.2),
     ("fgsm", "linf", 0.3, 96.3, 2.8),

@@ -165,7 +165,8 @@ def red_flags() -> str:
     ]
     blocks = [
         "Signs that a number does not mean what it says. Each stands for a known pitfall of evaluating robustness, "
-        "P1 to P36. An `invalid` flag of a cell makes its result `suspect`, which never ranks; one across cells marks "
+        "P1 to P36 by a numbering of our own; what each is stands below. An `invalid` flag of a cell makes its result "
+        "`suspect`, which never ranks; one across cells marks "
         "with ‡ every headline that rests on the cell, unless an attack beyond doubt goes below what contradicts it. "
         "A `warning` asks for a look, a `note` only informs. Every "
         "record holds the evidence; `rbg explain FLAG` prints what stands here; `--strict` makes `rbg evaluate` and "
@@ -263,8 +264,9 @@ def statuses(source: Path) -> str:
 def status_blocks(expected: dict[str, dict[str, dict[str, str]]]) -> Iterator[str]:
     """One table a threat model, attacks by defenses; the reasons stand below it by number."""
     yield (
-        "Every attack against every defense under every threat model, untargeted and in linf. The tests hold the "
-        "planner to this table; `rbg evaluate --dry-run` says the same of any other matrix."
+        "Every attack against every defense under every threat model, untargeted and in linf, or in the norm that the "
+        "attack has instead. The tests hold the planner to this table; `rbg evaluate --dry-run` says the same of any "
+        "other matrix. What only a run can tell is not in it: `manifold` needs a defense with a generator."
     )
     cells = [(a, d, t, said) for a, by in expected.items() for d, of in by.items() for t, said in of.items()]
     defenses = list(dict.fromkeys(d for _, d, _, _ in cells))

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Train and measure on a GPU that is lent for ten minutes at a time: `tools/gpu_jobs.sh JOB`, `tools/gpu_jobs.sh list`.
+# Train and measure on a GPU that is at hand for ten minutes at a time, on a machine that may lack a network:
+# `tools/gpu_jobs.sh JOB`, `tools/gpu_jobs.sh list`.
 #
 # Every job goes on where the last call was stopped, and stops itself after $LIMIT seconds (exit code 3: call again).
-# What it made so far lies in $CARRY, a directory below the repository that git ignores and that travels with each
-# call, and as parts of at most 15 MB in $OUT. From one call to the next:
+# What it made so far lies in $CARRY, a directory below the repository that git ignores, and as parts of at most 15 MB
+# in $OUT. From one call to the next:
 #
 #   here         tools/gpu_jobs.sh prepare                 # once: the Python packages that the machine may lack
-#   on the GPU   tools/gpu_jobs.sh quick                   # with $CARRY carried
-#   here         tools/gpu_jobs.sh unpack FILES_AT         # the parts that came back, into $CARRY
+#   on the GPU   tools/gpu_jobs.sh quick                   # on a copy of the repository, $CARRY with it
+#   here         tools/gpu_jobs.sh unpack DIRECTORY        # $OUT as it came back, into $CARRY
 #   here         RBG_CACHE_DIR=$CARRY/cache python tools/zoo.py add quick
 #
 # Settings: CARRY (.gpu), OUT ($CARRY/out), LIMIT (520), DEVICE (auto), PYTHON (python3), TINY=1 for a smoke test of
@@ -214,13 +215,7 @@ PYTHON
 }
 
 prepare() {
-    local exclude
     mkdir -p "$CARRY/wheels"
-    exclude=$(git rev-parse --git-path info/exclude 2>/dev/null) || exclude=
-    if [ -n "$exclude" ] && [[ $CARRY != /* ]] && ! git check-ignore -q "$CARRY"; then
-        mkdir -p "$(dirname "$exclude")"
-        echo "/$CARRY/" >>"$exclude"
-    fi
     # shellcheck disable=SC2086
     "$PYTHON" -m pip download -q --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" \
         --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 -d "$CARRY/wheels" $PACKAGES
@@ -228,7 +223,7 @@ prepare() {
     du -sh "$CARRY/wheels"
 }
 
-# At most eight files of 15 MB come back from such a machine: large caches of images are left out where it must be.
+# Parts of 15 MB, 60 MB or not much more in all: large caches of images are left out where it must be.
 pack() {
     local present=() name
     mkdir -p "$OUT"

@@ -15,7 +15,7 @@ from robustbench_gan.progress import task
 from robustbench_gan.seeds import fold, signs
 from robustbench_gan.threat import Defended, View
 
-IMAGES: Final = 20  # these four of the specification, P5
+IMAGES: Final = 20
 DIRECTIONS: Final = 64
 STEP: Final = 1e-2  # of every pixel
 CORRELATION: Final = 0.1
@@ -32,7 +32,7 @@ def no_full_gradient(system: System) -> str:
 def look(system: System) -> Finding:
     """The correlation over random directions of finite differences with what the gradient foretells, an image.
 
-    The specification's median of absolute correlations is taken as the median with its sign: with 64 directions a
+    The median of the correlations is taken with its sign, not of their absolute values: with 64 directions a
     gradient that is noise has a median absolute correlation of 0.085, so one in four of them would pass by luck, and
     one that points the wrong way would always pass.
     """

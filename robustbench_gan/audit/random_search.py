@@ -17,7 +17,7 @@ from robustbench_gan.progress import task
 from robustbench_gan.seeds import fold
 from robustbench_gan.workshop import judge_seeds
 
-POINTS: Final = 1000  # of the specification, P19: at least so many an image
+POINTS: Final = 1000  # an image, at least
 IMAGES: Final = 20
 
 

@@ -16,7 +16,7 @@ from robustbench_gan.probe import distance
 from robustbench_gan.seeds import fold, isolated
 from robustbench_gan.threat import Bare, answer
 
-IMAGES: Final = 250  # both of AutoAttack's check, in the specification P6
+IMAGES: Final = 250  # as AutoAttack's check has it, both
 PASSES: Final = 5
 
 

@@ -8,7 +8,7 @@ from robustbench_gan.audit.compare import finding
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 
-STARTS: Final = 10  # of the specification, P18
+STARTS: Final = 10
 
 
 def cells(system: System) -> list[Wanted]:
