@@ -1,15 +1,13 @@
 """Defense-GAN's projection at width 64, L 200, R 10, against a plain frozen-weights batched float32 loop.
 
-RBG_TEST_GAN names a store with the generator of RBG_TEST_GAN_SPEC in it; without one a generator is trained for some
-steps, which is as fast to descend through but says nothing of accuracy. RBG_BENCH_IMAGES (default 20) is how many clean
-and how many attacked images there are.
+The generator is the bundled one of preset `standard`. RBG_BENCH_IMAGES (default 20) is how many clean and how many
+attacked images there are.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,15 +17,13 @@ from rbg_defenses._wgan import Generator
 from rbg_defenses.defense_gan import DefenseGAN
 from torch.nn import functional as F
 
-from robustbench_gan import registry
-from robustbench_gan.registry import Spec
+from robustbench_gan.matrix import preset_text, read_matrix
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Store
 from robustbench_gan.training import freeze
 from robustbench_gan.workshop import Workshop
 
 COUNT = int(os.environ.get("RBG_BENCH_IMAGES", "20"))
-SHORT = "defense-gan:width=64,gan_steps=20,gan_lr=0.0005,critic_steps=1"
 FASTER = {"exact": 1.1, "bf16": 1.6, "pruned": 3.0}
 ENGINES = {
     "exact": Projection(),
@@ -39,14 +35,13 @@ ENGINES = {
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     """A fitted defense, its generator as it was trained, images half of them attacked, and labels."""
-    named = os.environ.get("RBG_TEST_GAN")
-    store = Store(Path(named) if named else tmp_path_factory.mktemp("store"))
+    store = Store(tmp_path_factory.mktemp("store"))
     workshop = Workshop(store)
-    spec = Spec.parse(os.environ.get("RBG_TEST_GAN_SPEC", SHORT))
-    defense = workshop.defense("mnist", "small-cnn", str(spec))
-    assert isinstance(defense, DefenseGAN)
-    _, params = registry.resolve("defenses", spec)
-    trained = Generator((1, 28, 28), params["width"], params["latent"])
+    defenses = read_matrix(preset_text("standard"), "standard", {}).defenses
+    (spec,) = (text for text in defenses if text.startswith("defense-gan:"))
+    defense = workshop.defense("mnist", "small-cnn", spec)
+    assert isinstance(defense, DefenseGAN) and not list(store)  # nothing was trained
+    trained = Generator((1, 28, 28), defense.recipe.width, defense.recipe.latent)
     trained.load_state_dict(dict(store.used[defense.training_keys()["generator"]].tensors))
     x, y = workshop.images("mnist", 2000, COUNT)
     leaf = x.clone().requires_grad_()
