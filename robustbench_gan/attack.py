@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,15 @@ def attack(
     part_passes: Passes = lambda parameters: 0,
     paper: str,
 ) -> Callable[[F], F]:
-    """State what an attack needs and can do; the registered function or TrainedAttack keeps it as `.info`."""
+    """State what an attack needs and can do; the registered function or TrainedAttack keeps it as `.info`.
+
+    Raises ValueError for a norm or a need that does not exist.
+    """
+    if not norms or not set(norms) <= set(NORMS) or needs not in get_args(Needs):
+        raise ValueError(
+            f"@attack(norms={norms!r}, needs={needs!r}): expected norms among {', '.join(NORMS)} and one of "
+            f"{', '.join(get_args(Needs))}"
+        )
 
     def decorate(function: F) -> F:
         trained = isinstance(function, type) and issubclass(function, TrainedAttack)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_gan.attack import AttackInfo, Fitted
 from robustbench_gan.budget import Budget
-from robustbench_gan.defense import Defense
+from robustbench_gan.defense import Defense, declared_gradients
 from robustbench_gan.fitting import Trained
 from robustbench_gan.matrix import Planned
 from robustbench_gan.outcome import Goal
@@ -106,7 +106,7 @@ def gradients_of(run: Run) -> tuple[str, ...]:
     if run.info.gradient:
         return (run.info.gradient,)
     if run.threat.gradient == "auto":
-        return run.defense.gradients
+        return declared_gradients(run.defense)
     return (run.threat.gradient,)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,13 @@ class Defense(nn.Module):
     )
 
     on_trained: bool = False  # an inner defense of a composition made `base`, set by the composition
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises TypeError for a purifier that does not say so: nobody would attack it as one."""
+        super().__init_subclass__(**options)
+        composes = cls.__module__ == __name__  # a composition purifies where a stage does
+        if cls.purify is not Defense.purify and not cls.purifies and not composes:
+            raise TypeError(f"{cls.__name__} overrides purify: it must say `purifies = True`")
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -118,8 +125,13 @@ class Defense(nn.Module):
             alone = stage is self  # a defense that cannot truncate says so, unless another beside it can
             return stage.truncated(x, seed, unroll) if stage.unrolls or alone else stage.purify(x, seed)
 
-        steps: dict[str, Step] = {"bpda": _straight_through, "truncated": truncated}
-        path = self._path_from(x, seed, steps.get(gradient, _purified))
+        steps: dict[str, Step] = {
+            "full": _purified,
+            "cut": _purified,
+            "bpda": _straight_through,
+            "truncated": truncated,
+        }
+        path = self._path_from(x, seed, steps[gradient])
         if gradient == "bpda" and surrogate is not None:
             path[-1] = StraightThrough.apply(path[-1], surrogate(x, seed))  # type: ignore[no-untyped-call]
         return Output(self.core(path[-1]), self._scores_along(path, seed))
@@ -132,13 +144,42 @@ class Defense(nn.Module):
         """The input as each link sees it, and last as `core` does: one image more than there are links."""
         path = [x]
         for stage, own in self._links(seed):
-            path.append(step(stage, path[-1], own))
+            path.append(_images(step(stage, path[-1], own), x, stage))
         return path
 
     def _scores_along(self, path: list[Tensor], seed: Tensor) -> Tensor:
         """Each link's scores of its own stretch of the path, side by side."""
         links = zip(self._links(seed), path, path[1:], strict=False)
-        return torch.cat([stage.scores(seen, passed, own) for (stage, own), seen, passed in links], dim=1)
+        found = [_columns(stage.scores(seen, passed, own), stage) for (stage, own), seen, passed in links]
+        return torch.cat(found, dim=1)
+
+
+def declared_gradients(defense: Defense) -> tuple[Gradient, ...]:
+    """The gradients that `auto` is to try. Raises ValueError where a defense names none, or one that is unknown."""
+    found, known = defense.gradients, [name for name in get_args(Gradient) if name != "cut"]
+    if isinstance(found, str) or not found or not set(found) <= set(known):
+        raise ValueError(
+            f"{type(defense).__name__}.gradients is {found!r}, expected a tuple of some of {', '.join(known)}"
+        )
+    return found
+
+
+def _images(made: Tensor, x: Tensor, stage: Defense) -> Tensor:
+    """What a purifier made of x. Raises ValueError where it is not of the form of x."""
+    if not isinstance(made, Tensor) or made.shape != x.shape:
+        raise ValueError(f"{type(stage).__name__}.purify returned {_form(made)}, expected {_form(x)}")
+    return made
+
+
+def _columns(scores: Tensor, stage: Defense) -> Tensor:
+    """A defense's scores. Raises ValueError where they are not one row an image."""
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        raise ValueError(f"{type(stage).__name__}.scores returned {_form(scores)}, expected (N, M)")
+    return scores
+
+
+def _form(value: Any) -> str:
+    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 Step = Callable[[Defense, Tensor, Tensor], Tensor]  # how one link's purifier is passed, with which gradient
@@ -179,7 +220,7 @@ class Composed(Defense):
     @property
     def gradients(self) -> tuple[Gradient, ...]:
         """Those that apply to every stage, a stage that changes nothing having no say."""
-        common = [s.gradients for s in self._defenses if s.purifies]
+        common = [declared_gradients(s) for s in self._defenses if s.purifies]
         return tuple(g for g in common[0] if all(g in other for other in common)) if common else ("full",)
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:

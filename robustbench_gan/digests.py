@@ -12,21 +12,38 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import decode_source
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+INSTALLED = ("site-packages", "dist-packages")  # where modules that stand side by side have nothing in common
+CORE = __name__.partition(".")[0]
 
 
 def code_digest(target: Any) -> str:
-    """A hash of the code that decides what `target` does: its module's and that of those of its package it uses."""
-    sources = sorted(_sources(sys.modules[target.__module__]))
-    return digest_of(code_of(path.read_bytes()) for path in sources)
+    """A hash of the code that decides what `target` does: its module's and that of those of its package it uses.
+
+    A module without a package counts the modules that lie beside it, unless it lies where packages are installed.
+    """
+    module = sys.modules[target.__module__]
+    package = module.__name__.partition(".")[0]
+    roots = [Path(root) for root in getattr(sys.modules.get(package), "__path__", [])]
+    path = Path(str(module.__file__))
+    return files_digest(_reached(path, package, roots, None if roots else _beside(path)))
+
+
+def file_digest(path: Path) -> str:
+    """`code_digest` of a Python file that is no plugin."""
+    return files_digest(_reached(path, "", [], _beside(path)))
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """A hash of the code in some files."""
+    return digest_of(code_of(path.read_bytes()) for path in sorted(paths))
 
 
 def module_digest(target: Any) -> str:
     """A hash of the code in the one file that defines `target`: what a recipe holds, so that no other retrains."""
-    return digest_of([code_of(Path(str(sys.modules[target.__module__].__file__)).read_bytes())])
+    return files_digest([Path(str(sys.modules[target.__module__].__file__))])
 
 
 def digest_of(parts: Iterable[str]) -> str:
@@ -73,24 +90,27 @@ def _says_nothing(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
 
 
-def _sources(module: ModuleType) -> set[Path]:
-    """Source files that a module's imports reach, wherever they stand, inside its own top-level package."""
-    package = module.__name__.partition(".")[0]
-    roots = [Path(root) for root in getattr(sys.modules.get(package), "__path__", [])]
+def _beside(path: Path) -> Path | None:
+    directory = path.resolve().parent
+    return None if directory.name in INSTALLED else directory
+
+
+def _reached(path: Path, package: str, roots: Sequence[Path], beside: Path | None) -> set[Path]:
+    """The files that the imports of one lead to: inside its package, and below the directory `beside` it."""
     found: set[Path] = set()
-    todo = [Path(module.__file__)] if module.__file__ else []
+    todo = [path]
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            for stem in _imported(path, package, roots):
+            for stem in _imported(path, package, roots, beside):
                 files = stem.with_name(f"{stem.name}.py"), stem / "__init__.py"
                 todo += [file for file in files if file.is_file()]
     return found
 
 
-def _imported(path: Path, package: str, roots: Sequence[Path]) -> Iterator[Path]:
-    """What the import statements of one file may mean inside its package, as paths without a suffix."""
+def _imported(path: Path, package: str, roots: Sequence[Path], beside: Path | None) -> Iterator[Path]:
+    """What the import statements of one file may mean there, as paths without a suffix."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             level, dotted = 0, [alias.name.split(".") for alias in node.names]
@@ -104,3 +124,5 @@ def _imported(path: Path, package: str, roots: Sequence[Path]) -> Iterator[Path]
                 yield path.parents[level - 1].joinpath(*name)
             elif name[0] == package:
                 yield from (root.joinpath(*name[1:]) for root in roots)
+            elif beside is not None and name[0] != CORE:
+                yield beside.joinpath(*name)

@@ -27,10 +27,10 @@ from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
 from robustbench_gan.matrix import Planned
 from robustbench_gan.probe import probe
-from robustbench_gan.record import Result, Seconds, Status
-from robustbench_gan.registry import Spec
+from robustbench_gan.record import Cell, Result, Seconds, Status
+from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.threat import Counts
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.workshop import Workshop, is_file_reference
 
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
 
@@ -131,9 +131,19 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         seconds=Seconds(training=facts.training_seconds(run), crafting=crafting, judging=verdict.seconds),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         hardware=facts.hardware(run.x.device),
-        versions={name: importlib_metadata.version(name) for name in REPORTED_PACKAGES},
+        versions=_versions(cell),
         weights={name: artifact.digest for name, artifact in facts.artifacts(run).items()},
     )
+
+
+def _versions(cell: Cell) -> dict[str, str]:
+    """Of the packages that decide an answer: ours and its own, and those that brought what the cell names."""
+    named = [("attacks", cell.attack), *(("defenses", str(spec)) for spec in parse_chain(cell.defense))]
+    if not is_file_reference(cell.classifier):
+        named.append(("models", cell.classifier))
+    brought = [registry.entry(group, Spec.parse(text).name) for group, text in named]
+    versions = {name: importlib_metadata.version(name) for name in REPORTED_PACKAGES}
+    return {**{entry.distribution: entry.version for entry in brought}, **versions}
 
 
 def _question(run: Run) -> Question:

@@ -13,6 +13,7 @@ from robustbench_gan import registry
 from robustbench_gan.attack import Fitted, TrainedAttack, Training, info_of
 from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import Split
+from robustbench_gan.defense import declared_gradients
 from robustbench_gan.digests import code_digest
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
@@ -90,7 +91,9 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
         replaced = keys if defense.core is not defense.base else []
         recipe = {"base": defense.base_key, "core": [key for _, key in replaced]}
         return Ground("core", Bare(defense.core), "full", 1, data.train, recipe)
-    gradient: Any = named or (defense.gradients[0] if threat.gradient == "auto" else threat.gradient)
+    gradient: Any = named or (
+        declared_gradients(defense)[0] if threat.gradient == "auto" else threat.gradient
+    )
     recipe = {"base": defense.base_key, "defense": [names[2], keys]}
     if gradient == "truncated":
         recipe["unroll"] = threat.unroll

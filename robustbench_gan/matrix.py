@@ -147,11 +147,17 @@ def read_matrix_file(path: Path, overrides: dict[str, Any]) -> Matrix:
 def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
     """Every cell of a matrix once, those that share a system next to each other.
 
-    Raises UsageError for unknown names and parameters, absurd budgets and samples beyond the split, before
-    anything is trained.
+    Raises UsageError for unknown names and parameters, absurd budgets, samples beyond the split and weights that
+    nothing takes, before anything is trained.
     """
     planned: dict[str, Planned] = {}
-    for block in matrix.blocks():
+    blocks = list(matrix.blocks())
+    if workshop.weights is not None and not any(is_file_reference(c) for b in blocks for c in b.classifiers):
+        raise UsageError(
+            f"--weights {workshop.weights}: they are those of a classifier given as a file; write "
+            "--classifier path/to/file.py:factory."
+        )
+    for block in blocks:
         for item in _cells(block, workshop):
             known = planned.get(item.cell.fingerprint, item)
             planned[item.cell.fingerprint] = replace(

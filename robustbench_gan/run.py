@@ -24,8 +24,9 @@ from robustbench_gan.files import write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
 from robustbench_gan.leaderboard.contradictions import told
+from robustbench_gan.leaderboard.labels import Labels
 from robustbench_gan.matrix import Matrix, Planned
-from robustbench_gan.plan import Step, execute, short, steps_of
+from robustbench_gan.plan import Step, execute, labels_of, steps_of
 from robustbench_gan.progress import Advance
 from robustbench_gan.record import Result
 from robustbench_gan.registry import Spec, names, parse_chain, resolve
@@ -92,6 +93,7 @@ def run(
     finished: list[Result] = []
     settings = Settings(batch_size, asked.max_cell_minutes)
     run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
+    called = labels_of(planned)
     trained = sum(s.kind != "cell" for s in steps_of(planned))
     console.print(
         f"{asked.name}: {len(planned)} cells, {sum(bool(p.reason) for p in planned)} not applicable, "
@@ -107,7 +109,7 @@ def run(
             finished.append(result)
             bars.advance(overall)
             if not stored and result.status != "not applicable":
-                console.print(_line(result))
+                console.print(_line(result, called))
 
         try:
             with progress.reporting_to(RichReporter(bars)):
@@ -116,9 +118,9 @@ def run(
                 )
         except (KeyboardInterrupt, UsageError):
             if finished:
-                build(out)
+                build(out, current=finished)
             raise
-    page = build(out)
+    page = build(out, current=finished)
     findings = across(finished)
     _print_end(finished, planned, page, as_json, findings)
     doubtful = strict and invalid_flags(finished, findings)
@@ -134,10 +136,12 @@ def _check_writable(out: Path) -> None:
     probe.unlink(missing_ok=True)
 
 
-def _line(result: Result) -> Text:
-    """One finished cell on one line."""
+def _line(result: Result, called: Labels) -> Text:
+    """One finished cell on one line, by names that tell the cells of this run apart."""
     cell, robust = result.cell, result.accuracy("robust")
-    what = f"{short(cell.classifier)} / {short(cell.defense)} / {cell.threat_name} / {short(cell.attack)}"
+    what = " / ".join(
+        called(kind, getattr(cell, kind)) for kind in ("classifier", "defense", "threat", "attack")
+    )
     number = f"  robust {robust}, n {robust.n}" if robust and result.status in ("ok", "suspect") else ""
     reason = f"  {result.reason}" if result.reason else ""
     spent = result.seconds.crafting + result.seconds.judging

@@ -107,7 +107,7 @@ class Store:
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
             header["hardware"] = json.dumps(trained_on(tensors))
             write_atomically(path, packed(tensors, header), overwrite=False)
-        self.used[key] = read_artifact(path, key)
+        self.used[key] = read_artifact(path, key, mend="Delete the file: it is made anew.")
         return self.used[key]
 
     def __iter__(self) -> Iterator[Path]:
@@ -145,19 +145,17 @@ def packed(tensors: Mapping[str, Tensor], header: Mapping[str, str], *, half: bo
     return save(flat, metadata={**header, **({"widened": json.dumps(widened)} if widened else {})})
 
 
-def read_artifact(path: Path, key: str = "") -> Artifact:
+def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -> Artifact:
     """Load one safetensors file with its facts, widened to the types it was trained in.
 
-    Raises UsageError when it is missing, corrupt or truncated.
+    Raises UsageError, which ends with how to `mend` it, when it is missing, corrupt or truncated.
     """
     try:
         tensors, header = load_file(path), read_header(path)
         info = json.loads(header.get("info", "{}"))
         tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise UsageError(
-            f"cannot read weights {path}: {error}. Delete the file (it is rebuilt) or give another."
-        ) from error
+        raise UsageError(f"cannot read weights {path}: {error}. {mend}") from error
     return Artifact(key, tensors, info, content_digest(tensors))
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from robustbench_gan import registry
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Composed, Defense
-from robustbench_gan.digests import module_digest
+from robustbench_gan.digests import digest_of, file_digest, module_digest
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.models import factory_from_file, schedule_of
 from robustbench_gan.outcome import Output
@@ -56,6 +57,13 @@ class Judged(NamedTuple):
     seconds: float
 
 
+class Failure(NamedTuple):
+    """An error that making something ended in, and where."""
+
+    error: Exception
+    traceback: TracebackType | None
+
+
 @dataclass
 class Workshop:
     """Loads data sets, trains classifiers, defenses and substitutes, and remembers all of them.
@@ -86,10 +94,13 @@ class Workshop:
             except (UsageError, KeyboardInterrupt):
                 raise
             except Exception as error:
-                self.memory[key] = error
+                self.memory[key] = Failure(error, error.__traceback__)
+                raise
         found = self.memory[key]
-        if isinstance(found, Exception):
-            raise found
+        if isinstance(
+            found, Failure
+        ):  # each time with the frames it had, and not with those of every cell before
+            raise found.error.with_traceback(found.traceback)
         result: T = found
         return result
 
@@ -288,12 +299,17 @@ def judge_seeds(seed: int, k: int, x: Tensor, first: int) -> Tensor:
 
 
 def user_digest(weights: Path | None, reference: str) -> str:
-    """A hash of a user's own model file and weights. Raises UsageError when one cannot be read."""
-    digest = hashlib.sha256()
-    for path in (Path(reference.rpartition(":")[0]), *([weights] if weights is not None else [])):
-        try:
-            digest.update(path.read_bytes())
-        except OSError as error:
-            why = error.strerror or error
-            raise UsageError(f"--classifier {reference}: cannot read {path}: {why}.") from error
-    return digest.hexdigest()[:16]
+    """A hash of a user's own model file, of the files beside it that it imports, and of the weights.
+
+    Raises UsageError when one cannot be read.
+    """
+    path = Path(reference.rpartition(":")[0])
+    try:
+        parts = [file_digest(path)]
+        if weights is not None:
+            path = weights
+            parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    except (OSError, SyntaxError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"--classifier {reference}: cannot read {path}: {why}.") from error
+    return digest_of(parts)

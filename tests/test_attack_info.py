@@ -33,6 +33,18 @@ def test_the_defaults_claim_every_norm_one_pass_and_targets():
     assert not info.minimal and not info.control and info.gradient is None
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"norms": ("Linf",)}, {"norms": ()}, {"norms": "l2"}, {"needs": "gradients"}],
+    ids=str,
+)
+def test_facts_that_cannot_be_are_refused_where_they_are_written(facts):
+    with pytest.raises(
+        ValueError, match=r"@attack\(norms=.*expected norms among l0, l1, l2, linf and one of gradient"
+    ):
+        attack(**{"needs": "nothing", "paper": "P", **facts})
+
+
 def test_the_facts_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         info_of(registry.load("attacks", "pgd")).minimal = True

@@ -16,6 +16,7 @@ from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.matrix import Matrix
 from robustbench_gan.store import Store
+from robustbench_gan.workshop import user_digest
 
 ROW = [
     "dataset", "classifier", "defense", "attack", "goal", "threat", "norm", "eps", "n", "clean_accuracy",
@@ -204,6 +205,26 @@ def own(tmp_path, rbg):
         return result
 
     return call
+
+
+@pytest.mark.parametrize(
+    "command", [("evaluate", *SMALL), ("audit", "none", "--dataset", "grey", "--classifier", "fixed")]
+)
+def test_weights_that_nothing_takes_are_refused(own, rbg, command):
+    result = rbg(*command, "--weights", "good.safetensors")
+    assert result.exit_code == 2 and "--weights good.safetensors" in result.stderr
+    assert "--classifier path/to/file.py:factory" in result.stderr
+
+
+def test_a_change_beside_the_file_of_a_classifier_of_ones_own_is_judged_anew(own, tmp_path):
+    here = tmp_path / "here"
+    (here / "shape.py").write_text("SIDE = 4\n")
+    (here / "mine.py").write_text("import shape\n" + OWN)
+    seen = []
+    for text in ("SIDE = 4\n", "SIDE = 4  # the same\n", "# said\nSIDE = 4  # the same\n", "SIDE = 5\n"):
+        (here / "shape.py").write_text(text)
+        seen.append(user_digest(here / "good.safetensors", f"{here / 'mine.py'}:make"))
+    assert seen[1] == seen[2] and len(set(seen)) == 3
 
 
 def test_a_classifier_of_ones_own_is_evaluated(own, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from planted import Detector, Linear, Noise, Retrained, Round, Scale, Seen, Shift, Square, conv, images, seeds
 from torch import nn
 
-from robustbench_gan.defense import Composed, Defense, StraightThrough
+from robustbench_gan.defense import Composed, Defense, StraightThrough, declared_gradients
 from robustbench_gan.errors import DisconnectedGradient, NotApplicable
 from robustbench_gan.outcome import Goal
 from robustbench_gan.seeds import fold, normal
@@ -150,6 +150,52 @@ def test_a_composition_grants_the_gradients_that_every_purifying_stage_grants():
     assert Composed([Defense(model), Defense(model)]).gradients == ("full",)
     assert Composed([Scale(model), Defense(model)]).gradients == ("full", "bpda")
     assert Composed([Scale(model), OnlyBpda(model)]).gradients == ("bpda",)
+
+
+@pytest.mark.parametrize("said", ["bpda", ("BPDA",), (), ("full", "cut"), ("full", "straight")])
+def test_gradients_that_do_not_exist_are_an_error_that_names_them(said):
+    class Says(Scale):
+        gradients = said
+
+    model = conv()
+    with pytest.raises(
+        ValueError, match=r"Says\.gradients is .*expected a tuple of some of full, bpda, truncated"
+    ):
+        declared_gradients(Says(model))
+    with pytest.raises(ValueError, match=r"Says\.gradients"):
+        declared_gradients(Composed([Says(model), Scale(model)]))
+    with pytest.raises(KeyError):
+        Scale(model).attacked(images(2), seeds(2), "BPDA", 5)
+    assert declared_gradients(Scale(model)) == ("full", "bpda")
+
+
+def test_a_purifier_that_does_not_say_so_cannot_be_written():
+    for body in ({}, {"purifies": False}):
+        with pytest.raises(TypeError, match="Silent overrides purify: it must say `purifies = True`"):
+            type("Silent", (Defense,), {"purify": lambda self, x, seed: x / 2, **body})
+    type("Child", (Scale,), {"purify": lambda self, x, seed: x / 2})  # its parent says so
+
+
+@pytest.mark.parametrize("gradient", ["full", "bpda"])
+def test_what_is_not_of_the_form_of_an_image_or_a_score_is_an_error_that_names_it(gradient):
+    class Flat(Scale):
+        def purify(self, x, seed):
+            return x.flatten(1)
+
+    class Scored(Scale):
+        def scores(self, x, purified, seed):
+            return x.flatten(1).mean(dim=1)
+
+    x, s = images(3), seeds(3)
+    for kind, says in (
+        (Flat, rf"Flat.purify returned \(3, {x[0].numel()}\), expected \(3, "),
+        (Scored, r"Scored.scores returned \(3,\), expected \(N, M\)"),
+    ):
+        for defense in (kind(conv()), Composed([kind(conv()), Defense(conv())])):
+            with pytest.raises(ValueError, match=says):
+                defense.attacked(x, s, gradient, 5)
+            with pytest.raises(ValueError, match=says):
+                defense(x, s)
 
 
 def test_a_composition_is_random_purifying_or_unrolled_where_a_stage_is():

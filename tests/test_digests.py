@@ -70,6 +70,39 @@ def test_code_digest_ignores_modules_that_the_plugin_does_not_use(plugin_path):
     assert in_process_digest() == before
 
 
+ALONE = {
+    "zap_alone.py": "import numpy\nimport robustbench_gan\nfrom zap_beside import STEP\ndef zap(view, x):\n    return STEP\n",
+    "zap_beside.py": "import zap_behind\nSTEP = zap_behind.STEP\n",
+    "zap_behind.py": "STEP = 1\n",
+    "zap_other.py": "STEP = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("directory", "changed", "counts"),
+    [
+        (".", "zap_beside", True), (".", "zap_behind", True), (".", "zap_other", False),
+        ("site-packages", "zap_beside", False),  # where neighbours are strangers
+    ],
+)  # fmt: skip
+def test_a_module_without_a_package_counts_those_beside_it(tmp_path, monkeypatch, directory, changed, counts):
+    where = tmp_path / directory
+    where.mkdir(exist_ok=True)
+    monkeypatch.syspath_prepend(where)
+
+    def digest():
+        for name in ALONE:
+            sys.modules.pop(name.removesuffix(".py"), None)
+        importlib.invalidate_caches()
+        return code_digest(importlib.import_module("zap_alone").zap)
+
+    for name, text in ALONE.items():
+        (where / name).write_text(text)
+    before = digest()
+    (where / f"{changed}.py").write_text("import zap_behind\nSTEP = 2222\n")
+    assert (digest() != before) == counts
+
+
 def test_code_digest_is_the_same_in_another_process(plugin_path, tmp_path):
     plant(plugin_path, "many", POINT, PACKAGE)
     assert digest_of(plugin_path, tmp_path) == in_process_digest()

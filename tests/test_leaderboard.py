@@ -560,6 +560,39 @@ def test_stale_results_are_an_error_unless_the_matrix_is_given(tmp_path: Path) -
         markdown([old, new])
 
 
+@pytest.mark.parametrize("part", ["engine", "defense", "classifier", "data", "loader", "train_seed"])
+def test_a_row_of_two_versions_of_one_system_is_an_error_unless_one_is_known_to_be_new(
+    tmp_path, part
+) -> None:
+    old = result("1110", attack="fgsm", identity={"engine": "1", "attack": "f", part: "old"})
+    new = result("1000", identity={"engine": "1", "attack": "p", part: "new"})
+    other = result("1100", defense="magnet", identity={"engine": "1", "attack": "p", part: "old"})
+    for name, one in (("old", old), ("new", new), ("other", other)):
+        store(tmp_path, name, one)
+    with pytest.raises(
+        UsageError, match=f"new.0.json and .*old.0.json judge the same system but differ in: .*{part}"
+    ):
+        load_results(tmp_path)
+    assert load_results(tmp_path, current=[new]) == [other, new]
+    assert load_results(tmp_path, current=[old, other]) == [other, old]
+
+
+def test_two_versions_of_one_attack_do_not_share_a_row(tmp_path: Path) -> None:
+    old = result("1110", threat="gray-box", identity={"engine": "1", "attack": "old"})
+    new = result("1000", identity={"engine": "1", "attack": "new"})
+    store(tmp_path, "old", old)
+    store(tmp_path, "new", new, result("1100", attack="fgsm", identity={"engine": "1", "attack": "f"}))
+    with pytest.raises(UsageError, match="judge the same system but differ in: attack"):
+        load_results(tmp_path)
+    assert [r.cell.attack for r in load_results(tmp_path, current=[new])] == ["fgsm", "pgd"]
+
+
+def test_what_has_no_number_makes_no_version(tmp_path: Path) -> None:
+    store(tmp_path, "old", result(status="not applicable", attack="fgsm", identity={"engine": "1"}))
+    store(tmp_path, "new", result("1000", identity={"engine": "2"}))
+    assert len(load_results(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("text", ["{", '{"schema_version": 9}', '{"schema_version": 1}', "\udcff"])
 def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
     store(tmp_path, "a", result("1110"))

@@ -26,7 +26,8 @@ GRADIENTS = (
         "autograd finds no path from the loss to the input: no attack took place.",
         "The defense detaches its output, computes outside of autograd, or returns a tensor of its own. Code that "
         "puts zeros in the place of the missing gradient measures the clean accuracy and calls it robustness; here "
-        "the cell fails. Ask for gradient=bpda, or give the defense a differentiable surrogate.",
+        "the cell fails. Ask for gradient=bpda, or let the defense's `gradients` say ('bpda',), with a differentiable "
+        "surrogate where one is known.",
     ),
     Known(
         "cut-gradient", "P1", ("invalid",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,34 @@ from robustbench_gan.record import Cell, Result, read_result
 # Of two copies of one fingerprint the first of these stays: a doubt outlives its copy, an answer its absence.
 PREFERENCE = ("suspect", "ok", "failed", "not applicable", "not run")
 QUESTION = tuple(name for name in Cell.model_fields if name != "identity")
+SYSTEM = ("dataset", "classifier", "defense")  # what a row of a table is of
+MADE_OF = (
+    "data",
+    "loader",
+    "classifier",
+    "defense",
+    "engine",
+    "train_seed",
+)  # the hashes that one row must share
 
 
-def load_results(directory: Path, only: Collection[str] | None = None) -> list[Result]:
+def load_results(
+    directory: Path, only: Collection[str] | None = None, current: Sequence[Result] = ()
+) -> list[Result]:
     """Read DIR/results/**/*.json (or DIR itself where it is named `results`), sorted, one result a question.
 
-    `only` keeps the fingerprints of the current matrix and ignores the rest. Without it, two results that ask
-    the same but were made with different code, data or weights are an error: nobody else can tell which one
-    is stale. Raises UsageError that names the file at fault.
+    `only` keeps the fingerprints of the current matrix and ignores the rest. `current` are results that are known to
+    be of the present code: others of the same systems or attacks, made with other code, data or weights, are left
+    out. Without either, two such results are an error: nobody else can tell which one is stale. Raises UsageError
+    that names the file at fault.
     """
     root = _root(Path(directory))
     paths = sorted(path for path in root.rglob("*.json") if path.is_file() and not _hidden(path, root))
     found = [(str(path), read_result(path)) for path in paths]
-    return one_a_question((origin, r) for origin, r in found if only is None or r.fingerprint in only)
+    kept = [(origin, r) for origin, r in found if only is None or r.fingerprint in only]
+    made = {key: version for result in current for key, version in versions(result)}
+    kept = [(o, r) for o, r in kept if all(made.get(key, version) == version for key, version in versions(r))]
+    return one_a_question(kept)
 
 
 def one_a_question(found: Iterable[tuple[str, Result]]) -> list[Result]:
@@ -34,8 +49,30 @@ def one_a_question(found: Iterable[tuple[str, Result]]) -> list[Result]:
     for origin, result in ordered:
         first, other = kept.setdefault(question(result.cell), (origin, result))
         if other.fingerprint != result.fingerprint:
-            raise _stale(*sorted([(first, other), (origin, result)], key=lambda pair: pair[0]))
+            one, two = sorted([(first, other), (origin, result)], key=lambda pair: pair[0])
+            raise _stale(one, two)
+    _of_one_version(kept.values())
     return sorted((result for _, result in kept.values()), key=order)
+
+
+def versions(result: Result) -> list[tuple[tuple[str, ...], tuple[str | None, ...]]]:
+    """The hashes of the code, data and weights behind a result: of its system, and of its attack on that."""
+    cell = result.cell
+    system = tuple(str(getattr(cell, name)) for name in SYSTEM)
+    return [
+        (system, tuple(cell.identity.get(name) for name in MADE_OF)),
+        ((*system, cell.attack), (cell.identity.get("attack"),)),
+    ]
+
+
+def _of_one_version(found: Iterable[tuple[str, Result]]) -> None:
+    """Raise UsageError where two numbers of one row were made with different code, data or weights."""
+    first: dict[tuple[str, ...], tuple[str, Result]] = {}
+    for origin, result in sorted(found, key=lambda pair: pair[0]):
+        for key, version in versions(result) if result.outcomes else ():
+            other = first.setdefault(key, (origin, result))
+            if dict(versions(other[1]))[key] != version:
+                raise _stale(other, (origin, result), what="judge the same system")
 
 
 def question(cell: Cell) -> tuple[Any, ...]:
@@ -61,10 +98,12 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _stale(one: tuple[str, Result], two: tuple[str, Result]) -> UsageError:
+def _stale(
+    one: tuple[str, Result], two: tuple[str, Result], what: str = "answer the same question"
+) -> UsageError:
     a, b = one[1].cell.identity, two[1].cell.identity
     differ = ", ".join(sorted(key for key in {*a, *b} if a.get(key) != b.get(key)))
     return UsageError(
-        f"{one[0]} and {two[0]} answer the same question but differ in: {differ}. "
-        "One is stale: delete it, or restrict the leaderboard to the current matrix."
+        f"{one[0]} and {two[0]} {what} but differ in: {differ}. "
+        "One is stale: run its command again, delete it, or restrict the leaderboard to the current matrix."
     )

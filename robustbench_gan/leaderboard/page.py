@@ -28,14 +28,19 @@ from robustbench_gan.record import Result
 TITLE = "Leaderboard"
 
 
-def build(directory: Path, out: Path | None = None, only: Collection[str] | None = None) -> Path:
+def build(
+    directory: Path,
+    out: Path | None = None,
+    only: Collection[str] | None = None,
+    current: Sequence[Result] = (),
+) -> Path:
     """Write the leaderboard of a directory's results to DIR/README.md, or to `out`, whole or not at all.
 
     An `out` that ends in .csv gets the flat rows instead of the page.
-    `only` restricts it to some fingerprints. Returns the file written. Raises UsageError where there is
-    nothing to show, a result cannot be read, or the file cannot be written.
+    `only` restricts it to some fingerprints, `current` keeps out what other code says of its systems. Returns the file
+    written. Raises UsageError where there is nothing to show, a result cannot be read, or the file cannot be written.
     """
-    results = load_results(directory, only)
+    results = load_results(directory, only, current)
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
     path = Path(directory) / "README.md" if out is None else Path(out)
