@@ -15,6 +15,7 @@ from harness import compare
 from rbg_defenses._projection import Projection, descend, has_bf16, squared_error
 from rbg_defenses._wgan import Generator
 from rbg_defenses.defense_gan import DefenseGAN
+from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from robustbench_gan.matrix import preset_text, read_matrix
@@ -73,9 +74,11 @@ def plain(generator, x, start, rows=1000):
 
 @pytest.mark.parametrize("init", ["small", "prior"])
 def test_projection(benchmark, system, init):
-    """Each engine's time against the plain loop's in the same run; accuracy, and nearness of what was found.
+    """Each engine's time against the plain loop's in the same run, and nearness of what was found.
 
-    Fewer restarts are dropped from the prior's codes, so that each kind has its race.
+    Fewer restarts are dropped from the prior's codes, so that each kind has its race. Two descents that differ by
+    rounding end at different codes, so accuracy is compared by a sign test on the images; half a point takes the
+    thousands of `tools/projection_accuracy.py`.
     """
     defense, trained, x, y = system
     engines = {name: replace(how, init=init) for name, how in ENGINES.items()}
@@ -90,10 +93,13 @@ def test_projection(benchmark, system, init):
 
         return craft
 
+    rights = []
+
     def quality(made):
         """The accuracy on what was found, and the median error to the image."""
         with torch.no_grad():
             right = defense.core(made).argmax(dim=1) == y
+        rights.append(right)
         return float(right.double().mean()), float((made - x).square().flatten(1).mean(dim=1).median())
 
     table = compare(
@@ -111,11 +117,13 @@ def test_projection(benchmark, system, init):
         rounds=1,
     )  # fmt: skip
     laps = {"pruned" if lap.name == "ours" else lap.name: lap for lap in table}
+    right = dict(zip(laps, rights, strict=True))
     loop = laps.pop("plain")
     for name, lap in laps.items():
         if name == "exact" or has_bf16(x.device):  # else the promise is not made: they run in float32
             print(f"  {name}: {loop.seconds / lap.seconds:.2f} x faster than the plain loop")
             assert loop.seconds / lap.seconds >= FASTER[name], name
-        assert abs(lap.success - loop.success) <= max(0.005, 1.5 / len(x)), name
+        lost, won = (right["plain"] & ~right[name]).sum().item(), (right[name] & ~right["plain"]).sum().item()
+        assert lost + won == 0 or binomtest(lost, lost + won, alternative="greater").pvalue > 0.05, name
         assert lap.median <= loop.median * 1.05, name
     assert laps["pruned"].per_image < 0.3 or not has_bf16(x.device)
