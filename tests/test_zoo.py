@@ -85,7 +85,9 @@ def test_the_bundled_weights_are_those_that_the_presets_ask_for(tool):
 def test_so_are_those_for_data_that_do_not_come_along(tool, monkeypatch):
     """Recipes hold a digest of the data, nothing else of them: other images stand in for those that are not here."""
     cards = [c for c in tool.read_index(ZOO).values() if c["part_of"]["dataset"] == "fashion-mnist"]
-    (digest,) = {card["recipe"]["data"] for card in cards if "data" in card["recipe"]}  # marks have it by their keys
+    (digest,) = {
+        card["recipe"]["data"] for card in cards if "data" in card["recipe"]
+    }  # marks have it by their keys
     real = Workshop.dataset
 
     def dataset(self, text):
