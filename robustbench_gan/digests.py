@@ -33,6 +33,7 @@ def code_digest(target: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """`code_digest` of a Python file that is no plugin."""
+    path = path.absolute()  # however it was written
     return files_digest(_reached(path, "", [], _beside(path)))
 
 
@@ -91,8 +92,7 @@ def _says_nothing(line: str) -> bool:
 
 
 def _beside(path: Path) -> Path | None:
-    directory = path.resolve().parent
-    return None if directory.name in INSTALLED else directory
+    return None if path.parent.name in INSTALLED else path.parent
 
 
 def _reached(path: Path, package: str, roots: Sequence[Path], beside: Path | None) -> set[Path]:

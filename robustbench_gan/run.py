@@ -118,9 +118,9 @@ def run(
                 )
         except (KeyboardInterrupt, UsageError):
             if finished:
-                build(out, current=finished)
+                build(out, current=finished, say=console.print)
             raise
-    page = build(out, current=finished)
+    page = build(out, current=finished, say=console.print)
     findings = across(finished)
     _print_end(finished, planned, page, as_json, findings)
     doubtful = strict and invalid_flags(finished, findings)

@@ -225,6 +225,7 @@ def test_a_change_beside_the_file_of_a_classifier_of_ones_own_is_judged_anew(own
         (here / "shape.py").write_text(text)
         seen.append(user_digest(here / "good.safetensors", f"{here / 'mine.py'}:make"))
     assert seen[1] == seen[2] and len(set(seen)) == 3
+    assert user_digest(here / "good.safetensors", "mine.py:make") == seen[-1]  # however its path is written
 
 
 def test_a_classifier_of_ones_own_is_evaluated(own, tmp_path):

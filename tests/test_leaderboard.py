@@ -573,8 +573,12 @@ def test_a_row_of_two_versions_of_one_system_is_an_error_unless_one_is_known_to_
         UsageError, match=f"new.0.json and .*old.0.json judge the same system but differ in: .*{part}"
     ):
         load_results(tmp_path)
-    assert load_results(tmp_path, current=[new]) == [other, new]
+    told: list[str] = []
+    assert load_results(tmp_path, current=[new], say=told.append) == [other, new]
+    assert len(told) == 1 and told[0].startswith("left out: 1 results in ")
     assert load_results(tmp_path, current=[old, other]) == [other, old]
+    assert load_results(tmp_path, only={new.fingerprint}, current=[new], say=told.append) == [new]
+    assert len(told) == 1  # nothing was left out that was asked for
 
 
 def test_two_versions_of_one_attack_do_not_share_a_row(tmp_path: Path) -> None:

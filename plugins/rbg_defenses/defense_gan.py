@@ -47,11 +47,10 @@ class DefenseGAN(Defense):
     descent. `init` overrides the preset's initial codes: `small` draws them from N(0, 1/k), as the reference code does,
     `prior` from N(0, I), which the generator was trained on.
     How it is computed: `precision=bf16` uses bfloat16 where the processor has it and chooses among the restarts in
-    float32.
-    `prune` keeps of an image's restarts the best 60% (rounded up) after a tenth of the iterations, 30% after a
-    quarter and 20% after a half: at R = 10 that is 36% of the work; from the prior's codes it keeps 80%, 50% and 30%,
-    half of the work. With neither it is the published algorithm to rounding. Memory is bounded: at most 250 codes on
-    a CPU and 16,384 on a GPU are in the generator at once, each about 0.4 MB at width 64.
+    float32. `prune` keeps of an image's restarts the best 60% (rounded up) after a tenth of the iterations, 30% after
+    a quarter and 20% after a half: at R = 10 that is 36% of the work; from the prior's codes it keeps 80%, 50% and
+    30%, half of the work. With neither it is the published algorithm to rounding. Memory is bounded: at most 250 codes
+    on a CPU and 16,384 on a GPU are in the generator at once, each about 0.4 MB at width 64.
     The generator is trained by WGAN-GP once per recipe, and goes on from its last checkpoint when killed; nothing
     named before retrains it. `width` are the channels of its last hidden layer, `latent` is k. It sees `gan_steps`
     updates, each after `critic_steps` of the critic on `gan_batch` images, by Adam at `gan_lr`, which `gan_decay` lets

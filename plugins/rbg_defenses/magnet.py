@@ -35,10 +35,10 @@ class MagNet(Defense):
     detector measures mean |x - AE(x)| with autoencoder II. `cifar10` has II alone, for reformer and L1; the paper's
     rates there are `fpr=0.005,divergence_fpr=0.01`. `defense-gan` is the baseline of Samangouei et al. 2018, an encoder
     (their Table 7) and a decoder, which they do not give and which is Defense-GAN's generator here: a reformer and
-    nothing else. `width`
-    (channels) and `noise` (trained on x + noise * N(0, 1), clipped, to give x back by mean squared error) are the
-    published ones of these networks where none is given. Training is by Adam at a constant `lr`, as published, or by
-    a cycle up to it and down to 0, `one_cycle`, for a short training whose thresholds are tight all the same.
+    nothing else. `width` (channels) and `noise` (trained on x + noise * N(0, 1), clipped, to give x back by mean
+    squared error) are the published ones of these networks where none is given. Training is by Adam at a constant
+    `lr`, as published, or by a cycle up to it and down to 0, `one_cycle`, for a short training whose thresholds are
+    tight all the same.
 
     `detectors`: `reconstruction` those of L1 and L2, `divergence` those of the Jensen-Shannon divergence between the
     classifier's answers to x and AE(x) at temperatures 10 and 40, `all` both kinds. An input is rejected where any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,41 @@ from robustbench_gan.record import Cell, Result, read_result
 PREFERENCE = ("suspect", "ok", "failed", "not applicable", "not run")
 QUESTION = tuple(name for name in Cell.model_fields if name != "identity")
 SYSTEM = ("dataset", "classifier", "defense")  # what a row of a table is of
-MADE_OF = (
-    "data",
-    "loader",
-    "classifier",
-    "defense",
-    "engine",
-    "train_seed",
-)  # the hashes that one row must share
+Version = dict[str, str]
+Say = Callable[[str], None]
+ATTACKERS = (
+    "attack",
+    "reference",
+)  # of a cell's hashes; the others are its system's, which one row must share
 
 
 def load_results(
-    directory: Path, only: Collection[str] | None = None, current: Sequence[Result] = ()
+    directory: Path,
+    only: Collection[str] | None = None,
+    current: Sequence[Result] = (),
+    say: Say | None = None,
 ) -> list[Result]:
     """Read DIR/results/**/*.json (or DIR itself where it is named `results`), sorted, one result a question.
 
     `only` keeps the fingerprints of the current matrix and ignores the rest. `current` are results that are known to
     be of the present code: others of the same systems or attacks, made with other code, data or weights, are left
-    out. Without either, two such results are an error: nobody else can tell which one is stale. Raises UsageError
-    that names the file at fault.
+    out, and `say` is told how many. Without either, two such results are an error: nobody else can tell which one is
+    stale. Raises UsageError that names the file at fault.
     """
     root = _root(Path(directory))
     paths = sorted(path for path in root.rglob("*.json") if path.is_file() and not _hidden(path, root))
     found = [(str(path), read_result(path)) for path in paths]
     kept = [(origin, r) for origin, r in found if only is None or r.fingerprint in only]
     made = {key: version for result in current for key, version in versions(result)}
-    kept = [(o, r) for o, r in kept if all(made.get(key, version) == version for key, version in versions(r))]
-    return one_a_question(kept)
+    fresh = [
+        (o, r) for o, r in kept if all(made.get(key, version) == version for key, version in versions(r))
+    ]
+    if say is not None and len(fresh) < len(kept):
+        say(
+            f"left out: {len(kept) - len(fresh)} results in {directory} that other code, data or weights of the same "
+            "systems made; run their commands again, or delete them."
+        )
+    return one_a_question(fresh)
 
 
 def one_a_question(found: Iterable[tuple[str, Result]]) -> list[Result]:
@@ -55,13 +63,13 @@ def one_a_question(found: Iterable[tuple[str, Result]]) -> list[Result]:
     return sorted((result for _, result in kept.values()), key=order)
 
 
-def versions(result: Result) -> list[tuple[tuple[str, ...], tuple[str | None, ...]]]:
+def versions(result: Result) -> list[tuple[tuple[str, ...], Version]]:
     """The hashes of the code, data and weights behind a result: of its system, and of its attack on that."""
     cell = result.cell
     system = tuple(str(getattr(cell, name)) for name in SYSTEM)
     return [
-        (system, tuple(cell.identity.get(name) for name in MADE_OF)),
-        ((*system, cell.attack), (cell.identity.get("attack"),)),
+        (system, {name: text for name, text in cell.identity.items() if name not in ATTACKERS}),
+        ((*system, cell.attack), {"attack": cell.identity.get("attack", "")}),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,16 @@ def build(
     out: Path | None = None,
     only: Collection[str] | None = None,
     current: Sequence[Result] = (),
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the leaderboard of a directory's results to DIR/README.md, or to `out`, whole or not at all.
 
     An `out` that ends in .csv gets the flat rows instead of the page.
-    `only` restricts it to some fingerprints, `current` keeps out what other code says of its systems. Returns the file
-    written. Raises UsageError where there is nothing to show, a result cannot be read, or the file cannot be written.
+    `only` restricts it to some fingerprints, `current` keeps out what other code says of its systems, which `say` is
+    told of. Returns the file written. Raises UsageError where there is nothing to show, a result cannot be read, or
+    the file cannot be written.
     """
-    results = load_results(directory, only, current)
+    results = load_results(directory, only, current, say)
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
     path = Path(directory) / "README.md" if out is None else Path(out)
