@@ -78,14 +78,14 @@ def red_flags(seen: Evidence) -> list[Flag]:
     return raised
 
 
-def flags_of_error(error: Exception) -> list[Flag]:
+def flags_of_error(error: BaseException) -> list[Flag]:
     """The flag that names a failure, where there is one."""
-    name = getattr(error, "flag", "")
-    return (
-        [flag(name, "invalid")]
-        if name in ("disconnected-gradient", "budget-violation", "not-a-number")
-        else []
-    )
+    try:
+        name = getattr(error, "flag", "")
+    except Exception:  # a stranger's exception may be anything
+        return []
+    told = isinstance(name, str) and name in ("disconnected-gradient", "budget-violation", "not-a-number")
+    return [flag(name, "invalid")] if told else []
 
 
 def _gradient_flags(seen: Evidence) -> Iterator[Flag]:

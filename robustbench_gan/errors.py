@@ -10,6 +10,13 @@ class UsageError(ValueError):
     """Bad input: the message names the value, what was expected and how to mend it."""
 
 
+class Fatal(UsageError):
+    """Bad input that ends the command wherever it is found: a full disk, a damaged file, weights that do not fit.
+
+    Any other UsageError that is raised while a cell is at work is taken for the plugin's own, and fails that cell.
+    """
+
+
 class NotApplicable(Exception):
     """Raised by an attack or a threat model when a combination means nothing; the message is the reason."""
 
@@ -18,6 +25,38 @@ class DisconnectedGradient(RuntimeError):
     """Autograd found no path from the loss to the input: a broken attack, never a zero gradient."""
 
     flag = "disconnected-gradient"
+
+
+LONGEST = 2000  # characters of an error's text that are kept
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
+
+
+def describe(error: BaseException) -> str:
+    """What a stranger's exception is and says, `ValueError: no such thing`, for records and messages. Never raises.
+
+    No text of it can be trusted to be short, encodable or there at all: see `said`.
+    """
+    try:
+        name = str.__str__(type.__dict__["__name__"].__get__(type(error)))
+    except Exception:
+        name = "Exception"
+    text = said(error)
+    return f"{plain(name)}: {text}" if text else plain(name)
+
+
+def said(error: BaseException) -> str:
+    """The text of a stranger's exception, at most so long and always encodable. Never raises."""
+    try:
+        return plain(str(error))
+    except BaseException:  # it may exit as well; a Ctrl-C that arrives meanwhile is noted by its handler
+        return "(its text cannot be made: __str__ raises)"
+
+
+def plain(text: str) -> str:
+    """A stranger's text, cut where it is too long, without control characters and halves of surrogate pairs."""
+    kept = str.encode(str.__getitem__(text, slice(LONGEST)), "utf-8", "backslashreplace").decode()
+    cut = str.__len__(text) - LONGEST
+    return kept.translate(_CONTROLS) + (f" ... ({cut} more characters)" if cut > 0 else "")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:

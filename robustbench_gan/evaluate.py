@@ -21,7 +21,7 @@ from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Run, Settings, goals_of, gradients_of
 from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.crafting import craft
-from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.errors import NotApplicable, UsageError, describe, plain, said
 from robustbench_gan.estimate import estimate_seconds
 from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
@@ -32,6 +32,7 @@ from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.threat import Counts
 from robustbench_gan.workshop import Workshop, is_file_reference
 
+END_FRAMES = 20  # that a traceback keeps at each end
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
 
 
@@ -54,14 +55,25 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
         return _attack_and_judge(run, estimate)
     except NotApplicable as why:
         flags = undefined_losses(_question(run)) if run else []
-        return _without_outcomes(planned, "not applicable", str(why), flags=flags)
+        return _without_outcomes(planned, "not applicable", said(why) or "it does not say why", flags=flags)
     except UsageError:
         raise
     except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
-        frames = traceback.extract_tb(error.__traceback__)
-        trace = [f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames]
-        reason = f"{type(error).__name__}: {error}"
+        trace = _frames(error)
+        reason = describe(error)
         return _without_outcomes(planned, "failed", reason, traceback=trace, flags=flags_of_error(error))
+
+
+def _frames(error: BaseException) -> list[str]:
+    """File, line and function of each frame; of an endless recursion the first and the last ones."""
+    found = [
+        plain(f"{Path(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_name}")
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    if len(found) <= 2 * END_FRAMES:
+        return found
+    left_out = f"... {len(found) - 2 * END_FRAMES} more"
+    return [*found[:END_FRAMES], left_out, *found[-END_FRAMES:]]
 
 
 def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any) -> Result:

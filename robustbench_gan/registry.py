@@ -19,7 +19,7 @@ from typing import Any
 
 import importlib_metadata
 
-from robustbench_gan.errors import UsageError, unknown
+from robustbench_gan.errors import UsageError, describe, unknown
 
 GROUPS = ("attacks", "defenses", "models", "datasets")
 CONTROL = "control-"  # begins the names of faults on purpose, for self-tests alone: `controls`
@@ -236,7 +236,7 @@ class Entry:
         except Exception as error:  # whatever a stranger's module raises: it breaks only itself
             raise UsageError(
                 f"the plugin {self.name!r} ({self.distribution} {self.version}, {self.point.value}) "
-                f"fails to import: {type(error).__name__}: {error}. Mend or uninstall {self.distribution}."
+                f"fails to import: {describe(error)}. Mend or uninstall {self.distribution}."
             ) from error
 
 

@@ -18,7 +18,7 @@ from robustbench_gan.audit.record import Audit, Finding, Row
 from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import code_of, digest_of
-from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.errors import NotApplicable, UsageError, describe
 from robustbench_gan.files import write_text_atomically
 from robustbench_gan.matrix import Planned
 from robustbench_gan.plan import execute, finished
@@ -149,7 +149,7 @@ def _looked(check: Check, system: System, out: Path) -> Finding:
     except NotApplicable as why:
         return Finding(not_applicable=str(why))
     except Exception as error:  # whatever a defense raises: a check that crashed has not passed
-        return Finding(failed=f"{type(error).__name__}: {error}")
+        return Finding(failed=describe(error))
     if check.kept:
         write_text_atomically(_place(check, system, out), found.model_dump_json(indent=1) + "\n")
     return found
