@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +17,52 @@ Norm = Literal["l0", "l1", "l2", "linf"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 TINY = 1e-12
 SLACK = 1e-6  # what float32 rounding may add to a perturbation that is inside its budget
+
+
+def radius(given: Any) -> float:
+    """A ball's radius as a user writes it: a number, "0.03", "8/255" or "inf"; of Python, numpy or torch.
+
+    Raises UsageError for what is no number of 0 or more.
+    """
+    text = _as_text(given)
+    if text in ("inf", "infinity"):
+        return math.inf
+    try:
+        above, below = [float(part) for part in (text if "/" in text else f"{text}/1").split("/")]
+    except ValueError:
+        above, below = math.nan, 1.0
+    if not (0 <= above < math.inf and 0 < below < math.inf and above / below < math.inf):
+        raise UsageError(
+            f"eps={_short(given)} is no radius: expected a number of 0 or more, such as 0.03 or 8/255."
+        )
+    return abs(above / below)  # -0.0 is 0.0
+
+
+def norm_named(given: Any) -> Norm:
+    """A norm as a user writes it: "l2", "L2", "2", 2, "linf", "inf" or inf; of Python, numpy or torch.
+
+    Raises UsageError for one that is not known.
+    """
+    short = _as_text(given).removeprefix("l").removeprefix("_").removesuffix(".0")
+    for norm in NORMS:
+        if short == norm.removeprefix("l"):
+            return norm
+    raise unknown("norm", _short(given), NORMS)
+
+
+def _as_text(given: Any) -> str:
+    """A number or a text of Python, numpy or torch as lower-case text; empty for anything else."""
+    try:
+        plain = given.item() if hasattr(given, "item") else given
+    except (ValueError, RuntimeError):  # of many values, or of none
+        return ""
+    usable = isinstance(plain, str | Real) and not isinstance(plain, bool)
+    return str(plain).strip().lower() if usable else ""
+
+
+def _short(given: Any) -> str:
+    text = " ".join(str(given).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def flat(delta: Tensor) -> Tensor:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from planted import images, seeds
 from scipy import stats
 
-from robustbench_gan.budget import NORMS, Budget, flat, norm_of
+from robustbench_gan.budget import NORMS, Budget, flat, norm_named, norm_of, radius
 from robustbench_gan.errors import UsageError
 
 SHAPE = (2, 3, 2)
@@ -233,3 +234,51 @@ def test_an_impossible_ball_is_a_usage_error(norm, eps, message):
 def test_large_and_infinite_radii_are_possible_where_they_mean_something():
     for norm, eps in [("l2", 8.0), ("l1", 100.0), ("l0", 784), ("linf", 1.0), ("linf", math.inf)]:
         assert Budget(norm, eps).eps == eps
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("0.5/255", 0.5 / 255), ("0.03", 0.03), (".03", 0.03),
+        ("1e-3", 1e-3), (0.03, 0.03), (0, 0.0), (-0.0, 0.0), ("inf", math.inf), ("Infinity", math.inf),
+        (math.inf, math.inf), (np.float64(0.03), 0.03), (np.float32(0.5), 0.5), (np.inf, math.inf),
+        (np.int64(3), 3.0), (torch.tensor(0.25), 0.25), (torch.tensor([2]), 2.0), (np.array(0.5), 0.5),
+    ],
+)  # fmt: skip
+def test_a_radius_is_read_in_every_form_that_users_write(written, value):
+    found = radius(written)
+    assert type(found) is float
+    assert str(found) == str(value)  # the sign of zero as well
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        None, True, "", "/", "8/", "/255", "8/0", "8/-255", "8/inf", "8/255/2", "-1", -0.5, "nan", math.nan, "1e999",
+        10**400, "-inf", -math.inf, "inf/2", "eight", [], [0.1], {}, torch.rand(3), np.zeros(0), 1j, b"0.1",
+    ],
+)  # fmt: skip
+def test_what_is_no_radius_is_refused_in_one_line_that_shows_it(written):
+    with pytest.raises(UsageError, match="is no radius: expected a number of 0 or more") as caught:
+        radius(written)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 140
+
+
+@pytest.mark.parametrize(
+    ("written", "norm"),
+    [
+        ("l2", "l2"), ("L2", "l2"), ("2", "l2"), (2, "l2"), (2.0, "l2"), (np.float32(2), "l2"), ("l_2", "l2"),
+        (torch.tensor(2), "l2"), (" linf ", "linf"), ("Linf", "linf"), ("inf", "linf"), (math.inf, "linf"),
+        (np.inf, "linf"), ("l_inf", "linf"), (1, "l1"), ("L1", "l1"), (0, "l0"), ("0", "l0"),
+    ],
+)  # fmt: skip
+def test_a_norm_is_read_in_every_form_that_users_write(written, norm):
+    assert norm_named(written) == norm
+
+
+@pytest.mark.parametrize(
+    "written", ["", "l", "l3", 3, None, True, -1, 2.5, "ll2", math.nan, [2], torch.zeros(2)]
+)
+def test_an_unknown_norm_lists_the_real_ones(written):
+    with pytest.raises(UsageError, match=r"unknown norm .*Known: l0, l1, l2, linf"):
+        norm_named(written)
