@@ -15,6 +15,7 @@ from robustbench_gan import progress
 from robustbench_gan.budget import SLACK, Budget
 from robustbench_gan.cell_run import Crafted, Run, goals_of, systems_of
 from robustbench_gan.errors import NotApplicable
+from robustbench_gan.guard import form, plain, same
 from robustbench_gan.outcome import REJECTED, Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold
@@ -147,9 +148,8 @@ def _attack(
         view = View.on(system, seeds[group], **options)
         given = run.x[group].clone()
         made = run.call(view, given, goal.rows(group), attack_seeds[group].clone())
-        check_examples(made, run.x[group], given, run.budget)
+        examples.append(check_examples(made, run.x[group], given, run.budget))
         _check_queries(view)
-        examples.append(made.detach().clone())
         counts.append(view.counts)
         advance(len(group))
     return Crafted(torch.cat(examples), goal.rows(rows), Counts.cat(counts))
@@ -162,29 +162,28 @@ def _check_queries(view: View) -> None:
         raise QueryLimit(f"the attack asked {most} queries an image, its limit is {view.limit}")
 
 
-def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
-    """Raise AttackFault unless `made` is (N, C, H, W) float32 in the box and the budget around x.
+def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> Tensor:
+    """A copy of `made`. Raises AttackFault unless that is (N, C, H, W) float32 in the box and the budget around x.
 
-    `given` is the copy of x that the attack was handed: it must come back unchanged.
+    `given` is the copy of x that the attack was handed: it must come back unchanged. Checked is the copy that is
+    returned, which nobody else holds; it must be of a plain Tensor, since a subclass can answer checks as it likes.
     """
-    if not _same(given, x):
+    if not same(given, x):
         raise AttackFault("the attack edited its input in place")
-    if not isinstance(made, Tensor) or made.shape != x.shape or made.dtype != x.dtype:
-        found = f"{tuple(made.shape)} {made.dtype}" if isinstance(made, Tensor) else type(made).__name__
-        other = isinstance(made, Tensor) and made.shape == x.shape
+    if not plain(made, x) or made.shape != x.shape or made.dtype != x.dtype:
+        other = plain(made, x) and made.shape == x.shape
         raise AttackFault(
-            f"the attack returned {found}, expected {tuple(x.shape)} {x.dtype}",
-            flag="budget-violation" if other else "",
+            f"the attack returned {form(made)}, expected {form(x)}", flag="budget-violation" if other else ""
         )
-    made = made.detach()
-    low, high = float(made.amin()), float(made.amax())  # NaN where one value is
+    copy: Tensor = made.detach().clone(memory_format=torch.contiguous_format)
+    low, high = float(copy.amin()), float(copy.amax())  # NaN where one value is
     if not (math.isfinite(low) and math.isfinite(high)):
-        bad = _count(~torch.isfinite(made))
+        bad = _count(~torch.isfinite(copy))
         raise AttackFault(f"{bad} examples hold NaN or infinite values", flag="not-a-number")
     if low < -SLACK or high > 1 + SLACK:
-        outside = (made < -SLACK) | (made > 1 + SLACK)
+        outside = (copy < -SLACK) | (copy > 1 + SLACK)
         raise AttackFault(f"{_count(outside)} examples leave the box [0, 1]", flag="budget-violation")
-    delta = made - x
+    delta = copy - x
     over = ~budget.contains(delta)
     if bool(over.any()):
         size = float(budget.size(delta).max())
@@ -192,14 +191,7 @@ def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> None:
             f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}",
             flag="budget-violation",
         )
-
-
-def _same(given: Tensor, x: Tensor) -> bool:
-    """torch.equal of finite values in half its time."""
-    if given.shape != x.shape or given.dtype != x.dtype:
-        return False
-    change = given.detach() - x
-    return float(change.amin()) == 0 and float(change.amax()) == 0  # NaN is not 0
+    return copy
 
 
 def _count(bad: Tensor) -> int:

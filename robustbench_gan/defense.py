@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_gan.batching import micro_batches
 from robustbench_gan.errors import NotApplicable
+from robustbench_gan.guard import form, handed, plain
 from robustbench_gan.outcome import Output
 from robustbench_gan.seeds import fold
 
@@ -133,8 +134,14 @@ class Defense(nn.Module):
         }
         path = self._path_from(x, seed, steps[gradient])
         if gradient == "bpda" and surrogate is not None:
-            path[-1] = StraightThrough.apply(path[-1], surrogate(x, seed))  # type: ignore[no-untyped-call]
+            stand_in = _images(surrogate(x, seed), x, "the attacker's surrogate")
+            path[-1] = StraightThrough.apply(path[-1], stand_in)  # type: ignore[no-untyped-call]
         return Output(self.core(path[-1]), self._scores_along(path, seed))
+
+    @final
+    def purified(self, x: Tensor, seed: Tensor) -> Tensor:
+        """`purify`, with what it is given and what it returns checked as on the way to an answer."""
+        return self._path_from(x, seed, _purified)[-1]
 
     def _links(self, seed: Tensor) -> list[tuple[Defense, Tensor]]:
         """The defenses that an input passes in turn, each with its seeds."""
@@ -144,13 +151,13 @@ class Defense(nn.Module):
         """The input as each link sees it, and last as `core` does: one image more than there are links."""
         path = [x]
         for stage, own in self._links(seed):
-            path.append(_images(step(stage, path[-1], own), x, stage))
+            path.append(_passed(stage, path[-1], own, step))
         return path
 
     def _scores_along(self, path: list[Tensor], seed: Tensor) -> Tensor:
         """Each link's scores of its own stretch of the path, side by side."""
         links = zip(self._links(seed), path, path[1:], strict=False)
-        found = [_columns(stage.scores(seen, passed, own), stage) for (stage, own), seen, passed in links]
+        found = [_scored(stage, seen, passed, own) for (stage, own), seen, passed in links]
         return torch.cat(found, dim=1)
 
 
@@ -164,22 +171,33 @@ def declared_gradients(defense: Defense) -> tuple[Gradient, ...]:
     return found
 
 
-def _images(made: Tensor, x: Tensor, stage: Defense) -> Tensor:
-    """What a purifier made of x. Raises ValueError where it is not of the form of x."""
-    if not isinstance(made, Tensor) or made.shape != x.shape:
-        raise ValueError(f"{type(stage).__name__}.purify returned {_form(made)}, expected {_form(x)}")
+def _passed(stage: Defense, x: Tensor, seed: Tensor, step: Step) -> Tensor:
+    """What one link makes of x. Raises ValueError where that is not of the form of x, Meddled where x was edited."""
+    if type(stage).purify is Defense.purify and type(stage).surrogate is Defense.surrogate:
+        return step(stage, x, seed)
+    with handed(type(stage).__name__, x=x, seed=seed):
+        made = step(stage, x, seed)
+    return _images(made, x, f"{type(stage).__name__}.purify")
+
+
+def _images(made: Tensor, x: Tensor, maker: str) -> Tensor:
+    """What was made of x. Raises ValueError where it is not of the form of x; autocast makes shorter floats."""
+    right = plain(made, x) and made.shape == x.shape
+    shorter = right and made.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+    if not right or (made.dtype != x.dtype and not shorter):
+        raise ValueError(f"{maker} returned {form(made)}, expected {form(x)}")
     return made
 
 
-def _columns(scores: Tensor, stage: Defense) -> Tensor:
-    """A defense's scores. Raises ValueError where they are not one row an image."""
-    if not isinstance(scores, Tensor) or scores.ndim != 2:
-        raise ValueError(f"{type(stage).__name__}.scores returned {_form(scores)}, expected (N, M)")
-    return scores
-
-
-def _form(value: Any) -> str:
-    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+def _scored(stage: Defense, seen: Tensor, passed: Tensor, seed: Tensor) -> Tensor:
+    """A link's scores. Raises ValueError where they are not one row an image, Meddled where an image was edited."""
+    if type(stage).scores is Defense.scores:
+        return stage.scores(seen, passed, seed)
+    with handed(type(stage).__name__, x=seen, purified=passed, seed=seed):
+        found = stage.scores(seen, passed, seed)
+    if not plain(found, seen) or found.ndim != 2 or len(found) != len(seen) or not found.is_floating_point():
+        raise ValueError(f"{type(stage).__name__}.scores returned {form(found)}, expected (N, M) floats")
+    return found
 
 
 Step = Callable[[Defense, Tensor, Tensor], Tensor]  # how one link's purifier is passed, with which gradient
@@ -193,7 +211,9 @@ def _straight_through(stage: Defense, x: Tensor, seed: Tensor) -> Tensor:
     """BPDA of one purifier: its own value at x, and the gradient of its surrogate there."""
     with torch.no_grad():
         value = stage.purify(x, seed)
-    passed: Tensor = StraightThrough.apply(value, stage.surrogate(x, seed))  # type: ignore[no-untyped-call]
+    name = type(stage).__name__
+    stand_in = _images(stage.surrogate(x, seed), x, f"{name}.surrogate")
+    passed: Tensor = StraightThrough.apply(_images(value, x, f"{name}.purify"), stand_in)  # type: ignore[no-untyped-call]
     return passed
 
 

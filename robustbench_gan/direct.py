@@ -121,8 +121,7 @@ def run_attack(
             )  # fmt: skip
             given, own = x[rows].clone(), sample_seeds(seed, "attack", index[rows])
             found = call(view, given, goal.rows(index[rows]), budget, own, **given_parameters)
-            check_examples(found, x[rows], given, budget)
-            made.append(found.detach())
+            made.append(check_examples(found, x[rows], given, budget))
             counts.append(view.counts)
         return torch.cat(made), Counts.cat(counts)
 

@@ -34,7 +34,7 @@ else:  # pragma: no cover
 
 ENGINE = (
     "attack", "batching", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate", "facts",
-    "fitting", "flags/thresholds", "judging", "outcome", "probe", "record", "seeds", "substitute", "threat",
+    "fitting", "flags/thresholds", "guard", "judging", "outcome", "probe", "record", "seeds", "substitute", "threat",
     "training", "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares

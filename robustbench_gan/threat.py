@@ -279,7 +279,7 @@ class View:
         """
         defense, seed = self._open().defense, self._draw_seeds()[0]
         with torch.no_grad():
-            made = [defense.purify(x[rows], seed[rows])[:real] for rows, real in self._chunks(x)]
+            made = [defense.purified(x[rows], seed[rows])[:real] for rows, real in self._chunks(x)]
         self._add(self.counts.forward, 1)
         return torch.cat(made)
 

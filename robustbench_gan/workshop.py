@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robustbench_gan import registry
 from robustbench_gan.checkpoint import Checkpoint
-from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.digests import digest_of, file_digest, module_digest
 from robustbench_gan.errors import NotApplicable, UsageError
@@ -189,7 +189,7 @@ class Workshop:
             stages.append(kind(base, **params))
         defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
         defense.base_key = artifact.key
-        defense.fit(self.dataset(dataset), seed, self.store)
+        defense.fit(TrainingData(self.dataset(dataset)), seed, self.store)
         freeze(defense.to(self.device))
         return defense
 

@@ -188,8 +188,8 @@ def test_what_is_not_of_the_form_of_an_image_or_a_score_is_an_error_that_names_i
 
     x, s = images(3), seeds(3)
     for kind, says in (
-        (Flat, rf"Flat.purify returned \(3, {x[0].numel()}\), expected \(3, "),
-        (Scored, r"Scored.scores returned \(3,\), expected \(N, M\)"),
+        (Flat, rf"Flat.purify returned \(3, {x[0].numel()}\) torch.float32, expected \(3, "),
+        (Scored, r"Scored.scores returned \(3,\) torch.float32, expected \(N, M\)"),
     ):
         for defense in (kind(conv()), Composed([kind(conv()), Defense(conv())])):
             with pytest.raises(ValueError, match=says):

@@ -1,4 +1,4 @@
-"""The two types every data set is made of: a `Split` of labelled images and a `Dataset` of three splits."""
+"""What every data set is made of: a `Split` of labelled images, a `Dataset` of three, and what of it may be learnt."""
 
 from __future__ import annotations
 
@@ -143,3 +143,37 @@ class Dataset:
                 f"judge the rest, but there are only {len(self.test)}; use a larger test split"
             )
         return self.test.take(slice(None, HOLDOUT)), self.test.take(slice(HOLDOUT, None))
+
+
+class TrainingData(Dataset):
+    """What a defense's `fit` is handed: train and validation under the name and digest of the whole.
+
+    The test split is the judge's. It is not reachable from here: tensors that share memory with it are copied.
+    """
+
+    def __init__(self, whole: Dataset) -> None:
+        secret = {t.untyped_storage().data_ptr() for t in (whole.test.images, whole.test.labels)}
+
+        def own(split: Split) -> Split:
+            held = (split.images, split.labels)
+            shared = any(t.untyped_storage().data_ptr() in secret for t in held)
+            return Split(*(t.clone() for t in held)) if shared else Split(*held)
+
+        self.__dict__.update(
+            name=whole.name, classes=whole.classes, digest=whole.digest,
+            train=own(whole.train), validation=own(whole.validation),
+        )  # fmt: skip
+
+    @property
+    def test(self) -> Split:  # type: ignore[override]
+        """Raises PermissionError."""
+        raise PermissionError(
+            f"{self.name}: a defense is fitted on train and validation alone; the test split is the judge's"
+        )
+
+    def _splits(self) -> tuple[tuple[str, Split], ...]:
+        return ("train", self.train), ("validation", self.validation)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(split)} {part}" for part, split in self._splits())
+        return f"TrainingData({self.name!r}: {sizes} images)"
