@@ -36,7 +36,8 @@ class AttackInfo:
     `cost` adds to them; `part_passes` those through a part of the defense alone. The estimate of a cell's cost stands
     on both. `gradient` names the one gradient an attack is defined by (BPDA). `control`
     marks an attack that is no evidence of robustness when it fails, such as random noise. `trained` says that
-    it is a TrainedAttack, whose `needs` are those of its training.
+    it is a TrainedAttack, whose `needs` are those of its training. `checks_first` says that what stands before its
+    first pass is checks alone, so that a plan may call it to learn what it refuses.
     """
 
     norms: tuple[Norm, ...]
@@ -49,6 +50,7 @@ class AttackInfo:
     paper: str
     trained: bool = False
     part_passes: Passes = lambda parameters: 0
+    checks_first: bool = False
 
     def cost(
         self, parameters: Mapping[str, Any], norm: str, classes: int, features: int
@@ -75,6 +77,7 @@ def attack(
     gradient: str | None = None,
     control: bool = False,
     part_passes: Passes = lambda parameters: 0,
+    checks_first: bool = False,
     paper: str,
 ) -> Callable[[F], F]:
     """State what an attack needs and can do; the registered function or TrainedAttack keeps it as `.info`.
@@ -90,7 +93,17 @@ def attack(
     def decorate(function: F) -> F:
         trained = isinstance(function, type) and issubclass(function, TrainedAttack)
         info = AttackInfo(
-            norms, needs, passes, minimal, targeted, gradient, control, paper, trained, part_passes
+            norms,
+            needs,
+            passes,
+            minimal,
+            targeted,
+            gradient,
+            control,
+            paper,
+            trained,
+            part_passes,
+            checks_first,
         )
         function.info = info  # type: ignore[attr-defined]
         return function

@@ -73,6 +73,12 @@ class Run:
         """The cell's seeds for one purpose, (N,)."""
         return sample_seeds(self.cell.seed, purpose, self.index)
 
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Of `held`, asked for once, so that what an attacker finds does not depend on who looks."""
+        key = ("parts", self.threat.copies, *self.system_names())
+        return self.workshop.once(key, lambda: dict(self.held.parts()))
+
     def system_names(self) -> tuple[str, str, str]:
         """Data set, classifier and defense, as the workshop asks for them."""
         return self.cell.dataset, self.cell.classifier, self.cell.defense

@@ -14,7 +14,6 @@ from torch import Tensor
 from robustbench_gan import progress
 from robustbench_gan.budget import SLACK, Budget
 from robustbench_gan.cell_run import Crafted, Run, goals_of, systems_of
-from robustbench_gan.errors import NotApplicable
 from robustbench_gan.guard import form, plain, same
 from robustbench_gan.outcome import REJECTED, Goal
 from robustbench_gan.registry import Spec
@@ -114,21 +113,17 @@ def _view_options(run: Run, system: System, fixed: bool, tries: int) -> dict[str
     """What a view of this system grants; a system that is not random needs no draws, and is exact.
 
     A copy of the defense is never exact. Several tries share a limit of queries, the one that chooses between their
-    examples included. Raises NotApplicable where the limit is too small for that.
+    examples included.
     """
     threat, still = run.threat, fixed or not (system.defended and run.defense.randomised)
     limit = threat.limit if tries == 1 else threat.limit // tries - 1
-    if threat.limit and limit < 1:
-        raise NotApplicable(
-            f"{threat.limit} queries an image are too few for {tries} tries and a choice among them"
-        )
     return {
         "access": threat.access,
         "draws": 1 if still else threat.draws,
         "fixed": still,
         "exact": still and system.defended and not threat.copies,
         "limit": limit if threat.limit else 0,
-        "parts": run.held.parts() if threat.differentiates else {},
+        "parts": run.parts if threat.differentiates else {},
     }
 
 

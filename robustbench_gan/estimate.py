@@ -30,7 +30,7 @@ def estimate_seconds(run: Run) -> float:
     gradients = gradients_of(run)
     each = sum(_timed(run, g if run.info.needs == "gradient" else "forward") for g in gradients)
     choosing = _timed(run, "forward") * len(gradients) * draws if len(gradients) > 1 else 0.0
-    on_parts = alone * _timed_part(run) if alone and run.defense.parts() else 0.0
+    on_parts = alone * _timed_part(run) if alone and run.parts else 0.0
     return judging + chunks * sets * (passes * draws * each + choosing + on_parts)
 
 
@@ -43,10 +43,10 @@ def _timed_part(run: Run) -> float:
         def count(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
             rows[0] += len(given[0])
 
-        hooks = [part.register_forward_hook(count) for part in run.defense.parts().values()]
+        hooks = [part.register_forward_hook(count) for part in run.parts.values()]
         started = time.perf_counter()
         try:
-            View.on(Defended(run.defense), run.seeds("view")[: len(x)]).output(x)
+            View.on(Defended(run.held), run.seeds("view")[: len(x)]).output(x)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -21,14 +21,16 @@ from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Run, Settings, goals_of, gradients_of
 from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.crafting import craft
+from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.errors import NotApplicable, UsageError, describe, plain, said
 from robustbench_gan.estimate import estimate_seconds
 from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
-from robustbench_gan.matrix import Planned
+from robustbench_gan.matrix import Planned, stages_of
 from robustbench_gan.probe import probe
 from robustbench_gan.record import Cell, Result, Seconds, Status
 from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.threat import Counts
 from robustbench_gan.workshop import Workshop, is_file_reference
 
@@ -42,9 +44,12 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
     Raises UsageError (bad input) and lets KeyboardInterrupt through; everything else ends in the record.
     """
     if planned.reason:
-        return _without_outcomes(planned, "not applicable", planned.reason)
+        flags = undefined_losses(_question(planned, workshop))
+        return _without_outcomes(planned, "not applicable", planned.reason, flags=flags)
     run = None
     try:
+        if reason := _no_copy(planned, workshop):
+            return _without_outcomes(planned, "not applicable", reason)
         run = _prepare(planned, workshop, settings)
         estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
         if estimate is not None and estimate > 60 * (settings.max_cell_minutes or 0):
@@ -54,8 +59,7 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
             return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
         return _attack_and_judge(run, estimate)
     except NotApplicable as why:
-        flags = undefined_losses(_question(run)) if run else []
-        return _without_outcomes(planned, "not applicable", said(why) or "it does not say why", flags=flags)
+        return _refused(planned, workshop, run, why)
     except UsageError:
         raise
     except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
@@ -76,6 +80,35 @@ def _frames(error: BaseException) -> list[str]:
     return [*found[:END_FRAMES], left_out, *found[-END_FRAMES:]]
 
 
+def _no_copy(planned: Planned, workshop: Workshop) -> str:
+    """Why a defense cannot be copied, which only its training tells; empty where it can, or is not to be."""
+    if not planned.threat.copies:
+        return ""
+    cell = planned.cell
+    try:
+        workshop.copy(cell.dataset, cell.classifier, cell.defense)
+    except NotApplicable as why:
+        return str(why)
+    return ""
+
+
+def _refused(planned: Planned, workshop: Workshop, run: Run | None, why: NotApplicable) -> Result:
+    """What a NotApplicable of the run comes to: an answer where the attack alone says so before its first pass.
+
+    Anything that only the system can have told it, or that a defense raised, has failed: else a defense that refuses
+    to be attacked would have no attack to answer for.
+    """
+    if run is not None:
+        cell, data = planned.cell, workshop.dataset(planned.cell.dataset)
+        parts = frozenset(run.parts) if planned.threat.differentiates else frozenset()
+        asked = Asked(run.budget, cell.goal != "untargeted", data.shape, len(data.classes), parts)
+        if reason := refusal(run.function, run.info, run.parameters, asked):
+            flags = undefined_losses(_question(planned, workshop))
+            return _without_outcomes(planned, "not applicable", reason, flags=flags)
+    reason = f"NotApplicable under attack: {said(why) or 'it does not say why'}"
+    return _without_outcomes(planned, "failed", reason, traceback=_frames(why))
+
+
 def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any) -> Result:
     cell, control = planned.cell, planned.control
     return Result(
@@ -87,11 +120,27 @@ def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
     cell = planned.cell
     function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
     defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
+    _as_declared(cell, defense)
     held = defense
     if planned.threat.copies:
         held = workshop.copy(cell.dataset, cell.classifier, cell.defense)
     x, y = workshop.images(cell.dataset, cell.first, cell.samples)
-    return Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
+    run = Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
+    if planned.threat.differentiates:
+        run.parts  # noqa: B018 - asked before any attack begins
+    return run
+
+
+def _as_declared(cell: Cell, defense: Defense) -> None:
+    """Raises RuntimeError where a defense is not what it said it was when the attacks on it were planned."""
+    built = list(defense.stages) if isinstance(defense, Composed) else [defense]
+    for stage, planned in zip(built, stages_of(cell.defense), strict=True):
+        for name in ("purifies", "randomised", "unrolls"):
+            said, is_ = getattr(planned, name), getattr(stage, name)
+            if said != is_:
+                raise RuntimeError(
+                    f"{type(stage).__name__}.{name} was {said} when its attacks were planned and is {is_} now"
+                )
 
 
 def train_attack(planned: Planned, workshop: Workshop) -> None:
@@ -158,11 +207,12 @@ def _versions(cell: Cell) -> dict[str, str]:
     return {**{entry.distribution: entry.version for entry in brought}, **versions}
 
 
-def _question(run: Run) -> Question:
+def _question(planned: Planned, workshop: Workshop) -> Question:
     """What red flags can know of a cell before it runs."""
-    cell, classes = run.cell, len(run.workshop.dataset(run.cell.dataset).classes)
+    cell, classes = planned.cell, len(workshop.dataset(planned.cell.dataset).classes)
+    function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
     return Question(
-        run.info, run.parameters, run.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
+        info_of(function), parameters, planned.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
     )
 
 
@@ -174,8 +224,9 @@ def _evidence(
     looked = run.workshop.once(
         ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, run.seeds("probe"))
     )
+    question = _question(run.planned, run.workshop)
     return Evidence(
-        _question(run), gradients_of(run), counts, verdict.sizes, verdict.clean, verdict.right, verdict.robust,
+        question, gradients_of(run), counts, verdict.sizes, verdict.clean, verdict.right, verdict.robust,
         verdict.stopped, defense.randomised, defense.purifies, defense.unrolls, controls, looked,
         None if agreement is None else float(agreement),
     )  # fmt: skip

@@ -20,9 +20,10 @@ from robustbench_gan.budget import NORMS, Budget, Norm
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
-from robustbench_gan.errors import UsageError, unknown
+from robustbench_gan.errors import NotApplicable, UsageError, said, unknown
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.store import slug
 from robustbench_gan.threat import ACCESS_ORDER, NOTHING_TO_COPY, THREATS, ThreatModel
 from robustbench_gan.workshop import Workshop, is_file_reference, user_digest
@@ -34,8 +35,8 @@ else:  # pragma: no cover
 
 ENGINE = (
     "attack", "batching", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate", "facts",
-    "fitting", "flags/thresholds", "guard", "judging", "outcome", "probe", "record", "seeds", "substitute", "threat",
-    "training", "workshop",
+    "fitting", "flags/thresholds", "guard", "judging", "outcome", "probe", "record", "rehearsal", "seeds",
+    "substitute", "threat", "training", "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
@@ -178,9 +179,11 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
         model = _classifier(classifier, workshop)
         chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
-        stages = stages_of(chain)
+        declined, stages = _declined(chain), stages_of(chain)
+        images = workshop.dataset(data)
+        form = images.shape, len(images.classes)
         for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
-            first, samples = _samples(block, threat, len(workshop.dataset(data).test))
+            first, samples = _samples(block, threat, len(images.test))
             info = info_of(functions[attack])
             cell = Cell(
                 dataset=data, classifier=model, defense=chain, attack=attack, goal=goal, threat=text,
@@ -188,7 +191,11 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
                 identity={**identity, "attack": digests[attack]},
             )  # fmt: skip
-            reason = why_not(info, stages, threat, goal, budget.norm, budget.eps)
+            reason = (
+                declined
+                or why_not(info, stages, threat, goal, budget.norm, budget.eps, form[1])
+                or refused_before(functions[attack], attack, Budget(budget.norm, cell.eps), goal, *form)
+            )
             asked = (budget.eps,) if info.minimal and budget.eps < float("inf") else ()
             yield Planned(cell, threat, reason, info.control, asked)
 
@@ -303,6 +310,37 @@ def _samples(block: Block, threat: ThreatModel, total: int) -> tuple[int, int]:
     return (HOLDOUT if block.samples <= total - HOLDOUT else 0), block.samples
 
 
+def _declined(chain: str) -> str:
+    """Why a defense cannot be built as asked, as its constructor says; empty where it can, or fails otherwise."""
+    for spec in parse_chain(chain):
+        kind, values = registry.resolve("defenses", spec)
+        try:
+            kind(nn.Identity(), **values)
+        except NotApplicable as why:
+            return said(why) or "it does not say why"
+        except Exception:  # the cell's to record
+            continue
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def refused_before(
+    function: Any, attack: str, budget: Budget, goal: str, shape: tuple[int, int, int], classes: int
+) -> str:
+    """What an attack refuses whatever the system is; empty where it refuses nothing, or is a stranger's to ask later.
+
+    Ours check before their first pass, and so do those that say `checks_first`; any other's code runs in its cells
+    alone, where it harms nothing else. Raises UsageError for parameters that it refuses.
+    """
+    spec = Spec.parse(attack)
+    info = info_of(function)
+    ours = registry.entry("attacks", spec.name).distribution == "robustbench-gan"
+    if not (ours or info.checks_first) or budget.norm not in info.norms:
+        return ""
+    parameters = registry.resolve("attacks", spec)[1]
+    return refusal(function, info, parameters, Asked(budget, goal != "untargeted", shape, classes))
+
+
 def _classes(chain: str) -> list[type[Defense]]:
     return [registry.load("defenses", spec.name) for spec in parse_chain(chain)]
 
@@ -353,6 +391,7 @@ def why_not(
     goal: str,
     norm: Norm,
     eps: float = 0.0,
+    classes: int = 2,
 ) -> str:
     """Why an attack cannot be run against a defense under a threat model; empty when it can. Known without running."""
     purifies = any(kind.purifies for kind in chain)
@@ -365,6 +404,8 @@ def why_not(
         return "the attack has no targeted form"
     if ACCESS_ORDER.index(info.needs) > ACCESS_ORDER.index(threat.access):
         return f"the attack needs {info.needs}, the threat model grants {threat.access}"
+    if tries := too_few_queries(threat, goal, classes):
+        return tries
     if threat.substitute == "dynamic" and info.needs != "nothing" and not info.trained:
         return "the dynamic protocol trains the substitute beside a generator, and the attack has none"
     if threat.name == "gray-box" and not purifies:
@@ -381,6 +422,14 @@ def why_not(
         if threat.gradient == "truncated" and not any(kind.unrolls for kind in chain):
             return "the defense has no iterations to truncate"
     return ""
+
+
+def too_few_queries(threat: ThreatModel, goal: str, classes: int) -> str:
+    """Why a limit of queries cannot be shared among the tries of a goal, the choice among them included."""
+    tries = classes - 1 if goal == "all" else 1
+    if threat.limit == 0 or tries == 1 or threat.limit // tries - 1 >= 1:
+        return ""
+    return f"{threat.limit} queries an image are too few for {tries} tries and a choice among them"
 
 
 def _untrained(stage: Stage) -> bool:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,3 +94,59 @@ def isolated(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed & ((1 << 63) - 1))
         yield
+
+
+@contextmanager
+def own_generators(seed: int) -> Iterator[list[str]]:
+    """Give code that is not ours global generators of its own, from `seed`: torch's, numpy's and Python's.
+
+    What it draws then repeats, and nothing outside the block sees that it did. Yields a list that at the end of the
+    block names the generators it has moved.
+    """
+    moved: list[str] = []
+    ours = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    pythons, torchs = random.getstate(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    # To read the state of numpy's takes a hundred times as long as to set another in its place.
+    np.random.set_bit_generator(_SPARE)  # type: ignore[attr-defined]
+    first = _first_draws(seed)
+    _seed_all(seed)
+    try:
+        yield moved
+    finally:
+        moved += [name for name, draw in _draws().items() if draw != first[name]]
+        np.random.set_bit_generator(ours)  # type: ignore[attr-defined]
+        random.setstate(pythons)
+        torch.set_rng_state(torchs)
+        for device, state in enumerate(devices):
+            torch.cuda.set_rng_state(state, device)
+
+
+_SPARE = np.random.MT19937(0)
+
+
+def _seed_all(seed: int) -> None:
+    torch.default_generator.manual_seed(seed & ((1 << 63) - 1))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed & ((1 << 63) - 1))
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+
+
+def _first_draws(seed: int) -> dict[str, int]:
+    """What each global generator gives first after `seed`."""
+    _seed_all(seed)
+    return _draws()
+
+
+def _draws() -> dict[str, int]:
+    """The next number of each global generator: one that was not moved since it was seeded gives its first."""
+    top = 1 << 62
+    drawn = {
+        "torch": int(torch.randint(top, (), device="cpu")),
+        "numpy": int(np.random.randint(top)),
+        "random": random.getrandbits(62),
+    }
+    if torch.cuda.is_initialized():
+        drawn["torch.cuda"] = int(torch.randint(top, (), device="cuda"))
+    return drawn

@@ -173,11 +173,15 @@ class Workshop:
         return self.once(("copy", dataset, classifier, text), lambda: self._copy(dataset, classifier, text))
 
     def _copy(self, dataset: str, classifier: str, text: str) -> Defense:
-        real = self.defense(dataset, classifier, text).training_keys()
-        if not real:
+        try:
+            real = self.defense(dataset, classifier, text).training_keys()
+            made = self._defense(dataset, classifier, text, self.copy_seed) if real else None
+            copied = made.training_keys() if made else {}
+        except NotApplicable as why:  # the defense's code: no attack is for it to decline
+            raise RuntimeError(f"NotApplicable in the training of a copy: {why}") from why
+        if made is None:
             raise NotApplicable(NOTHING_TO_COPY)
-        made = self._defense(dataset, classifier, text, self.copy_seed)
-        if set(made.training_keys().values()) == set(real.values()):
+        if set(copied.values()) == set(real.values()):
             raise NotApplicable("the defense's training has no seed: a copy would be the defense itself")
         return made
 
