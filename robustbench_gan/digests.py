@@ -122,7 +122,9 @@ def _imported(path: Path, package: str, roots: Sequence[Path], beside: Path | No
         for name in dotted:
             if level:
                 yield path.parents[level - 1].joinpath(*name)
+                if beside is not None:  # the packages on the way run as well
+                    yield from (path.parents[level - 1].joinpath(*name[:end]) for end in range(1, len(name)))
             elif name[0] == package:
                 yield from (root.joinpath(*name[1:]) for root in roots)
             elif beside is not None and name[0] != CORE:
-                yield beside.joinpath(*name)
+                yield from (beside.joinpath(*name[:end]) for end in range(1, len(name) + 1))

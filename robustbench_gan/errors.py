@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -28,6 +29,7 @@ class DisconnectedGradient(RuntimeError):
 
 
 LONGEST = 2000  # characters of an error's text that are kept
+_ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
 
 
@@ -52,9 +54,18 @@ def said(error: BaseException) -> str:
         return "(its text cannot be made: __str__ raises)"
 
 
+def described(error: BaseException) -> str:
+    """`describe` on one line."""
+    return " ".join(describe(error).split())
+
+
 def plain(text: str) -> str:
-    """A stranger's text, cut where it is too long, without control characters and halves of surrogate pairs."""
+    """A stranger's text, cut where it is too long, without control characters and halves of surrogate pairs.
+
+    Nor has it the addresses of objects in memory, which are others every time.
+    """
     kept = str.encode(str.__getitem__(text, slice(LONGEST)), "utf-8", "backslashreplace").decode()
+    kept = _ADDRESS.sub("", kept)
     cut = str.__len__(text) - LONGEST
     return kept.translate(_CONTROLS) + (f" ... ({cut} more characters)" if cut > 0 else "")
 

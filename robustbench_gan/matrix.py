@@ -34,9 +34,9 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate", "facts",
-    "fitting", "flags/thresholds", "guard", "judging", "outcome", "probe", "record", "rehearsal", "seeds",
-    "substitute", "threat", "training", "workshop",
+    "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate",
+    "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "probe", "record", "rehearsal", "seeds",
+    "substitute", "threat", "training", "user_models", "user_weights", "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
@@ -177,6 +177,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
         data = _published(_canonical("datasets", Spec.parse(dataset)), workshop)
         model = _classifier(classifier, workshop)
+        _try_classifier(data, model, workshop)
         chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
         declined, stages = _declined(chain), stages_of(chain)
@@ -241,6 +242,18 @@ def _classifier(text: str, workshop: Workshop) -> str:
     published = f"{Path(text.rpartition(':')[0]).name}:{text.rpartition(':')[2]}"
     workshop.aliases[published] = text
     return published
+
+
+def _try_classifier(data: str, model: str, workshop: Workshop) -> None:
+    """Find out before anything is run that a user's classifier cannot be made, or that its weights do not fit."""
+    if not is_file_reference(model):
+        return
+    try:
+        workshop.classifier(data, model)
+    except UsageError:
+        raise
+    except Exception:  # remembered by the workshop; each cell that needs it records it as its failure
+        return
 
 
 def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from robustbench_gan import machine
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically
+from robustbench_gan.user_weights import what_it_is
 
 ZOO = Path(__file__).parent / "zoo"
 Recipe = Mapping[str, Any]
@@ -151,6 +152,8 @@ def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -
     Raises UsageError, which ends with how to `mend` it, when it is missing, corrupt or truncated.
     """
     try:
+        if why := what_it_is(path):
+            raise UsageError(why)
         tensors, header = load_file(path), read_header(path)
         info = json.loads(header.get("info", "{}"))
         tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.digests import digest_of, file_digest, module_digest
 from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.models import factory_from_file, schedule_of
+from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
@@ -29,6 +30,8 @@ from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
 from robustbench_gan.substitute import Oracle, papernot, static
 from robustbench_gan.threat import NOTHING_TO_COPY, Bare, Defended, System, ThreatModel, answer
 from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
+from robustbench_gan.user_models import factory_from_file
+from robustbench_gan.user_weights import fill
 
 T = TypeVar("T")
 Names = tuple[str, str, str]  # data set, classifier and defense
@@ -146,10 +149,8 @@ class Workshop:
         if self.weights is None:
             raise UsageError(f"--classifier {text} needs --weights FILE.safetensors.")
         artifact = read_artifact(self.weights, f"user-{user_digest(self.weights, text)}")
-        try:
-            model.load_state_dict(dict(artifact.tensors))
-        except RuntimeError as error:
-            raise UsageError(f"{self.weights} does not fit {text}: {error}") from error
+        if prefix := fill(model, artifact.tensors, str(self.weights), text):
+            print(f"{self.weights}: {prefix!r} taken off the names of all weights.", file=sys.stderr)
         return freeze(model.to(self.device)), artifact
 
     def defense(self, dataset: str, classifier: str, text: str) -> Defense:

@@ -6,8 +6,7 @@ from planted import images
 from torch import nn
 
 from robustbench_gan import models, registry
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Normalise, Schedule, factory_from_file, schedule_of, trained
+from robustbench_gan.models import Normalise, Schedule, schedule_of, trained
 from robustbench_gan.training import fresh
 
 NAMES = registry.names("models")
@@ -123,80 +122,6 @@ def test_a_schedule_is_the_papers_unless_another_is_stated():
     assert schedule_of(trained(Schedule(epochs=3))(lambda shape, classes: nn.Flatten())).epochs == 3
     with pytest.raises(TypeError, match="is no Schedule"):
         schedule_of(type("Factory", (), {"schedule": 5}))
-
-
-FILE = """
-from __future__ import annotations
-import dataclasses
-from torch import nn
-
-@dataclasses.dataclass
-class Options:
-    width: int = 3
-
-def plain():
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, Options().width))
-
-def full(shape, classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
-
-class Net(nn.Module):
-    def __init__(self, shape, classes):
-        super().__init__()
-        self.head = nn.Linear(shape[1] * shape[2], classes)
-
-    def forward(self, x):
-        return self.head(x.flatten(1))
-
-def wrong():
-    return 3
-
-constant = 7
-"""
-
-
-@pytest.fixture
-def user_file(tmp_path):
-    path = tmp_path / "my_model.py"
-    path.write_text(FILE)
-    return path
-
-
-@pytest.mark.parametrize(("name", "classes"), [("plain", 3), ("full", 5), ("Net", 5)])
-def test_a_users_factory_is_called_with_what_it_takes(user_file, name, classes):
-    model = factory_from_file(f"{user_file}:{name}")((1, 28, 28), 5)
-    assert model(images(2, (1, 28, 28))).shape == (2, classes)
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("{dir}/none.py:net", r"no file .*none\.py.*write --classifier path/to/file\.py:factory"),
-        ("{dir}:net", "no file"),
-        ("{dir}/my_model.py", r"my_model\.py.*write --classifier path/to/file\.py:factory"),
-        ("{dir}/my_model.py:nett", r"my_model\.py has no function 'nett'"),
-        ("{dir}/my_model.py:constant", "has no function 'constant'"),
-        ("{dir}/my_model.py:", "has no function ''"),
-        ("{dir}/broken.py:net", r"broken\.py fails to run: ZeroDivisionError: division by zero"),
-        ("{dir}/syntax.py:net", r"syntax\.py fails to run: SyntaxError"),
-    ],
-)
-def test_a_wrong_reference_is_a_usage_error_that_says_what_to_write(tmp_path, user_file, reference, message):
-    (tmp_path / "broken.py").write_text("1 / 0\n")
-    (tmp_path / "syntax.py").write_text("def (\n")
-    with pytest.raises(UsageError, match=message):
-        factory_from_file(reference.format(dir=tmp_path))
-
-
-def test_what_is_no_module_is_a_usage_error(user_file):
-    with pytest.raises(UsageError, match=r"the factory gave a int, not a torch\.nn\.Module"):
-        factory_from_file(f"{user_file}:wrong")((1, 28, 28), 10)
-
-
-def test_a_users_file_that_exits_does_not_end_the_program(tmp_path):
-    (tmp_path / "loud.py").write_text("raise RuntimeError('no GPU')\n")
-    with pytest.raises(UsageError, match="no GPU"):
-        factory_from_file(f"{tmp_path / 'loud.py'}:net")
 
 
 def test_models_are_the_registered_ones():
