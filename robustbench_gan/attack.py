@@ -37,7 +37,9 @@ class AttackInfo:
     on both. `gradient` names the one gradient an attack is defined by (BPDA). `control`
     marks an attack that is no evidence of robustness when it fails, such as random noise. `trained` says that
     it is a TrainedAttack, whose `needs` are those of its training. `checks_first` says that what stands before its
-    first pass is checks alone, so that a plan may call it to learn what it refuses.
+    first pass is checks alone, so that a plan may call it to learn what it refuses. `scale_free` says that, by its
+    default parameters, logits times a constant from 0.1 to 10 and classes that no input can get (logits of -inf, or
+    far below all others) change neither its success nor its sizes, but for chance and 2 % of the median size.
     """
 
     norms: tuple[Norm, ...]
@@ -51,6 +53,7 @@ class AttackInfo:
     trained: bool = False
     part_passes: Passes = lambda parameters: 0
     checks_first: bool = False
+    scale_free: bool = False
 
     def cost(
         self, parameters: Mapping[str, Any], norm: str, classes: int, features: int
@@ -78,6 +81,7 @@ def attack(
     control: bool = False,
     part_passes: Passes = lambda parameters: 0,
     checks_first: bool = False,
+    scale_free: bool = False,
     paper: str,
 ) -> Callable[[F], F]:
     """State what an attack needs and can do; the registered function or TrainedAttack keeps it as `.info`.
@@ -104,6 +108,7 @@ def attack(
             trained,
             part_passes,
             checks_first,
+            scale_free,
         )
         function.info = info  # type: ignore[attr-defined]
         return function

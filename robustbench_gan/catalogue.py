@@ -12,6 +12,7 @@ from robustbench_gan.registry import Spec
 def catalogue(group: str) -> list[dict[str, Any]]:
     """Every entry of a group: name, summary, parameters with defaults, distribution, version, error.
 
+    Attacks say whether they are `scale_free` as well.
     A plugin that fails to import is listed with its error; the others are unharmed.
     """
     if group == "threats":
@@ -31,6 +32,7 @@ def catalogue(group: str) -> list[dict[str, Any]]:
 
 def _described(name: str, target: Any, distribution: str, version: str) -> dict[str, Any]:
     parameters = {p.name: _shown(p.default, p.required) for p in registry.parameters(target).values()}
+    info = getattr(target, "info", None)  # of an attack alone; to ask for its class would import torch
     return {
         "name": name,
         "summary": registry.summary(target),
@@ -38,6 +40,7 @@ def _described(name: str, target: Any, distribution: str, version: str) -> dict[
         "distribution": distribution,
         "version": version,
         "error": None,
+        **({"scale_free": info.scale_free} if hasattr(info, "scale_free") else {}),
     }
 
 
@@ -59,6 +62,8 @@ def print_catalogue(group: str, found: list[dict[str, Any]]) -> None:
     for entry in found:
         parameters = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
         summary = Text(entry["error"], style="red") if entry["error"] else Text(entry["summary"])
+        if entry.get("scale_free"):
+            summary.append(" Scale-free.", style="dim")
         source = f"{entry['distribution']} {entry['version']}"
         table.add_row(Text(entry["name"], style="bold"), summary, Text(parameters), Text(source))
     Console().print(table)

@@ -112,9 +112,19 @@ def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
         severe = broken > at.ZERO_GRADIENT_SHARE * total
         yield flag("not-a-number", "invalid" if severe else "warning", samples=broken, of=total)
     tiny = standing & (counts.tiny_gradients == counts.gradients)
-    flat = int((tiny & _sure(seen)).sum()) if bool(tiny.any()) else 0
-    if flat > at.SATURATED_SHARE * total:
-        yield flag("saturated-loss", samples=flat, of=total)
+    flat = standing & (counts.flat_losses == counts.gradients)
+    if bool((tiny | flat).any()):
+        yield from _saturation(tiny & _sure(seen), (tiny | flat) & _sure(seen), total)
+
+
+def _saturation(vanished: Tensor, flat: Tensor, total: int) -> Iterator[Flag]:
+    """Samples (N,) of whose gradient nothing was left, and those of which at least half was lost."""
+    severities: tuple[tuple[Severity, Tensor], ...] = (("warning", vanished), ("note", flat))
+    for severity, which in severities:
+        samples = int(which.sum())
+        if samples > at.SATURATED_SHARE * total:
+            yield flag("saturated-loss", severity, samples=samples, of=total)
+            return
 
 
 def _sure(seen: Evidence) -> Tensor:

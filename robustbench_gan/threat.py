@@ -18,7 +18,7 @@ from robustbench_gan.batching import pieces
 from robustbench_gan.budget import per_sample
 from robustbench_gan.defense import Defense, Gradient, Surrogate
 from robustbench_gan.errors import DisconnectedGradient
-from robustbench_gan.flags.thresholds import TINY_GRADIENT
+from robustbench_gan.flags.thresholds import SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.image_gradient import gradient
 from robustbench_gan.outcome import Goal, Loss, Output
 from robustbench_gan.seeds import fold
@@ -196,6 +196,7 @@ class Counts:
     zero_gradients: Tensor
     tiny_gradients: Tensor  # zero ones among them
     nan_gradients: Tensor  # infinite ones among them
+    flat_losses: Tensor  # gradients of a loss of 0: a softmax that is 1, of whose logits the largest has none
 
     @classmethod
     def zeros(cls, n: int, device: torch.device | None = None) -> Counts:
@@ -314,7 +315,7 @@ class View:
             value = torch.stack([v for v, _, _ in draws]).mean(dim=0)
             grad = torch.stack([g for _, g, _ in draws]).mean(dim=0)
             out = _mean([o for _, _, o in draws])
-        self._watch(grad)
+        self._watch(grad, value)
         return value, grad, out
 
     def jacobian(self, x: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Output]:
@@ -427,8 +428,10 @@ class View:
         if self.limit and bool((self.counts.forward[self.index] > self.limit).any()):
             raise QueryLimit(f"the attack asked more than its limit of {self.limit} queries an image")
 
-    def _watch(self, grad: Tensor) -> None:
-        """Count the gradients that tell an attack nothing."""
+    def _watch(self, grad: Tensor, value: Tensor | None = None) -> None:
+        """Count the gradients that tell an attack nothing, and with the losses (N,) those of a flat one."""
+        if value is not None and bool((flat := value.abs() < SATURATED_CONFIDENCE).any()):
+            self._add(self.counts.flat_losses, flat)
         values = grad.flatten(1)
         length = torch.linalg.vector_norm(values, dim=1)  # a third of the time that the largest value takes
         least = TINY_GRADIENT * values.shape[1] ** 0.5  # where it is longer, one value is not tiny

@@ -38,7 +38,7 @@ def counts(**changed):
     """An attack that took one gradient, neither zero nor tiny nor NaN, of every sample."""
     one, zero = torch.ones(N, dtype=torch.int64), torch.zeros(N, dtype=torch.int64)
     whole = dict.fromkeys(("forward", "backward", "calls", "gradients"), one)
-    whole |= dict.fromkeys(("zero_gradients", "tiny_gradients", "nan_gradients"), zero)
+    whole |= dict.fromkeys(("zero_gradients", "tiny_gradients", "nan_gradients", "flat_losses"), zero)
     return Counts(**{**whole, **changed})
 
 
@@ -161,6 +161,9 @@ def test_a_loss_is_saturated_where_the_answer_is_sure_and_the_gradient_has_vanis
     assert raised(logits=sure) == {}  # sure, but with a gradient
     assert raised(counts=tiny) == {}  # vanished, but not from being sure
     assert raised(logits=sure, counts=tiny, robust=torch.zeros(1, N, dtype=torch.bool)) == {}
+    assert raised(logits=sure, counts=counts(flat_losses=some(6))) == {"saturated-loss": "note"}  # half is left
+    assert raised(logits=sure, counts=counts(flat_losses=some(5))) == {}
+    assert raised(counts=counts(flat_losses=some(6))) == {}
     sure[:, 3] = 15.0  # within 3e-6 of 1 only
     assert raised(logits=sure, counts=tiny) == {}
 

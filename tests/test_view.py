@@ -227,6 +227,20 @@ def test_zero_gradients_are_counted_a_sample(zero):
     assert view.counts.zero_gradients.tolist() == [int(zero), 0, 0]
 
 
+def test_cross_entropy_of_a_softmax_that_rounds_to_1_is_counted_as_flat():
+    x, model = images(6), Linear()
+    y = model(x).argmax(dim=1)
+    y[0] = (y[0] + 1) % 3
+    for scale, flat in ((1.0, False), (1e3, True)):
+        view = View.on(Bare(model), seeds(6))
+        goal = Goal.untargeted(y)
+        view.value_and_grad(lambda out, s=scale: goal.loss(Output.of(s * out.logits)), x)
+        rounds = (scale * model(x)).softmax(dim=1).amax(dim=1) == 1
+        rounds[0] = False  # far from 0: it is wrong already
+        assert view.counts.flat_losses.tolist() == rounds.long().tolist()
+        assert bool(rounds[1:].all()) or not flat
+
+
 def test_gradients_that_vanish_or_are_no_numbers_are_counted_a_sample():
     x, factors = images(5), torch.tensor([0.0, 1e-20, 1.0, torch.nan, torch.inf])
     view = View.on(Bare(Linear()), seeds(5))

@@ -20,6 +20,8 @@ FAST_SHRINK = 0.99  # further in, saturated pixels move at once
 FAST_GAIN = (0.1, 0.05)  # how far c changes at a step, first and last
 FAST_RATE = (1.0, 0.1)  # a step's length as a share of a linear model's distance, first and last
 FAST_LIMIT = 0.5  # the longest step in the paper's w
+FAST_FAR = (1e-4, 1e9)  # how far a boundary is, in pixels, at least and at most
+FLATTEST = 1e-15  # the norm of a gradient that is no slope
 SEGMENT, HALVINGS = 0.9, 5  # the last search halves the segment from x to the example, from here on
 
 
@@ -65,8 +67,8 @@ def cw_l2_fast(view: View, x: Tensor, goal: Goal, *, steps: int, kappa: float = 
         at, margin, grad = descent.look(best, kappa)
         won, done = margin > kappa, step / steps
         if step == 0:
-            steep = torch.linalg.vector_norm(flat(grad), dim=1).clamp(min=1e-6)
-            linear = (kappa - margin).clamp(min=1e-3) / steep
+            steep = torch.linalg.vector_norm(flat(grad), dim=1).clamp(min=FLATTEST)
+            linear = ((kappa - margin) / steep).clamp(*FAST_FAR)
             c = 2 * linear / steep
             reach = 2 * torch.linalg.vector_norm(flat(at * (1 - at)), dim=1)  # of a step of length 1 in w
             rate = (linear / reach.clamp(min=1e-6)).clamp(max=FAST_LIMIT)

@@ -84,7 +84,8 @@ def _all_aims(view: View, x: Tensor, goal: Goal, loss: ApgdLoss, classes: int) -
         return [lambda rows: loss_of("dlr", goal.rows(rows))]
     logits = view.output(x).logits
     wrong = logits.scatter(1, goal.classes[:, None], -torch.inf)
-    order = wrong.topk(min(classes, logits.shape[1] - 1), dim=1).indices
+    value, order = wrong.topk(min(classes, logits.shape[1] - 1), dim=1)
+    order = torch.where(value.isneginf(), order[:, :1], order)  # in the place of masked classes the likeliest again
 
     def towards(t: Tensor) -> Aim:
         return lambda rows: dlr_towards(goal.classes[rows], t[rows])

@@ -47,6 +47,7 @@ def _passes(parameters: Mapping[str, Any]) -> float:
     norms=("l0", "l2", "linf"),
     needs="gradient",
     minimal=True,
+    scale_free=True,
     passes=_passes,
     paper="Carlini and Wagner 2017, arXiv 1608.04644",
 )

@@ -21,6 +21,7 @@ BETAS, LAST = (0.9, 0.999), 0.05  # Adam's; the last step's length as a share of
     norms=("l2", "linf"),
     needs="gradient",
     passes=lambda p: p["steps"] + 1,
+    scale_free=True,
     paper="Carlini and Wagner 2017, arXiv 1608.04644",
 )
 def cw_bounded(

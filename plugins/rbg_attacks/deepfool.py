@@ -24,6 +24,7 @@ STEEPER = 1.3  # a class is left out where its slope would have to be so much ab
     needs="gradient",
     passes=lambda p: 2 * p["steps"] + 2 + math.ceil(p["candidates"] / GROUP),
     minimal=True,
+    scale_free=True,
     paper="Moosavi-Dezfooli et al. 2016, arXiv 1511.04599",
 )
 def deepfool(

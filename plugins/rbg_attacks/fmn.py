@@ -16,9 +16,7 @@ from robustbench_gan.threat import View, blend
 
 LAST_ALPHA = 0.01  # what alpha falls to, as a share of it
 LAST_GAMMA = 0.001  # what gamma falls to
-ROUNDING = (
-    1e-6  # a margin below this share of the logits is not kept: another batch might round it to a failure
-)
+ROUNDING = 1e-6  # a margin below this share of its logits is not kept: another batch might round it to a failure
 
 
 @attack(
@@ -26,6 +24,7 @@ ROUNDING = (
     needs="gradient",
     passes=lambda p: 2 * p["steps"] + 2,  # one each; where gradients are in bfloat16, one more to confirm
     minimal=True,
+    scale_free=True,
     paper="Pintor et al. 2021, arXiv 2102.12827",
 )
 def fmn(
@@ -139,4 +138,11 @@ def _won(view: View, goal: Goal, x: Tensor, out: Output, matters: Tensor) -> Ten
 
 
 def _clear(goal: Goal, out: Output) -> Tensor:
-    return goal.margin(out) > ROUNDING * out.logits.abs().amax(dim=1)
+    """(N,) bool: the margin is above the rounding of the two logits that it is the difference of.
+
+    The size of no other class matters: a masked one may have any. An infinite logit has no rounding.
+    """
+    own = goal.classes[:, None]
+    other = out.logits.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True)
+    compared = torch.cat([out.logits.gather(1, own), other], dim=1)
+    return goal.margin(out) > ROUNDING * compared.abs().nan_to_num(posinf=0).amax(dim=1)

@@ -26,6 +26,7 @@ AT_ONCE = 2**21  # values in one batch of perturbed images
     norms=("l2", "linf"),
     needs="labels",
     minimal=True,
+    scale_free=True,
     passes=lambda p: p["queries"],
     paper="Chen et al. 2020, arXiv 1904.02144",
 )

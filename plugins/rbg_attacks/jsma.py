@@ -74,8 +74,9 @@ def _runs(view: View, x: Tensor, goal: Goal, targets: str) -> tuple[Tensor, Tens
     todo = everyone[~_reached(view, goal, x, out)]
     wrong = out.logits.scatter(1, goal.classes[:, None], -torch.inf)[todo]
     tried = wrong.shape[1] - 1 if targets == "best" else 1  # the true class comes last
-    chosen = wrong.argsort(dim=1, descending=True)[:, :tried]
-    return todo.repeat_interleave(chosen.shape[1]), chosen.flatten()
+    value, chosen = (each[:, :tried] for each in wrong.sort(dim=1, descending=True))
+    possible = ~value.isneginf()  # no change of any pixel leads to a masked class
+    return todo[:, None].expand_as(chosen)[possible], chosen[possible]
 
 
 def _walk(
@@ -146,7 +147,8 @@ class _Parts:
         own = out.logits.gather(1, self.target[:, None])[:, 0]
         charge = out.scores.clamp(min=0).sum(dim=1)
         first = torch.arange(len(own), device=own.device) < len(own) // 2
-        return torch.where(first, own - charge, own - out.logits.sum(dim=1))
+        every = out.logits.masked_fill(out.logits.isneginf(), 0).sum(dim=1)  # masked classes are none
+        return torch.where(first, own - charge, own - every)
 
 
 def _reached(view: View, goal: Goal, x: Tensor, out: Output) -> Tensor:

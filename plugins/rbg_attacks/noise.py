@@ -14,6 +14,7 @@ from robustbench_gan.threat import View
     needs="nothing",
     passes=lambda p: 0,
     control=True,
+    scale_free=True,
     paper="control: Carlini et al. 2019, On Evaluating Adversarial Robustness, section on sanity tests",
 )
 def noise(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ TILES = 5  # patches along a side of the l2 start
 @attack(
     norms=("l2", "linf"),
     needs="scores",
+    scale_free=True,
     passes=lambda p: p["queries"],
     paper="Andriushchenko et al. 2020, arXiv 1912.00049",
 )

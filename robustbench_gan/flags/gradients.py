@@ -71,13 +71,15 @@ GRADIENTS = (
         "overflow of logits. Compute in float64 to find the place, and use a stable form of the loss.",
     ),
     Known(
-        "saturated-loss", "P3", ("warning",),
+        "saturated-loss", "P3", ("warning", "note"),
         f"above {at.SATURATED_SHARE:.0%} of the attackable samples stand, are answered with a softmax within "
-        f"{at.SATURATED_CONFIDENCE:g} of 1, and never had a gradient above {at.TINY_GRADIENT:g}.",
+        f"{at.SATURATED_CONFIDENCE:g} of 1, and never had a gradient above {at.TINY_GRADIENT:g}; a note where they "
+        "had one, but of a cross-entropy that was 0 each time.",
         "attacks that need a gradient.",
         "cell",
         "the classifier is so sure of these samples that the gradient of its cross-entropy vanishes.",
-        "Cross-entropy is flat where the softmax is 1 in float32. Defensive distillation makes networks of this kind: "
+        "Cross-entropy is flat where the softmax is 1 in float32. Already where it rounds to 1 the true class has no "
+        "part in the gradient any more, and steps lead elsewhere. Defensive distillation makes networks of this kind: "
         "they look robust to attacks on the cross-entropy and fall to attacks on logits. Use loss=margin or "
         "loss=dlr, a C&W attack, or divide the logits by the temperature.",
     ),

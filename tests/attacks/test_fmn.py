@@ -165,6 +165,25 @@ def test_logits_scaled_down_change_little(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("masked", [-math.inf, -1e9])
+def test_a_masked_class_costs_nothing(norm, masked):
+    model, x = flatter(2), images(N)
+    y = model(x).argmax(dim=1)
+    with_more = torch.nn.Sequential(model, torch.nn.ConstantPad1d((0, 2), masked))
+    made, _ = run(with_more, x, Goal.untargeted(y), norm)
+    assert (model(made).argmax(dim=1) != y).all()
+    size, best = Budget(norm, math.inf).size(made - x), optimum(model, x, y, norm)
+    assert (size <= best * 1.01 + 2 * (norm == "l0")).all()
+
+
+def test_the_only_class_that_is_not_masked_can_be_a_target():
+    model, x = flatter(2), images(4)
+    only = torch.nn.Sequential(model, torch.nn.ConstantPad1d((-1, 1), -math.inf))  # class 1 of two, then a mask
+    made, view = run(only, x, Goal.targeted(torch.zeros(4, dtype=torch.int64)), "l2")
+    assert torch.equal(made, x) and view.counts.forward.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_model_without_slope_leaves_the_image(norm):
     model, x = flatter(2), images(N)
     with torch.no_grad():
