@@ -32,7 +32,7 @@ def catalogue(group: str) -> list[dict[str, Any]]:
 
 def _described(name: str, target: Any, distribution: str, version: str) -> dict[str, Any]:
     parameters = {p.name: _shown(p.default, p.required) for p in registry.parameters(target).values()}
-    info = getattr(target, "info", None)  # of an attack alone; to ask for its class would import torch
+    scale_free = getattr(getattr(target, "info", None), "scale_free", None)  # an attack's alone
     return {
         "name": name,
         "summary": registry.summary(target),
@@ -40,7 +40,7 @@ def _described(name: str, target: Any, distribution: str, version: str) -> dict[
         "distribution": distribution,
         "version": version,
         "error": None,
-        **({"scale_free": info.scale_free} if hasattr(info, "scale_free") else {}),
+        **({} if scale_free is None else {"scale_free": scale_free}),
     }
 
 

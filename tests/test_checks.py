@@ -161,7 +161,8 @@ def test_a_loss_is_saturated_where_the_answer_is_sure_and_the_gradient_has_vanis
     assert raised(logits=sure) == {}  # sure, but with a gradient
     assert raised(counts=tiny) == {}  # vanished, but not from being sure
     assert raised(logits=sure, counts=tiny, robust=torch.zeros(1, N, dtype=torch.bool)) == {}
-    assert raised(logits=sure, counts=counts(flat_losses=some(6))) == {"saturated-loss": "note"}  # half is left
+    half = counts(flat_losses=some(6))  # of the gradient is left
+    assert raised(logits=sure, counts=half) == {"saturated-loss": "note"}
     assert raised(logits=sure, counts=counts(flat_losses=some(5))) == {}
     assert raised(counts=counts(flat_losses=some(6))) == {}
     sure[:, 3] = 15.0  # within 3e-6 of 1 only

@@ -122,7 +122,7 @@ def attack_facts(function: Any) -> list[str]:
     lines += [] if info.targeted else ["Has no targeted form."]
     lines += [f"Defined by the gradient `{info.gradient}`."] if info.gradient else []
     lines += ["A control: that it fails proves nothing."] if info.control else []
-    lines += ["Scale-free: the size of the logits and masked classes do not matter."] if info.scale_free else []
+    lines += ["Scale-free: neither the logits' size nor masked classes matter."] if info.scale_free else []
     return [*lines, f"Paper: {info.paper}."]
 
 

@@ -85,7 +85,7 @@ def _all_aims(view: View, x: Tensor, goal: Goal, loss: ApgdLoss, classes: int) -
     logits = view.output(x).logits
     wrong = logits.scatter(1, goal.classes[:, None], -torch.inf)
     value, order = wrong.topk(min(classes, logits.shape[1] - 1), dim=1)
-    order = torch.where(value.isneginf(), order[:, :1], order)  # in the place of masked classes the likeliest again
+    order = torch.where(value.isneginf(), order[:, :1], order)  # for a masked class the likeliest again
 
     def towards(t: Tensor) -> Aim:
         return lambda rows: dlr_towards(goal.classes[rows], t[rows])

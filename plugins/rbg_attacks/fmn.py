@@ -16,7 +16,7 @@ from robustbench_gan.threat import View, blend
 
 LAST_ALPHA = 0.01  # what alpha falls to, as a share of it
 LAST_GAMMA = 0.001  # what gamma falls to
-ROUNDING = 1e-6  # a margin below this share of its logits is not kept: another batch might round it to a failure
+ROUNDING = 1e-6  # of its logits: a margin below is not kept, another batch might round it to a failure
 
 
 @attack(

@@ -178,7 +178,7 @@ def test_a_masked_class_costs_nothing(norm, masked):
 
 def test_the_only_class_that_is_not_masked_can_be_a_target():
     model, x = flatter(2), images(4)
-    only = torch.nn.Sequential(model, torch.nn.ConstantPad1d((-1, 1), -math.inf))  # class 1 of two, then a mask
+    only = torch.nn.Sequential(model, torch.nn.ConstantPad1d((-1, 1), -math.inf))
     made, view = run(only, x, Goal.targeted(torch.zeros(4, dtype=torch.int64)), "l2")
     assert torch.equal(made, x) and view.counts.forward.tolist() == [1] * 4
 
