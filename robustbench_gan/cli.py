@@ -60,6 +60,13 @@ MAX_CELL_MINUTES = click.option(
 )
 
 
+WEIGHTS = click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Safetensors weights of a classifier given as a file.",
+)
+
+
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
     """Refuse what compares with no clock."""
     if value is not None and not math.isfinite(value):
@@ -119,12 +126,15 @@ def main() -> None:
     "classifiers",
     multiple=True,
     metavar="S",
-    help="Classifier, e.g. small-cnn, or your own: path/to/file.py:factory with --weights. Repeatable.",
+    help="Classifier, e.g. small-cnn, or your own: path/to/file.py:factory with --weights, or both in one: "
+    "path/to/file.py:factory@weights.safetensors. Repeatable.",
 )
 @click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Safetensors weights of a classifier given as a file.",
+    multiple=True,
+    metavar="FILE",
+    help="Safetensors weights of the classifiers given as files: once for all of them, or once for each, in order.",
 )
 @click.option(
     "--defense",
@@ -180,7 +190,7 @@ def main() -> None:
 @JSON_ROWS
 @user_errors
 def evaluate(
-    matrix: Path | None, preset: str | None, weights: Path | None, batch_size: int,
+    matrix: Path | None, preset: str | None, weights: tuple[Path, ...], batch_size: int,
     max_cell_minutes: float | None, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
     strict: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
@@ -194,9 +204,12 @@ def evaluate(
     from robustbench_gan.store import Store
     from robustbench_gan.workshop import Workshop, pick_device
 
+    if len(weights) > 1:
+        options["classifiers"] = _one_each(options["classifiers"], weights)
     overrides = _overrides(options, max_cell_minutes)
     asked = _matrix(matrix, preset, overrides)
-    workshop = Workshop(Store(), pick_device(device), asked.train_seed, weights)
+    shared = weights[0] if len(weights) == 1 else None
+    workshop = Workshop(Store(), pick_device(device), asked.train_seed, shared)
     planned = matrices.lay_out(asked, workshop)
     if dry_run:
         _show_plan(asked, planned, as_json)
@@ -206,6 +219,23 @@ def evaluate(
         cell_timeout=cell_timeout,
     )  # fmt: skip
     sys.exit(code)
+
+
+def _one_each(classifiers: Sequence[str], weights: Sequence[Path]) -> tuple[str, ...]:
+    """The classifiers of the command line, those given as files with their weights: the first with the first.
+
+    Raises UsageError where there are more of one than of the other.
+    """
+    from robustbench_gan.own import FORM, FileReference, is_file_reference
+
+    files = [c for c in classifiers if is_file_reference(c) and FileReference.parse(c).weights is None]
+    if len(files) != len(weights):
+        raise UsageError(
+            f"--weights is given {len(weights)} times for {len(files)} times --classifier path/to/file.py:factory: "
+            f"give it once for all of them or once for each, in order; a matrix has its own as {FORM}."
+        )
+    left = iter(weights)
+    return tuple(f"{c}@{next(left)}" if c in files else c for c in classifiers)
 
 
 def _overrides(options: dict[str, Any], max_cell_minutes: float | None) -> dict[str, Any]:
@@ -301,6 +331,7 @@ def _trained_lines(steps: Sequence[Step]) -> list[str]:
 @click.option("--one-at-a-time", is_flag=True, help="Vary each --over alone, the others as DEFENSE has them.")
 @click.option("--dataset", default="mnist", show_default=True, metavar="S", help="Data set.")
 @click.option("--classifier", default="f", show_default=True, metavar="S", help="Classifier.")
+@WEIGHTS
 @click.option("--attack", default="fgsm", show_default=True, metavar="S", help="Attack with parameters.")
 @click.option(
     "--threat",
@@ -339,8 +370,8 @@ def _trained_lines(steps: Sequence[Step]) -> list[str]:
 @user_errors
 def sweep(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
-    batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool, strict: bool,
-    as_json: bool, **options: Any,
+    weights: Path | None, batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
+    strict: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
@@ -361,7 +392,7 @@ def sweep(
         {**{f"{name}s" if name != "eps" else name: [v] for name, v in single.items()}, **options}, None
     )
     asked = sweeps.matrix({"name": "sweep", **given})
-    workshop = sweeps.PinnedWorkshop(Store(), pick_device(device), asked.train_seed)
+    workshop = sweeps.PinnedWorkshop(Store(), pick_device(device), asked.train_seed, weights)
     laid = sweeps.plan(asked, found, reference or defenses[0], workshop)
     if dry_run:
         _show_plan(asked, laid.cells, as_json)
@@ -382,11 +413,7 @@ def sweep(
 )
 @click.option("--dataset", default="mnist", show_default=True, metavar="S", help="Data set.")
 @click.option("--classifier", default="small-cnn", show_default=True, metavar="S", help="Classifier.")
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Safetensors weights of a classifier given as a file.",
-)
+@WEIGHTS
 @click.option("--norm", default="linf", show_default=True, metavar="N", help="Norm of the budget.")
 @click.option(
     "--eps", type=float, default=0.3, show_default=True, metavar="F", help="Radius on pixels in [0, 1]."

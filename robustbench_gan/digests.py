@@ -33,8 +33,13 @@ def code_digest(target: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """`code_digest` of a Python file that is no plugin."""
-    path = path.absolute()  # however it was written
-    return files_digest(_reached(path, "", [], _beside(path)))
+    return files_digest(with_imports(path))
+
+
+def with_imports(path: Path) -> set[Path]:
+    """A Python file that is no plugin, and the files beside it that its imports lead to."""
+    path = path.resolve()  # however it was written; what a link leads to imports from its own directory
+    return _reached(path, "", [], _beside(path))
 
 
 def files_digest(paths: Iterable[Path]) -> str:

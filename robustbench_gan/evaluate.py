@@ -27,12 +27,13 @@ from robustbench_gan.estimate import estimate_seconds
 from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
 from robustbench_gan.matrix import Planned, stages_of
+from robustbench_gan.own import is_file_reference
 from robustbench_gan.probe import probe
 from robustbench_gan.record import Cell, Result, Seconds, Status
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.threat import Counts
-from robustbench_gan.workshop import Workshop, is_file_reference
+from robustbench_gan.workshop import Workshop
 
 END_FRAMES = 20  # that a traceback keeps at each end
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import uuid
 from pathlib import Path
 
 from robustbench_gan.errors import UsageError
+
+REPLACED = "replaced"  # the directory, beside `results`, of records that newer ones took the place of
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -55,3 +58,22 @@ def no_file(path: Path) -> str:
         return str(getattr(error, "strerror", None) or error)
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return "" if stat.S_ISREG(mode) else f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}"
+
+
+def keep_replaced(path: Path, root: Path) -> Path:
+    """Copy a file of ROOT that is about to be written anew to ROOT/replaced, at the same place below it.
+
+    What was kept there before stays: a second one goes to ROOT/replaced/2, and so on. Returns where it is. Raises
+    UsageError when it cannot be read or written.
+    """
+    try:
+        data = path.read_bytes()
+        for count in itertools.count(1):
+            kept = root.joinpath(REPLACED, *([str(count)] if count > 1 else []), path.relative_to(root))
+            if not kept.exists():
+                write_atomically(kept, data, overwrite=False)
+            if kept.read_bytes() == data:
+                return kept
+    except OSError as error:
+        raise UsageError(f"cannot keep {path} before it is replaced: {error.strerror or error}.") from error
+    raise AssertionError("numbers do not end")

@@ -21,12 +21,13 @@ from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
 from robustbench_gan.errors import NotApplicable, UsageError, said, unknown
+from robustbench_gan.own import DIGITS, FileReference, is_file_reference
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.store import slug
 from robustbench_gan.threat import ACCESS_ORDER, NOTHING_TO_COPY, THREATS, ThreatModel
-from robustbench_gan.workshop import Workshop, is_file_reference, user_digest
+from robustbench_gan.workshop import Workshop
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,8 +36,8 @@ else:  # pragma: no cover
 
 ENGINE = (
     "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate",
-    "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "probe", "record", "rehearsal", "seeds",
-    "substitute", "threat", "training", "user_models", "user_weights", "workshop",
+    "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe", "record", "rehearsal",
+    "seeds", "substitute", "threat", "training", "user_models", "user_weights", "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
@@ -153,10 +154,11 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
     """
     planned: dict[str, Planned] = {}
     blocks = list(matrix.blocks())
-    if workshop.weights is not None and not any(is_file_reference(c) for b in blocks for c in b.classifiers):
+    files = [FileReference.parse(c) for b in blocks for c in b.classifiers if is_file_reference(c)]
+    if workshop.weights is not None and all(given.weights for given in files):
         raise UsageError(
-            f"--weights {workshop.weights}: they are those of a classifier given as a file; write "
-            "--classifier path/to/file.py:factory."
+            f"--weights {workshop.weights}: they are those of a classifier given as a file that names none itself; "
+            "write --classifier path/to/file.py:factory."
         )
     for block in blocks:
         for item in _cells(block, workshop):
@@ -225,23 +227,24 @@ def _try_to_build(kind: type[Defense], values: dict[str, Any]) -> None:
 
 
 def _published(text: str, workshop: Workshop) -> str:
-    """The data set's text for records: one found by a path is called by its own name, since paths are private."""
+    """The data set's text for records: one found by a path is called by its own name and digits of its content.
+
+    Paths are private, and what a user calls `mnist` may be anything.
+    """
     params = dict(Spec.parse(text).params)
     if "path" not in params:
         return text
     kept = {key: value for key, value in params.items() if key not in ("path", "name")}
-    published = str(Spec(slug(workshop.dataset(text).name), registry.as_params(kept)))
-    workshop.aliases[published] = text
-    return published
+    data = workshop.dataset(text)
+    name = f"{slug(data.name)}@{data.digest[:DIGITS]}"
+    return workshop.adopt(str(Spec(name, registry.as_params(kept))), text, data.digest)
 
 
 def _classifier(text: str, workshop: Workshop) -> str:
-    """The classifier's text for records: a registered one in full, a user's file without its directory."""
-    if not is_file_reference(text):
-        return _canonical("models", Spec.parse(text))
-    published = f"{Path(text.rpartition(':')[0]).name}:{text.rpartition(':')[2]}"
-    workshop.aliases[published] = text
-    return published
+    """The classifier's text for records: a registered one in full, a user's file by its name and its content."""
+    if is_file_reference(text):
+        return workshop.adopt_classifier(text)
+    return _canonical("models", Spec.parse(text))
 
 
 def _try_classifier(data: str, model: str, workshop: Workshop) -> None:
@@ -382,9 +385,10 @@ def engine_digest() -> str:
 
 def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
     """Hashes of everything besides names and parameters that decides an answer."""
-    build = registry.load("datasets", Spec.parse(workshop.aliases.get(data, data)).name)
+    own = workshop.aliases.get(data)
+    build = registry.load("datasets", Spec.parse(own.place if own else data).name)
     if is_file_reference(model):
-        classifier = user_digest(workshop.weights, workshop.aliases[model])
+        classifier = workshop.aliases[model].digest
     else:
         classifier = code_digest(registry.load("models", Spec.parse(model).name))
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import digest_of
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell, train_attack
-from robustbench_gan.files import write_text_atomically
+from robustbench_gan.files import keep_replaced, write_text_atomically
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
+from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.matrix import Planned
 from robustbench_gan.record import Cell, Result, read_result, write_text
 from robustbench_gan.registry import Spec, parse_chain
@@ -124,7 +126,7 @@ def _label(item: Planned, called: Labels) -> str:
 
 
 def result_path(out: Path, item: Planned) -> Path:
-    """Where a cell's result lies: one file a question, so that a newer answer replaces an older one."""
+    """Where a cell's result lies: one file a question, so that a newer answer takes the place of an older one."""
     cell = item.cell
     parts = [Spec.parse(cell.dataset).name, short(cell.classifier), short(cell.defense), cell.threat_name]
     name = f"{slug(short(cell.attack))}-{cell.norm}-{cell.eps:g}-{cell.question[:16]}.json"
@@ -172,42 +174,76 @@ def execute(
     *,
     on_step: Callable[[Step], None],
     on_result: Callable[[Planned, Result, bool], None],
+    on_replaced: Callable[[Path], None] = lambda kept: None,
     run_cell: RunCell | None = None,
 ) -> list[Result]:
     """Run what is not finished, write each result as it comes, and return all of them in the order planned.
 
     `on_step` is told of each step before it starts, `on_result` of each result and whether it was already there.
     `run_cell` runs one cell, in this process by default; wherever it does, the answer must be the same.
-    Whatever was finished stays on disk, however this ends.
+    Whatever was finished stays on disk, however this ends: another answer to the same question, by other code, data or
+    weights, is moved to OUT/replaced before it is written over, and `on_replaced` is told where to. What is stored of
+    a system counts as finished only where its weights are those that this run judges the system with.
     """
+    results: dict[str, Result] = {}
+    stored: dict[tuple[str, ...], list[tuple[Planned, Result]]] = defaultdict(list)
+    todo: list[Planned] = []
+    again: list[Planned] = []
 
-    def record(item: Planned) -> Result:
+    def record(item: Planned) -> None:
         result = (run_cell or evaluate_cell)(item, workshop, settings)
         result = result.model_copy(update={"budgets": list(item.budgets)})
-        write_text_atomically(result_path(out, item), write_text(result))
+        path = result_path(out, item)
+        if _answers_otherwise(path, result):
+            on_replaced(keep_replaced(path, out))
+        write_text_atomically(path, write_text(result))
         on_result(item, result, False)
-        return result
+        results[item.cell.fingerprint] = result
+        if result.outcomes is not None:
+            settle(system_of(item.cell), system_weights(result))
 
-    results: dict[str, Result] = {}
-    todo: list[Planned] = []
+    def settle(system: tuple[str, ...], weights: dict[str, str] | None = None) -> None:
+        for item, done in stored.pop(system, []):
+            known = system_weights(done)
+            if weights is not None and known and known != weights:
+                again.append(item)
+            else:
+                results[item.cell.fingerprint] = done = _asked_at(item, done, out)
+                on_result(item, done, True)
+
+    def work(items: list[Planned]) -> None:
+        for step in steps_of(items):
+            on_step(step)
+            if step.kind == "cell":
+                record(step.planned)
+            else:
+                _try(step, workshop)
+
     for item in planned:
         done = finished(out, item, settings)
         if done is None:
             todo.append(item)
         else:
-            done = _asked_at(item, done, out)
-            results[item.cell.fingerprint] = done
-            on_result(item, done, True)
+            stored[system_of(item.cell)].append((item, done))
+    for system in [*stored]:
+        if not any(system == system_of(item.cell) for item in todo if not item.reason):
+            settle(system)
     for item in todo:
         if item.reason:
-            results[item.cell.fingerprint] = record(item)
-    for step in steps_of(todo):
-        on_step(step)
-        if step.kind == "cell":
-            results[step.key] = record(step.planned)
-        else:
-            _try(step, workshop)
+            record(item)
+    work(todo)
+    for system in [*stored]:
+        settle(system)
+    work(again)
     return [results[item.cell.fingerprint] for item in planned]
+
+
+def _answers_otherwise(path: Path, result: Result) -> bool:
+    """Is there a record that this one must not simply be written over: of other code, data or weights, or a number?"""
+    if not path.exists():
+        return False
+    there = read_result(path)
+    return there.fingerprint != result.fingerprint or there.outcomes is not None
 
 
 def _asked_at(item: Planned, done: Result, out: Path) -> Result:

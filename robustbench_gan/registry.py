@@ -56,7 +56,8 @@ def parse_chain(text: str) -> tuple[Spec, ...]:
 
 
 def _is_name(name: str) -> bool:
-    return bool(name) and all(c.isalnum() or c in "-_." for c in name)
+    """Letters, digits and `-_.`; and @, before the digits that a record adds to the name of a user's own data."""
+    return bool(name) and all(c.isalnum() or c in "-_.@" for c in name)
 
 
 def _split(text: str, separator: str, whole: str) -> list[str]:

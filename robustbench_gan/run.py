@@ -20,7 +20,7 @@ from robustbench_gan import progress
 from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import write_atomically
+from robustbench_gan.files import REPLACED, write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
 from robustbench_gan.leaderboard.contradictions import told
@@ -91,6 +91,7 @@ def run(
     console = console_for(stderr=True)
     _check_writable(out)
     finished: list[Result] = []
+    replaced: list[Path] = []
     settings = Settings(batch_size, asked.max_cell_minutes)
     run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
     called = labels_of(planned)
@@ -99,6 +100,8 @@ def run(
         f"{asked.name}: {len(planned)} cells, {sum(bool(p.reason) for p in planned)} not applicable, "
         f"{trained} shared steps, on {workshop.device}; results in {out}"
     )
+    for name, own in workshop.aliases.items():
+        console.print(Text(f"{name} is {own.place}"))
     with live_bars(console) as bars:
         overall = bars.add_task("cells", total=len(planned))
 
@@ -114,19 +117,33 @@ def run(
         try:
             with progress.reporting_to(RichReporter(bars)):
                 execute(
-                    planned, workshop, settings, out, on_step=on_step, on_result=on_result, run_cell=run_cell
-                )
+                    planned, workshop, settings, out, on_step=on_step, on_result=on_result,
+                    on_replaced=replaced.append, run_cell=run_cell,
+                )  # fmt: skip
         except (KeyboardInterrupt, UsageError):
+            say_replaced(replaced, out, console)
             if finished:
                 build(out, current=finished, say=console.print)
             raise
     page = build(out, current=finished, say=console.print)
     findings = across(finished)
     _print_end(finished, planned, page, as_json, findings)
+    say_replaced(replaced, out, console)
     doubtful = strict and invalid_flags(finished, findings)
     if doubtful:
         console.print(f"--strict: invalid flags were raised: {', '.join(doubtful)}.")
     return 1 if doubtful or any(r.status == "failed" for r in finished) else 0
+
+
+def say_replaced(replaced: Sequence[Path], out: Path, console: Console) -> None:
+    """Say how many earlier records this run took the place of, and where they are now."""
+    if replaced:
+        console.print(
+            Text(
+                f"replaced: {len(replaced)} earlier results, which other code, data or weights of the same names gave; "
+                f"they are kept in {out / REPLACED}, which no leaderboard reads unless it is named."
+            )
+        )
 
 
 def _check_writable(out: Path) -> None:

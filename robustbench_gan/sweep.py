@@ -19,7 +19,7 @@ from torch import nn
 
 from robustbench_gan import registry
 from robustbench_gan.errors import UsageError, unknown
-from robustbench_gan.files import write_atomically, write_text_atomically
+from robustbench_gan.files import keep_replaced, write_atomically, write_text_atomically
 from robustbench_gan.leaderboard.flat import clean_interval, measured, robust_interval
 from robustbench_gan.leaderboard.labels import one_line, short_labels
 from robustbench_gan.leaderboard.pipes import pipe_table
@@ -31,6 +31,7 @@ from robustbench_gan.store import Artifact
 from robustbench_gan.threat import ThreatModel
 from robustbench_gan.workshop import Workshop
 
+FILES = ("sweep.csv", "sweep.md", "sweep.png")
 # Commas inside one pair of parentheses belong to a value: attack=pgd(steps=10,step=0.05),fgsm
 _VALUE = re.compile(r"(?:[^,()]|\([^()]*\))+")
 
@@ -213,12 +214,27 @@ def write(sweep: Sweep, out: Path) -> None:
     if not any(results):
         return
     rows = [row(point, result) for point, result in zip(sweep.points, results, strict=True)]
+    kept = _keep_another(rows, out)
     drawn = figure(sweep, rows, out / "sweep.png")
     write_text_atomically(out / "sweep.csv", as_csv(sweep, rows))
     write_text_atomically(out / "sweep.md", markdown(sweep, rows, "sweep.png" if drawn else None))
     said = "sweep.md, sweep.csv, sweep.png" if drawn else "sweep.md, sweep.csv"
     more = "" if drawn else "; no figure: matplotlib is missing (pip install 'robustbench-gan[plots]')"
     click.echo(f"sweep: {said} in {out}{more}", err=True)
+    if kept:
+        click.echo(f"sweep: the tables of another sweep that were there are kept in {kept}", err=True)
+
+
+def _keep_another(rows: Sequence[dict[str, Any]], out: Path) -> Path | None:
+    """Keep the table of another sweep, of which a point is none of this one's; the directory it is in."""
+    path = out / "sweep.csv"
+    if not path.exists():
+        return None
+    there = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace")))
+    if {each.get("fingerprint") or "" for each in there} <= {each["fingerprint"] for each in rows} | {""}:
+        return None
+    kept = [keep_replaced(file, out) for name in FILES if (file := out / name).exists()]
+    return kept[0].parent
 
 
 def recorded(item: Planned, out: Path) -> Result | None:

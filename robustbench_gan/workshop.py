@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -19,10 +19,11 @@ from robustbench_gan import registry
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense
-from robustbench_gan.digests import digest_of, file_digest, module_digest
+from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
+from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
@@ -48,11 +49,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
-def is_file_reference(text: str) -> bool:
-    """`path/to/file.py:factory` rather than a registered name."""
-    return ".py:" in text
-
-
 class Judged(NamedTuple):
     """Answers of a defended system, and the seconds they took when they were asked."""
 
@@ -71,15 +67,15 @@ class Failure(NamedTuple):
 class Workshop:
     """Loads data sets, trains classifiers, defenses and substitutes, and remembers all of them.
 
-    `train_seed` seeds every training. `weights` are a user's own for a classifier given as a file. `aliases`
-    leads from the name that a record has for something on this machine, without its path, to where it lies.
+    `train_seed` seeds every training. `weights` are a user's own for the classifiers given as files that name none.
+    `aliases` leads from the name that a record has for something on this machine, without its path, to where it lies.
     """
 
     store: Store = field(default_factory=Store)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     train_seed: int = 0
     weights: Path | None = None
-    aliases: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, Own] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,11 +103,36 @@ class Workshop:
         result: T = found
         return result
 
+    def adopt(self, name: str, place: str, digest: str) -> str:
+        """Note what the name of a record stands for on this machine; returns the name. One name is one content."""
+        known = self.aliases.setdefault(name, Own(place, digest))
+        if known.digest != digest:
+            raise UsageError(f"{place} and {known.place} have the same digits in {name}: rename one of them.")
+        return name
+
+    def adopt_classifier(self, text: str) -> str:
+        """The name that records have for a classifier given as a file with its weights, which are noted under it.
+
+        Raises UsageError where there are no weights or something cannot be read.
+        """
+        given = FileReference.parse(text)
+        weights = given.weights or self.weights
+        if weights is None:
+            raise UsageError(
+                f"--classifier {text} needs --weights FILE.safetensors, or to be written {FORM}."
+            )
+        digest = user_digest(weights, given.source)
+        return self.adopt(given.published(digest), str(replace(given, weights=weights)), digest)
+
     def dataset(self, text: str) -> Dataset:
         """The data set of a spec."""
 
         def make() -> Dataset:
-            build, params = registry.resolve("datasets", Spec.parse(self.aliases.get(text, text)))
+            if (own := self.aliases.get(text)) is not None:
+                found = self.dataset(own.place)
+                _check_unchanged(own, found.digest)
+                return found
+            build, params = registry.resolve("datasets", Spec.parse(text))
             data: Dataset = build(**params)
             return data
 
@@ -119,12 +140,15 @@ class Workshop:
 
     def classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
         """A trained, frozen classifier and its artifact; the module must not be changed."""
-        return self.once(("classifier", dataset, text), lambda: self._classifier(dataset, text))
+        name = text
+        if is_file_reference(text) and text not in self.aliases:
+            name = self.adopt_classifier(text)
+        return self.once(("classifier", dataset, name), lambda: self._classifier(dataset, name))
 
     def _classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
         data = self.dataset(dataset)
         if is_file_reference(text):
-            return self._users_classifier(data, self.aliases.get(text, text))
+            return self._users_classifier(data, self.aliases[text])
         factory, params = registry.resolve("models", Spec.parse(text))
         schedule = schedule_of(factory)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
@@ -144,13 +168,14 @@ class Workshop:
         model.load_state_dict(dict(artifact.tensors))
         return freeze(model), artifact
 
-    def _users_classifier(self, data: Dataset, text: str) -> tuple[nn.Module, Artifact]:
-        model = factory_from_file(text)(data.shape, len(data.classes))
-        if self.weights is None:
-            raise UsageError(f"--classifier {text} needs --weights FILE.safetensors.")
-        artifact = read_artifact(self.weights, f"user-{user_digest(self.weights, text)}")
-        if prefix := fill(model, artifact.tensors, str(self.weights), text):
-            print(f"{self.weights}: {prefix!r} taken off the names of all weights.", file=sys.stderr)
+    def _users_classifier(self, data: Dataset, own: Own) -> tuple[nn.Module, Artifact]:
+        given = FileReference.parse(own.place)
+        assert given.weights is not None, "adopted without weights"
+        model = factory_from_file(given.source)(data.shape, len(data.classes))
+        artifact = read_artifact(given.weights, f"user-{own.digest}")
+        _check_unchanged(own, user_digest(given.weights, given.source))
+        if prefix := fill(model, artifact.tensors, str(given.weights), given.source):
+            print(f"{given.weights}: {prefix!r} taken off the names of all weights.", file=sys.stderr)
         return freeze(model.to(self.device)), artifact
 
     def defense(self, dataset: str, classifier: str, text: str) -> Defense:
@@ -297,24 +322,13 @@ class Workshop:
         return split.pixels().to(self.device), split.labels.to(self.device)
 
 
+def _check_unchanged(own: Own, digest: str) -> None:
+    """Raise UsageError where something of the user's is not what it was when its cells were planned."""
+    if digest != own.digest:
+        raise UsageError(f"{own.place} has changed since the run began: run the same command again.")
+
+
 def judge_seeds(seed: int, k: int, x: Tensor, first: int) -> Tensor:
     """The judge's seeds of the images from `first` on, (N,) int64, for its k-th judgement."""
     index = torch.arange(first, first + len(x), device=x.device)
     return sample_seeds(seed, f"judge/{k}", index)
-
-
-def user_digest(weights: Path | None, reference: str) -> str:
-    """A hash of a user's own model file, of the files beside it that it imports, and of the weights.
-
-    Raises UsageError when one cannot be read.
-    """
-    path = Path(reference.rpartition(":")[0])
-    try:
-        parts = [file_digest(path)]
-        if weights is not None:
-            path = weights
-            parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    except (OSError, SyntaxError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(f"--classifier {reference}: cannot read {path}: {why}.") from error
-    return digest_of(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ import click
 
 from robustbench_gan import progress
 from robustbench_gan.audit.printing import closing, console_table, markdown
-from robustbench_gan.audit.record import Audit, write_text
+from robustbench_gan.audit.record import Audit, read_audit, write_text
 from robustbench_gan.audit.run import audit, why_not
 from robustbench_gan.audit.system import Check, System
-from robustbench_gan.files import write_text_atomically
-from robustbench_gan.run import RichReporter, console_for, live_bars
+from robustbench_gan.errors import UsageError
+from robustbench_gan.files import keep_replaced, write_text_atomically
+from robustbench_gan.run import RichReporter, console_for, live_bars, say_replaced
 
 
 def plan(system: System, checks: Sequence[Check], as_json: bool) -> None:
@@ -53,20 +55,40 @@ def run(
     console.print(
         f"audit of {names}: {len(checks)} checks on {system.workshop.device}; results in {out}", markup=False
     )
+    replaced: list[Path] = []
     with live_bars(console) as bars:
         now = bars.add_task("audit", total=None)
         with progress.reporting_to(RichReporter(bars)):
             found = audit(
                 system, checks, out, max_check_minutes=max_check_minutes,
                 on_work=lambda what: bars.update(now, description=f"audit, now {what}"),
+                on_replaced=replaced.append,
             )  # fmt: skip
+    replaced += _kept(found, out)
     write_text_atomically(out / "audit.json", write_text(found))
     write_text_atomically(out / "audit.md", markdown(found))
     _print(found, out, as_json)
+    say_replaced(replaced, out, console)
     doubtful = strict and found.invalid
     if doubtful:
         console.print(f"--strict: invalid flags were raised: {', '.join(found.invalid)}.")
     return 1 if doubtful or found.failed else 0
+
+
+def _kept(found: Audit, out: Path) -> list[Path]:
+    """Keep an earlier audit in the same place that asked something else or found something else; where it is."""
+    path = out / "audit.json"
+    if not path.exists():
+        return []
+    with contextlib.suppress(UsageError):
+        if _timeless(read_audit(path)) == _timeless(found):
+            return []
+    files = (path, out / "audit.md")
+    return [keep_replaced(file, out) for file in files if file.exists()][:1]
+
+
+def _timeless(audit: Audit) -> Audit:
+    return audit.model_copy(update={"rows": [row.model_copy(update={"seconds": 0.0}) for row in audit.rows]})
 
 
 def _print(found: Audit, out: Path, as_json: bool) -> None:

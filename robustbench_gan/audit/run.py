@@ -46,9 +46,12 @@ def why_not(check: Check, system: System) -> str:
 
 
 def audit(
-    system: System, checks: Sequence[Check], out: Path, *, max_check_minutes: float | None, on_work: Told
-) -> Audit:
+    system: System, checks: Sequence[Check], out: Path, *, max_check_minutes: float | None, on_work: Told,
+    on_replaced: Callable[[Path], None] = lambda kept: None,
+) -> Audit:  # fmt: skip
     """Run the checks, go on from what `out` holds of an earlier run, and correct for having asked all of them.
+
+    `on_replaced` is told where earlier records of cells that were judged anew are kept.
 
     An error of a defense, an attack or a check ends in its row as `failed`. Raises UsageError for bad input; an
     interrupt passes, and what was finished stays in `out`.
@@ -65,7 +68,7 @@ def audit(
     for check in checks:
         if check.name not in skipped:
             started = time.perf_counter()
-            _run_cells(check, system, out, on_work)
+            _run_cells(check, system, out, on_work, on_replaced)
             spent[check.name] = time.perf_counter() - started
     for check in checks:
         if check.name not in skipped and (unusable := _unusable(check, system)):
@@ -84,7 +87,7 @@ def audit(
             made = row(check.name, check.pitfall, check.question, findings[check.name], *verdicts[check.name])
         rows.append(made.model_copy(update={"seconds": round(spent.get(check.name, 0.0), 3)}))
     return Audit(
-        asked=system.asked,
+        asked=system.published,
         comparisons=sum(len(finding.tests) for finding in findings.values()),
         rows=rows,
         versions={name: importlib_metadata.version(name) for name in PACKAGES},
@@ -113,7 +116,9 @@ def _too_long(check: Check, system: System, out: Path, limit: float) -> str:
     return f"estimated at {longest / 60:.1f} minutes, above the limit of {limit:g}"
 
 
-def _run_cells(check: Check, system: System, out: Path, on_work: Told) -> None:
+def _run_cells(
+    check: Check, system: System, out: Path, on_work: Told, on_replaced: Callable[[Path], None]
+) -> None:
     wanted: dict[str, Wanted] = {}
     for cell in check.cells(system):
         if cell not in system.results:
@@ -125,6 +130,7 @@ def _run_cells(check: Check, system: System, out: Path, on_work: Told) -> None:
     execute(
         [system.planned(cell) for cell in wanted.values()], system.workshop, Settings(system.batch_size), out,
         on_step=lambda step: on_work(f"{check.name}: {step.kind} {step.label}"), on_result=on_result,
+        on_replaced=on_replaced,
     )  # fmt: skip
 
 
@@ -169,7 +175,7 @@ def _stored(check: Check, system: System, out: Path) -> Finding | None:
 def _place(check: Check, system: System, out: Path) -> Path:
     """One file a check and everything that decides what it sees."""
     cells = [system.planned(w).cell.fingerprint for w in (system.pgd(), *check.cells(system))]
-    asked = [check.name, *cells, system.asked.model_dump_json(), _own_code()]
+    asked = [check.name, *cells, system.published.model_dump_json(), _own_code()]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     return out / "checks" / f"{slug(check.name)}-{digest}.json"
 

@@ -113,6 +113,14 @@ class System:
         return cell.dataset, cell.classifier, cell.defense
 
     @property
+    def published(self) -> Asked:
+        """What was asked, as records say it: without the paths of this machine."""
+        dataset, classifier, _ = self.names()
+        own = self.workshop.aliases
+        given = {"dataset": dataset, "classifier": classifier}
+        return self.asked.model_copy(update={kind: name for kind, name in given.items() if name in own})
+
+    @property
     def defense(self) -> Defense:
         """The fitted defense."""
         with (

@@ -58,19 +58,34 @@ def one_a_question(found: Iterable[tuple[str, Result]]) -> list[Result]:
         first, other = kept.setdefault(question(result.cell), (origin, result))
         if other.fingerprint != result.fingerprint:
             one, two = sorted([(first, other), (origin, result)], key=lambda pair: pair[0])
-            raise _stale(one, two)
-    _of_one_version(kept.values())
+            differing = _differing(one[1].cell.identity, two[1].cell.identity)
+            raise _stale(one, two, differing, "answer the same question")
+    _of_one_version(ordered)
     return sorted((result for _, result in kept.values()), key=order)
 
 
 def versions(result: Result) -> list[tuple[tuple[str, ...], Version]]:
     """The hashes of the code, data and weights behind a result: of its system, and of its attack on that."""
     cell = result.cell
-    system = tuple(str(getattr(cell, name)) for name in SYSTEM)
-    return [
+    system = system_of(cell)
+    found = [
         (system, {name: text for name, text in cell.identity.items() if name not in ATTACKERS}),
         ((*system, cell.attack), {"attack": cell.identity.get("attack", "")}),
     ]
+    if trained := system_weights(result):
+        found.append(((*system, "weights"), trained))
+    return found
+
+
+def system_of(cell: Cell) -> tuple[str, ...]:
+    """What a row of a table is of."""
+    return tuple(str(getattr(cell, name)) for name in SYSTEM)
+
+
+def system_weights(result: Result) -> Version:
+    """The content hashes of what was trained in the system judged; one recipe may train to others elsewhere."""
+    own = {n: d for n, d in result.weights.items() if n == "classifier" or n.startswith("defense.")}
+    return {f"weights of {name}": digest for name, digest in own.items()}
 
 
 def _of_one_version(found: Iterable[tuple[str, Result]]) -> None:
@@ -79,8 +94,8 @@ def _of_one_version(found: Iterable[tuple[str, Result]]) -> None:
     for origin, result in sorted(found, key=lambda pair: pair[0]):
         for key, version in versions(result) if result.outcomes else ():
             other = first.setdefault(key, (origin, result))
-            if dict(versions(other[1]))[key] != version:
-                raise _stale(other, (origin, result), what="judge the same system")
+            if (known := dict(versions(other[1]))[key]) != version:
+                raise _stale(other, (origin, result), _differing(known, version), "judge the same system")
 
 
 def question(cell: Cell) -> tuple[Any, ...]:
@@ -106,12 +121,12 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _stale(
-    one: tuple[str, Result], two: tuple[str, Result], what: str = "answer the same question"
-) -> UsageError:
-    a, b = one[1].cell.identity, two[1].cell.identity
-    differ = ", ".join(sorted(key for key in {*a, *b} if a.get(key) != b.get(key)))
+def _differing(one: Version, two: Version) -> str:
+    return ", ".join(sorted(name for name in {*one, *two} if one.get(name) != two.get(name)))
+
+
+def _stale(one: tuple[str, Result], two: tuple[str, Result], differing: str, what: str) -> UsageError:
     return UsageError(
-        f"{one[0]} and {two[0]} {what} but differ in: {differ}. "
+        f"{one[0]} and {two[0]} {what} but differ in: {differing}. "
         "One is stale: run its command again, delete it, or restrict the leaderboard to the current matrix."
     )

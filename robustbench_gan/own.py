@@ -1,0 +1,121 @@
+"""What a user brings by a path, classifier files and data: told apart by what they hold.
+
+Paths are private, and two files of one name are two things: records call each by its base name and the first digits of
+a hash of its content, as in `mine.py:make@3fa9c2d1`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustbench_gan.beside import packages_above
+from robustbench_gan.digests import digest_of, file_digest, files_digest, with_imports
+from robustbench_gan.errors import UsageError
+from robustbench_gan.files import no_file
+from robustbench_gan.user_models import path_of
+
+DIGITS = 8
+FORM = "path/to/file.py:factory@weights.safetensors"
+_REFERENCE = re.compile(r"(?P<path>.+?\.py):(?P<factory>[^\W\d]\w*)(?:@(?P<weights>.+))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Something of the user's: what leads to it on this machine, and a hash of what it held when it was planned."""
+
+    place: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class FileReference:
+    """A classifier given as a Python file, a factory in it and, here or by --weights, a file of weights."""
+
+    path: Path
+    factory: str
+    weights: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> FileReference:
+        """Read `path/to/file.py:factory`, with `@weights.safetensors` or without. Raises UsageError for others."""
+        found = _REFERENCE.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(
+                f"cannot read --classifier {text!r}: expected path/to/file.py:factory or {FORM}."
+            )
+        weights = found["weights"]
+        return cls(Path(found["path"]), found["factory"], None if weights is None else _expanded(weights))
+
+    def __str__(self) -> str:
+        return f"{self.source}@{self.weights}" if self.weights else self.source
+
+    @property
+    def source(self) -> str:
+        """The file and its factory alone."""
+        return f"{self.path}:{self.factory}"
+
+    def published(self, digest: str) -> str:
+        """What records call it: without its directory, with the digits that tell it from its namesakes."""
+        return f"{self.path.name}:{self.factory}@{digest[:DIGITS]}"
+
+
+def is_file_reference(text: str) -> bool:
+    """`path/to/file.py:factory`, or what a record makes of it, rather than a registered name."""
+    return ".py:" in text
+
+
+def user_digest(weights: Path | None, source: str) -> str:
+    """A hash of a user's own model file, of the files beside it that it imports or names, and of the weights.
+
+    Raises UsageError when one cannot be read.
+    """
+    path = path_of(FileReference.parse(source).source)
+    try:
+        code = {file for each in [path, *packages_above(path)] for file in with_imports(each)}
+        parts = [files_digest(code), *map(_content, sorted(_named(path, code) - code))]
+        if weights is not None:
+            path = weights
+            parts.append(_content(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"--classifier {source}: cannot read {path}: {why}.") from error
+    return digest_of(parts)
+
+
+def _expanded(text: str) -> Path:
+    """A path with `~` written out."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user: a directory of that name, then
+        return Path(text)
+
+
+def _content(path: Path) -> str:
+    if path.suffix == ".py":
+        return file_digest(path)
+    if why := no_file(path):
+        raise OSError(0, why)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _named(path: Path, code: set[Path]) -> set[Path]:
+    """Files below a Python file's directory that texts in its code name: settings, modules it loads itself."""
+    roots, found = {path.absolute().parent, path.resolve().parent}, set[Path]()
+    for file in code:
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                places = [root / name for root in roots for name in _names(node.value)]
+                found.update(place.resolve() for place in places if not no_file(place))
+    return found
+
+
+def _names(text: str) -> Iterator[str]:
+    """A text as a path, and as a module's dotted name; nothing where it can be neither."""
+    if 0 < len(text) < 256 and text.isprintable() and ".." not in Path(text).parts:
+        yield text
+        yield f"{text.replace('.', '/')}.py"
