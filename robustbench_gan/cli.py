@@ -74,6 +74,16 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
     return value
 
 
+def _radius(context: click.Context, option: click.Parameter, given: Any) -> Any:
+    """Radii as numbers, however they are written."""
+    from robustbench_gan.budget import radius
+
+    try:
+        return tuple(map(radius, given)) if isinstance(given, tuple) else radius(given)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 CELL_TIMEOUT = click.option(
     "--cell-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -169,7 +179,10 @@ def main() -> None:
     "--goal", "goals", multiple=True, metavar="G", help="untargeted, random, least-likely or all. Repeatable."
 )
 @click.option("--norm", metavar="N", help="Norm of the budget: l0, l1, l2 or linf.")
-@click.option("--eps", multiple=True, type=float, metavar="F", help="Radius on pixels in [0, 1]. Repeatable.")
+@click.option(
+    "--eps", multiple=True, default=None, callback=_radius, metavar="F",
+    help="Radius on pixels in [0, 1], as 0.03 or 8/255. Repeatable.",
+)  # fmt: skip
 @click.option("--samples", metavar="N", help="Test images to judge, or 'all'.")
 @click.option("--seed", type=int, metavar="N", help="Seed of attacks and judge.")
 @click.option(
@@ -346,7 +359,10 @@ def _trained_lines(steps: Sequence[Step]) -> list[str]:
     help="The defense that the substitute learns from; the first DEFENSE as given by default.",
 )
 @click.option("--norm", default="linf", show_default=True, metavar="N", help="Norm of the budget.")
-@click.option("--eps", default=0.3, show_default=True, metavar="F", help="Radius on pixels in [0, 1].")
+@click.option(
+    "--eps", default="0.3", show_default=True, callback=_radius, metavar="F",
+    help="Radius on pixels in [0, 1], as 0.3 or 8/255.",
+)  # fmt: skip
 @click.option("--goal", default="untargeted", show_default=True, metavar="G", help="The attacker's goal.")
 @click.option("--samples", default="200", show_default=True, metavar="N", help="Test images, or 'all'.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of attack and judge.")
@@ -416,8 +432,9 @@ def sweep(
 @WEIGHTS
 @click.option("--norm", default="linf", show_default=True, metavar="N", help="Norm of the budget.")
 @click.option(
-    "--eps", type=float, default=0.3, show_default=True, metavar="F", help="Radius on pixels in [0, 1]."
-)
+    "--eps", default="0.3", show_default=True, callback=_radius, metavar="F",
+    help="Radius on pixels in [0, 1], as 0.3 or 8/255.",
+)  # fmt: skip
 @click.option(
     "--samples", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="Test images."
 )

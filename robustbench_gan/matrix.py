@@ -9,14 +9,14 @@ from functools import lru_cache
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import nn
 
 from robustbench_gan import registry
 from robustbench_gan.attack import AttackInfo, info_of
-from robustbench_gan.budget import NORMS, Budget, Norm
+from robustbench_gan.budget import Budget, Norm, norm_named, radius
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
@@ -42,6 +42,11 @@ ENGINE = (
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
 
+def _written(eps: Any) -> Any:
+    """A radius written as text as a number; numbers are for the budget to check."""
+    return radius(eps) if isinstance(eps, str) else eps
+
+
 class Block(BaseModel):
     """One cross product. Texts are specs; a list of length one is a choice made."""
 
@@ -53,8 +58,8 @@ class Block(BaseModel):
     attacks: list[str] = Field(default=["fgsm"], min_length=1)
     threats: list[str] = Field(default=["white-box"], min_length=1)
     goals: list[str] = Field(default=["untargeted"], min_length=1)
-    norm: str = "linf"
-    eps: list[float] = Field(default=[0.3], min_length=1)
+    norm: Annotated[str, BeforeValidator(str)] = "linf"
+    eps: list[Annotated[float, BeforeValidator(_written)]] = Field(default=[0.3], min_length=1)
     gradient: str | None = None
     eot: int | None = Field(default=None, ge=1)
     samples: int | Literal["all"] = 200
@@ -133,7 +138,8 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {source}:", place, Matrix.model_fields) from error
-        raise UsageError(f"{source}: {place} = {first['input']!r}: {first['msg']}.") from error
+        why = str(first.get("ctx", {}).get("error", first["msg"])).rstrip(".")
+        raise UsageError(f"{source}: {place} = {first['input']!r}: {why}.") from error
     return matrix
 
 
@@ -304,9 +310,7 @@ def _goal(text: str) -> Any:
 
 
 def _budget(norm: str, eps: float) -> Budget:
-    if norm not in NORMS:
-        raise unknown("norm", norm, NORMS)
-    return Budget(norm, eps)
+    return Budget(norm_named(norm), eps)
 
 
 def _samples(block: Block, threat: ThreatModel, total: int) -> tuple[int, int]:

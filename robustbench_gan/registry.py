@@ -13,8 +13,9 @@ import os
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import importlib_metadata
@@ -25,15 +26,20 @@ GROUPS = ("attacks", "defenses", "models", "datasets")
 CONTROL = "control-"  # begins the names of faults on purpose, for self-tests alone: `controls`
 Value = Any  # int | float | bool | str | None | Spec
 NUMBERS = (int, float)
+LONGEST, DEEPEST = 10_000, 100  # characters and parentheses of a spec
 _EXPONENT = re.compile(r"[0-9.][eE]\+[0-9]")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A name with parameters, as written by a user: `name:key=value,...`, nested in parentheses."""
+    """A name with parameters, as written by a user: `name:key=value,...`, nested in parentheses.
+
+    `written` are the values as they stood there: 007 is a number, and may be the name of a directory.
+    """
 
     name: str
     params: tuple[tuple[str, Value], ...] = ()
+    written: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.name + (":" + _write(self.params) if self.params else "")
@@ -41,18 +47,27 @@ class Spec:
     @classmethod
     def parse(cls, text: str) -> Spec:
         """Read one spec. Raises UsageError that shows where the text stops making sense."""
-        text = text.strip()
+        text = _bounded(text).strip()
         name, colon, rest = text.partition(":")
         if "(" in name:
             return _nested(text, text)
         if not _is_name(name) or (colon and not rest.strip()):
             raise UsageError(f"cannot read {text!r}: expected name or name:key=value,key=value.")
-        return cls(name, _pairs(rest, text))
+        return cls(name, *_pairs(rest, text))
 
 
 def parse_chain(text: str) -> tuple[Spec, ...]:
     """Read a composition `outer+inner`: the first sees the input first."""
-    return tuple(Spec.parse(part) for part in _split(text, "+", text))
+    return tuple(Spec.parse(part) for part in _split(_bounded(text), "+", text))
+
+
+def _bounded(text: str) -> str:
+    """The text of a spec. Raises UsageError for one that no person wrote."""
+    if len(text) > LONGEST or text.count("(") > DEEPEST:
+        raise UsageError(
+            f"cannot read {text[:40]!r}...: a spec has at most {LONGEST} characters and {DEEPEST} parentheses."
+        )
+    return text
 
 
 def _is_name(name: str) -> bool:
@@ -77,29 +92,41 @@ def _split(text: str, separator: str, whole: str) -> list[str]:
         if depth < 0:
             break
     if depth or quote:
-        raise UsageError(f"cannot read {whole!r}: unbalanced {'quote' if quote else 'parenthesis'}.")
+        what = "quote" if quote else "parenthesis"
+        raise UsageError(
+            f"cannot read {whole!r}: unbalanced {what}; a text that has one stands in other quotes."
+        )
     return [*parts, text[start:]]
 
 
-def _pairs(text: str, whole: str) -> tuple[tuple[str, Value], ...]:
-    if not text.strip():
-        return ()
+Pairs = tuple[tuple[str, Value], ...]
+
+
+def _pairs(text: str, whole: str) -> tuple[Pairs, tuple[tuple[str, str], ...]]:
+    """Parameters by name, read and as written."""
     pairs: dict[str, Value] = {}
+    written: dict[str, str] = {}
+    if not text.strip():
+        return (), ()
     for part in _split(text, ",", whole):
         key, equals, value = part.partition("=")
         key = key.strip()
         if not equals or not key.isidentifier() or not value.strip():
-            raise UsageError(f"cannot read {part.strip()!r} in {whole!r}: expected key=value.")
+            quoted = " A text with a comma or a parenthesis stands in quotes." if "=" in whole else ""
+            raise UsageError(f"cannot read {part.strip()!r} in {whole!r}: expected key=value.{quoted}")
         if key in pairs:
             raise UsageError(f"parameter {key!r} is given twice in {whole!r}.")
-        pairs[key] = _value(value.strip(), whole)
-    return tuple(sorted(pairs.items()))
+        written[key] = value.strip()
+        pairs[key] = _value(written[key], whole)
+    return tuple(sorted(pairs.items())), tuple(written.items())
 
 
 def _value(text: str, whole: str) -> Value:
     if text[0] in "'\"":
         try:
-            return str(ast.literal_eval(text))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a backslash that begins nothing stands for itself
+                return str(ast.literal_eval(text))
         except (SyntaxError, ValueError) as error:
             raise UsageError(f"cannot read {text!r} in {whole!r}: expected one quoted text.") from error
     if text.endswith(")") and _is_name(text.partition("(")[0]):
@@ -108,19 +135,25 @@ def _value(text: str, whole: str) -> Value:
         return text.lower() == "true"
     if text.lower() == "none":
         return None
-    for number in NUMBERS:
+    for number in (*NUMBERS, _fraction):
         try:
             return number(text)
-        except ValueError:
+        except (ValueError, ZeroDivisionError):
             continue
     return text
+
+
+def _fraction(text: str) -> float:
+    """8/255. Raises ValueError for anything else."""
+    above, _, below = text.partition("/")
+    return float(above) / float(below)
 
 
 def _nested(text: str, whole: str) -> Spec:
     name, _, rest = text.partition("(")
     if not rest.endswith(")") or not _is_name(name):
         raise UsageError(f"cannot read {text!r} in {whole!r}: expected name(key=value,...).")
-    return Spec(name, _pairs(rest[:-1], whole))
+    return Spec(name, *_pairs(rest[:-1], whole))
 
 
 def _write(params: tuple[tuple[str, Value], ...]) -> str:
@@ -192,7 +225,10 @@ def bind(spec: Spec, target: Callable[..., Any], what: str) -> dict[str, Value]:
 
 def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
     """Check a value against the default's type; a number may stand for a spec-less text, never the reverse."""
-    default = parameter.default
+    default, as_written = parameter.default, dict(spec.written).get(parameter.name)
+    is_text = parameter.required or (isinstance(default, str) and not parameter.choices)
+    if is_text and as_written and as_written[0] not in "'\"" and not (isinstance(value, Spec) and default):
+        return as_written
     if parameter.choices:
         if isinstance(value, bool):  # a choice may be spelt true or false
             value = str(value).lower()

@@ -82,7 +82,8 @@ def refused(result, *says):
         (["--eps", "-0.1"], ["eps=-0.1", "0 or more"]),
         (["--eps", "nan"], ["eps=nan"]),
         (["--eps", "8"], ["eps=8.0", "8/255"]),
-        (["--eps", "big"], ["--eps", "'big'"]),
+        (["--eps", "big"], ["--eps", "eps=big", "0.03 or 8/255"]),
+        (["--eps", "8/0"], ["eps=8/0 is no radius"]),
         (["--samples", "0"], ["samples=0", "200 images"]),
         (["--samples", "-3"], ["samples=-3"]),
         (["--samples", "201"], ["samples=201", "200 images"]),
@@ -494,3 +495,20 @@ def test_the_installed_program_sees_plugins_and_fails_in_one_line(tmp_path, inst
     assert ran.returncode == 1 and [row["status"] for row in json.loads(ran.stdout)] == ["failed", "ok"]
     bad = rbg("evaluate", *SMALL, "--attack", "pdg")
     assert (bad.returncode, bad.stdout) == (2, "") and bad.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", *SMALL],
+        ["sweep", "median", "--over", "size=2,3", "--dataset", "grey", "--classifier", "fixed", "--threat", "white-box"],
+        ["audit", "none", "--dataset", "grey", "--classifier", "fixed", "--samples", "10"],
+    ],
+    ids=lambda command: command[0],
+)  # fmt: skip
+def test_every_command_reads_a_radius_written_as_a_fraction(rbg, command):
+    fraction, decimal = (
+        rbg(*command, "--eps", eps, "--dry-run", "--json") for eps in ("8/255", repr(8 / 255))
+    )
+    assert fraction.exit_code == 0, fraction.output
+    assert fraction.stdout == decimal.stdout != ""

@@ -272,3 +272,17 @@ PURIFIER = kind(purifies=True)
 def test_what_cannot_be_is_known_before_it_is_run(info, chain, threat, goal, norm, says):
     found = why_not(info, chain, threat, goal, norm)
     assert (says in found) and bool(says) == bool(found)
+
+
+def test_a_radius_written_as_a_fraction_asks_the_same_questions(tmp_path):
+    asked = (
+        'datasets = ["grey"]\nclassifiers = ["fixed"]\nattacks = ["{}"]\neps = [{}]\nnorm = {}\nsamples = 20'
+    )
+    decimal = read_matrix(
+        asked.format("pgd:step=0.00784313725490196", f"{8 / 255!r}, 0.1", '"linf"'), "m", {}
+    )
+    fraction = read_matrix(asked.format("pgd:step=2/255", '"8/255", 0.1', "inf"), "m", {})
+    (first, second), (third, fourth) = (lay_out(asked, workshop(tmp_path)) for asked in (decimal, fraction))
+    assert (first.cell, second.cell) == (third.cell, fourth.cell)
+    with pytest.raises(UsageError, match=r"m: eps\.0 = '8/256/2': eps=8/256/2 is no radius.* 8/255\.$"):
+        read_matrix('eps = ["8/256/2"]', "m", {})

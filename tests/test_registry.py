@@ -245,3 +245,37 @@ def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(plugin_pat
     with pytest.raises(UsageError, match=r"attack 'zap': (one and two|two and one). Uninstall one"):
         registry.names("attacks")
     assert registry.names("defenses")  # the other groups still work
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("-1/3", -1 / 3), ("1/2/3", "1/2/3"), ("1/0", "1/0"), ("a/b", "a/b")]
+)  # fmt: skip
+def test_a_number_may_be_a_fraction_and_asks_the_same_question_as_the_decimal(text, value):
+    assert dict(Spec.parse(f"adv:attack=pgd(step={text})").params)["attack"] == Spec(
+        "pgd", (("step", value),)
+    )
+    if isinstance(value, float):
+        assert bound(f"t:step={text}") == bound(f"t:step={value!r}")
+        assert str(Spec.parse(f"pgd:step={text}")) == f"pgd:step={value!r}"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["8/255", "007", "1e3", "1_000", "true", "none", "a:b", "~/x+y=z", "data(a=1)", "C:\\data", "a b"],
+)
+def test_a_text_is_what_was_written_whatever_else_it_looks_like(place):
+    values = bound(f"n:path={place},size=3", needy)
+    assert values == {"path": place, "size": 3}
+    assert bound(str(Spec("n", registry.as_params(values))), needy) == values
+    assert bound(f'n:path="{place}"', needy)["path"] == place or "\\" in place
+    assert bound("t:name=2024")["name"] == "2024"
+
+
+@pytest.mark.parametrize("text", ["a:x=" + "(" * 100_000, "a(x=" * 100_000, "x" * 10**6, "a+" * 10**6])
+def test_a_spec_that_nobody_wrote_is_refused_at_once(text):
+    for read in (Spec.parse, parse_chain):
+        with pytest.raises(
+            UsageError, match="a spec has at most 10000 characters and 100 parentheses"
+        ) as told:
+            read(text)
+        assert len(str(told.value)) < 200
