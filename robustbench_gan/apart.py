@@ -25,7 +25,8 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.matrix import Planned
-from robustbench_gan.plan import short, steps_of, train
+from robustbench_gan.places import short
+from robustbench_gan.plan import steps_of, train
 from robustbench_gan.record import Result
 from robustbench_gan.workshop import Workshop
 

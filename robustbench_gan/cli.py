@@ -600,8 +600,8 @@ def train(
 def show(result: Path, as_json: bool) -> None:
     """Show one result with its flags explained."""
     from robustbench_gan.leaderboard import rows
-    from robustbench_gan.record import read_result
     from robustbench_gan.showing import print_result
+    from robustbench_gan.stored import read_result
 
     record = read_result(result)
     if as_json:
@@ -647,7 +647,10 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
     from robustbench_gan.flags.across import across, invalid_flags
     from robustbench_gan.leaderboard import build, load_results
 
-    written, results = build(directory, out), load_results(directory)
+    def say(line: str) -> None:
+        click.echo(f"rbg: {line}", err=True)
+
+    written, results = build(directory, out, say=say, strict=strict), load_results(directory)
     findings = across(results)
     invalid = invalid_flags(results, findings)
     if as_json:
@@ -663,6 +666,24 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
         click.echo(f"wrote {written}")
     if strict and invalid:
         click.echo(f"rbg: --strict: invalid flags were raised: {', '.join(invalid)}.", err=True)
+        sys.exit(SOME_FAILED)
+
+
+@leaderboard.command("convert")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@user_errors
+def leaderboard_convert(directory: Path) -> None:
+    """Rewrite every record of an older schema below DIRECTORY as one of today's, with a digest over all of it.
+
+    One that contradicts itself is named, left as it is, and makes the exit code 1.
+    """
+    from robustbench_gan.leaderboard.convert import convert
+
+    done = convert(directory)
+    click.echo(f"{done.converted} records converted, {done.kept} were of today's schema already.")
+    for fault in done.refused:
+        click.echo(f"rbg: {fault}", err=True)
+    if done.refused:
         sys.exit(SOME_FAILED)
 
 

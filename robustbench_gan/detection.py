@@ -70,8 +70,8 @@ def _detector(
     """One detector's figures from its scores (K, N), and thresholds, one for each fixed FPR."""
     negatives, positives = clean.ravel(), attacked[perturbed]
 
-    def share(threshold: float) -> Interval | None:
-        return _share(attacked > threshold, perturbed, seed_text)
+    def fired(threshold: float) -> Interval | None:
+        return share(attacked > threshold, perturbed, seed_text)
 
     def rejected(threshold: float) -> Interval:
         return interval((clean > threshold).mean(axis=0), seed_text)
@@ -79,15 +79,15 @@ def _detector(
     return Detector(
         name=name,
         clean_rejected=rejected(0.0),
-        attack_rejected=share(0.0),
+        attack_rejected=fired(0.0),
         auc=_auc_with_interval(negatives, positives, perturbed),
-        tpr=[None if threshold is None else share(threshold) for threshold in thresholds],
+        tpr=[None if threshold is None else fired(threshold) for threshold in thresholds],
         fpr=[None if threshold is None else rejected(threshold) for threshold in thresholds],
         roc=compact(*roc(negatives, positives)) if len(positives) else [],
     )
 
 
-def _share(fired: Bools, perturbed: Bools, seed_text: str) -> Interval | None:
+def share(fired: Bools, perturbed: Bools, seed_text: str) -> Interval | None:
     """The share of positive images on which it fired, each the mean of its judge seeds; None without positives."""
     images = perturbed.any(axis=0)
     if not images.any():
@@ -101,8 +101,13 @@ def threshold_at(held_out: Numbers, rate: float) -> float | None:
 
     None where there are too few images to see that rate at all: of 100 clean images none can be 0.1%.
     """
-    allowed = math.floor(rate * len(held_out) + 1e-9)
-    return float(np.sort(held_out)[::-1][allowed]) if allowed else None
+    above = allowed(len(held_out), rate)
+    return float(np.sort(held_out)[::-1][above]) if above else None
+
+
+def allowed(images: int, rate: float) -> int:
+    """How many of so many clean images a threshold of this false positive rate may reject."""
+    return math.floor(rate * images + 1e-9)
 
 
 def roc(negatives: Numbers, positives: Numbers) -> tuple[Numbers, Numbers]:

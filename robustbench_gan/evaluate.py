@@ -20,6 +20,7 @@ from robustbench_gan import facts, registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Run, Settings, goals_of, gradients_of
 from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
+from robustbench_gan.coherence import coherent
 from robustbench_gan.crafting import craft
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.errors import NotApplicable, UsageError, describe, plain, said
@@ -58,7 +59,7 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
                 f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
             )
             return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
-        return _attack_and_judge(run, estimate)
+        return coherent(_attack_and_judge(run, estimate))
     except NotApplicable as why:
         return _refused(planned, workshop, run, why)
     except UsageError:

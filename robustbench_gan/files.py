@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import stat
 import uuid
 from pathlib import Path
@@ -77,3 +78,24 @@ def keep_replaced(path: Path, root: Path) -> Path:
     except OSError as error:
         raise UsageError(f"cannot keep {path} before it is replaced: {error.strerror or error}.") from error
     raise AssertionError("numbers do not end")
+
+
+def slug(text: str) -> str:
+    """A file name made of any text: letters, digits, '.', '_' and '-' alone, never hidden, never empty."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "x"
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The UTF-8 text of a regular file of at most `limit` bytes. Raises UsageError that says why it cannot be read."""
+    if why := no_file(path):
+        raise UsageError(f"cannot read {path}: {why}; expected an ordinary file.")
+    if (size := path.stat().st_size) > limit:
+        raise UsageError(
+            f"cannot read {path}: it has {size:,} bytes, and none of its kind has more than {limit:,}."
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}: it is no UTF-8 text (byte {error.start}).") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class Verdict:
             clean=[_bits(row) for row in self.right],
             accepted=[_bits(out.accepted) for out in self.attacked],
             robust=[_bits(row) for row in self.robust],
-            size=[[round(v, 6) for v in row] for row in self.sizes.tolist()],
+            size=[[_shortest(v) for v in row] for row in self.sizes.cpu().float().numpy()],
             forward=counts.forward.tolist(),
             backward=counts.backward.tolist(),
         )
@@ -87,6 +88,11 @@ def _finite(outs: Iterable[Output]) -> None:
     for out in outs:
         if bool(torch.isnan(out.logits).any()) or bool(torch.isnan(out.scores).any()):
             raise NotANumber("the defended system answered NaN")
+
+
+def _shortest(value: np.float32) -> float:
+    """The number of fewest digits that is this one in float32: exact, and 0.3 where 0.3 was meant."""
+    return float(str(value))
 
 
 def _bits(flags: Tensor) -> str:

@@ -21,11 +21,11 @@ from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
 from robustbench_gan.errors import NotApplicable, UsageError, said, unknown
+from robustbench_gan.files import slug
 from robustbench_gan.own import DIGITS, FileReference, is_file_reference
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
-from robustbench_gan.store import slug
 from robustbench_gan.threat import ACCESS_ORDER, NOTHING_TO_COPY, THREATS, ThreatModel
 from robustbench_gan.workshop import Workshop
 

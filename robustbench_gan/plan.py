@@ -19,9 +19,10 @@ from robustbench_gan.files import keep_replaced, write_text_atomically
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.matrix import Planned
-from robustbench_gan.record import Cell, Result, read_result, write_text
+from robustbench_gan.places import place, short
+from robustbench_gan.record import Cell, Result
 from robustbench_gan.registry import Spec, parse_chain
-from robustbench_gan.store import slug
+from robustbench_gan.stored import read_result, write_text
 from robustbench_gan.workshop import Workshop
 
 Kind = Literal["classifier", "defense", "copy", "substitute", "attack", "cell"]
@@ -115,11 +116,6 @@ def _key(kind: Kind, parts: list[str], item: Planned) -> str:
     return f"{kind}-{digest_of([*parts, json.dumps(identity, sort_keys=True)])}"
 
 
-def short(text: str) -> str:
-    """A spec without its parameters, for labels: `ape-gan+magnet`."""
-    return "+".join(part.partition(":")[0] for part in text.split("+"))
-
-
 def _label(item: Planned, called: Labels) -> str:
     kinds = [called(kind, getattr(item.cell, kind)) for kind in ("defense", "threat", "attack")]
     return f"{' / '.join(kinds)} {item.cell.norm} {item.cell.eps:g}"
@@ -127,10 +123,7 @@ def _label(item: Planned, called: Labels) -> str:
 
 def result_path(out: Path, item: Planned) -> Path:
     """Where a cell's result lies: one file a question, so that a newer answer takes the place of an older one."""
-    cell = item.cell
-    parts = [Spec.parse(cell.dataset).name, short(cell.classifier), short(cell.defense), cell.threat_name]
-    name = f"{slug(short(cell.attack))}-{cell.norm}-{cell.eps:g}-{cell.question[:16]}.json"
-    return out.joinpath("results", *(slug(part) for part in parts), slug(name))
+    return out / "results" / place(item.cell)
 
 
 def finished(out: Path, item: Planned, settings: Settings) -> Result | None:

@@ -1,25 +1,31 @@
-"""Cell and Result: what was asked and what came out, as validated JSON. No torch."""
+"""Cell and Result: what was asked and what came out, validated; `stored` reads and writes them. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
-from robustbench_gan.errors import UsageError
-
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BOOTSTRAP_DRAWS = 2000
 SLACK: Final = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
 Severity = Literal["invalid", "warning", "note"]
-Bits = Annotated[str, Field(pattern="^[01]*$")]  # one character a sample
+PACKED: Final = "^[1-9][0-9]*:[0-9a-f]+$"
 Fact = Annotated[
     float | int | str,
     BeforeValidator(lambda value: float(value) if value in ("Infinity", "-Infinity", "NaN") else value),
@@ -28,8 +34,44 @@ FALSE_POSITIVE_RATES: Final = (0.001, 0.01, 0.05)  # at which detectors' true po
 GOALS = ("untargeted", "random", "least-likely", "all")
 
 
+def packed(bits: str) -> str:
+    """Bits as files hold them: how many, then a hex digit for four of them, the first bit its highest, padded with 0.
+
+    `"10111"` is `"5:b8"`.
+    """
+    padded = bits.ljust(-(-len(bits) // 4) * 4, "0")
+    return f"{len(bits)}:" + "".join(f"{int(padded[at : at + 4], 2):x}" for at in range(0, len(padded), 4))
+
+
+def unpacked(text: Any) -> Any:
+    """The reverse of `packed`; all else comes back as it is. Raises ValueError where count and digits disagree."""
+    if not isinstance(text, str) or not re.fullmatch(PACKED, text):
+        return text
+    count, _, digits = text.partition(":")
+    if len(count) > 9 or len(digits) != -(-int(count) // 4):
+        raise ValueError(f"{len(digits)} hex digits for {count[:20]} bits")
+    bits = "".join(f"{int(digit, 16):04b}" for digit in digits)
+    if "1" in bits[int(count) :]:
+        raise ValueError(f"a bit is set behind the last of {count}")
+    return bits[: int(count)]
+
+
+Bits = Annotated[
+    str,  # one character a sample in memory, packed in a file
+    Field(pattern="^[01]*$"),
+    BeforeValidator(unpacked),
+    PlainSerializer(packed, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": PACKED}),
+]
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        ser_json_inf_nan="strings",
+        json_schema_serialization_defaults_required=True,
+    )
 
     def _plain(self) -> Any:
         """As JSON's own types: through text, since `model_dump` alone leaves inf, which is no JSON."""
@@ -98,7 +140,11 @@ class Seconds(_Record):
 
 
 class Outcomes(_Record):
-    """Per sample. Bits are '0' or '1' a sample, one text a judge seed; sizes are one list, or one a seed."""
+    """Per sample. Bits are one text a judge seed; sizes are one list, or one a seed.
+
+    A text of bits is written as their number, a colon and hex digits of four bits each, the first sample the highest
+    bit of the first digit, padded with zeros: `5:b8` is 1, 0, 1, 1, 1.
+    """
 
     clean: list[Bits]  # right unperturbed, under the same draws
     accepted: list[Bits]  # the example was accepted by every detector
@@ -189,10 +235,29 @@ class Detection(_Record):
     together: Detector
 
 
-class Result(_Record):
-    """A validated record of one cell."""
+class Kept(_Record):
+    """The adversarial examples of a cell, in a safetensors file that lies beside its record.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    `examples` is (S, N, C, H, W) float32 in [0, 1], S sets: one that is judged under every seed, or one a judge seed;
+    `labels` the true classes, (N,) int64.
+    """
+
+    file: str  # its name, that of the record but for the ending
+    digest: str = Field(pattern="^[0-9a-f]{16,64}$")  # of the tensors' names, types, shapes and values
+
+
+class Result(_Record):
+    """A validated record of one cell.
+
+    A file also holds `digest`, a SHA-256 over all of it but what a clock or the memory decided (`seconds`,
+    `peak_memory_mb`, `estimate_seconds`), which is the same in every run that finds the same, and `checksum`, one
+    over all of it.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    converted_from: Literal[1] | None = (
+        None  # the schema it was first written in: 1 rounded sizes to 6 decimals
+    )
     cell: Cell
     fingerprint: str
     status: Status
@@ -216,10 +281,14 @@ class Result(_Record):
     attacked_copy: dict[str, Fact] = Field(default_factory=dict)  # of a copy attacked in the defense's place
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
     budgets: list[float] = Field(default_factory=list)  # finite radii a minimal-norm cell was asked for
+    adversarial: Kept | None = None  # where the examples were asked to be kept
     estimate_seconds: float | None = None
     seconds: Seconds = Field(default_factory=Seconds)
     peak_memory_mb: float = 0.0
     hardware: dict[str, str] = Field(default_factory=dict)
+    precision: dict[str, str] = Field(
+        default_factory=dict
+    )  # a precision asked for, as bfloat16, and what it became on this processor
     versions: dict[str, str] = Field(default_factory=dict)
     weights: dict[str, str] = Field(default_factory=dict)  # content hashes of the artifacts used
 
@@ -299,33 +368,6 @@ def worst_case(robust: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         scores = robust[:, report].sum(axis=1)
         reported += np.take_along_axis(scores, worst[None], axis=0)[0] / seeds
     return reported
-
-
-def read_result(path: Path) -> Result:
-    """Read and validate one record. Raises UsageError that says what is wrong with it and how to mend it."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON ({error}); delete it and run again.") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}. "
-            "Use the version of robustbench-gan that wrote it, or delete it and run again."
-        )
-    try:
-        return Result.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "record"
-        raise UsageError(f"{path} is not a valid result: {place}: {first['msg']}.") from error
-
-
-def write_text(result: Result) -> str:
-    """The record as indented JSON that `read_result` gives back unchanged."""
-    return json.dumps(result._plain(), indent=1, sort_keys=True) + "\n"
 
 
 def finite(value: float) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from robustbench_gan import machine
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import write_atomically
+from robustbench_gan.files import slug, write_atomically
 from robustbench_gan.user_weights import what_it_is
 
 ZOO = Path(__file__).parent / "zoo"
@@ -47,11 +46,6 @@ def recipe_key(kind: str, recipe: Recipe) -> str:
     """The name of an artifact: its kind and a hash of everything that decides its content."""
     text = json.dumps([kind, recipe], sort_keys=True, default=str)
     return f"{slug(kind)[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def slug(text: str) -> str:
-    """A file name made of any text: letters, digits, '.', '_' and '-' alone, never hidden, never empty."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "x"
 
 
 @dataclass(frozen=True)

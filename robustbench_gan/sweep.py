@@ -25,9 +25,10 @@ from robustbench_gan.leaderboard.labels import one_line, short_labels
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.matrix import Matrix, Planned, lay_out, read_matrix
 from robustbench_gan.plan import result_path
-from robustbench_gan.record import Interval, Result, read_result
+from robustbench_gan.record import Interval, Result
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.store import Artifact
+from robustbench_gan.stored import read_result
 from robustbench_gan.threat import ThreatModel
 from robustbench_gan.workshop import Workshop
 

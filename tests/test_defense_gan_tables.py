@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from robustbench_gan.matrix import preset_text, read_matrix
-from robustbench_gan.record import read_result
 from robustbench_gan.registry import Spec
+from robustbench_gan.stored import read_result
 
 pytestmark = pytest.mark.figures
 

@@ -14,9 +14,10 @@ from robustbench_gan import judging
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.detection import CURVE_POINTS, auc, auc_interval, compact, measure, roc, threshold_at
 from robustbench_gan.leaderboard import rows
-from robustbench_gan.record import FALSE_POSITIVE_RATES, read_result, write_text
+from robustbench_gan.record import FALSE_POSITIVE_RATES
 from robustbench_gan.showing import print_result
 from robustbench_gan.store import Store
+from robustbench_gan.stored import read_result, write_text
 from robustbench_gan.workshop import Workshop
 
 N = 20

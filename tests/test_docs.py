@@ -23,6 +23,7 @@ from robustbench_gan.defense import Defense
 from robustbench_gan.outcome import Goal
 from robustbench_gan.record import Cell, Outcomes, Result
 from robustbench_gan.store import Store
+from robustbench_gan.stored import sealed
 from robustbench_gan.threat import Defended, View
 
 if sys.version_info >= (3, 11):
@@ -190,9 +191,7 @@ def test_the_schema_knows_every_key_of_a_stored_result_and_infinite_numbers(gene
         eps=float("inf"), first=0, samples=1,
     )  # fmt: skip
     outcomes = Outcomes(clean=["1"], accepted=["1"], robust=["0"], size=[[0.1]], forward=[1], backward=[1])
-    stored = json.loads(
-        Result(cell=cell, fingerprint=cell.fingerprint, status="ok", outcomes=outcomes).model_dump_json()
-    )
+    stored = sealed(Result(cell=cell, fingerprint=cell.fingerprint, status="ok", outcomes=outcomes))
     assert set(stored) == set(schema["properties"])
     assert set(stored["cell"]) == set(schema["$defs"]["Cell"]["properties"])
     assert stored["cell"]["eps"] == "Infinity"

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planted_records import coherent
 from rich.console import Console
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.flags.across import across
+from robustbench_gan.flags.catalogue import CATALOGUE
 from robustbench_gan.leaderboard import (
     at_budget,
     build,
@@ -28,18 +30,18 @@ from robustbench_gan.leaderboard import (
     tables,
 )
 from robustbench_gan.leaderboard.labels import escape, radius, short_labels
+from robustbench_gan.places import place
 from robustbench_gan.record import (
     Cell,
     Detection,
     Detector,
-    Flag,
     Interval,
     Outcomes,
     Result,
     Seconds,
     worst_case,
-    write_text,
 )
+from robustbench_gan.stored import write_text
 
 PROMISED = (
     *("dataset", "classifier", "defense", "attack", "goal", "threat", "norm", "eps", "n", "judge_seeds"),
@@ -48,7 +50,7 @@ PROMISED = (
     *("forward_passes_per_image", "backward_passes_per_image", "training_seconds", "estimate_seconds"),
     "fingerprint",
 )
-ZERO_GRADIENT = Flag(id="zero-gradient", severity="invalid", message="every gradient was 0")
+ZERO_GRADIENT = CATALOGUE["zero-gradient"].raised("invalid")
 
 
 def cell(**changes: Any) -> Cell:
@@ -95,7 +97,7 @@ def result(
         "reason": reason,
     }
     values |= {"outcomes": found, "seconds": Seconds(training=9, crafting=2, judging=1)}
-    return Result(**(values | (more or {})))
+    return coherent(Result(**(values | (more or {}))), **(more or {}))
 
 
 def ranking(page: str, section: int = 0) -> dict[str, list[str]]:
@@ -112,8 +114,8 @@ def ranking(page: str, section: int = 0) -> dict[str, list[str]]:
 
 
 def store(directory: Path, name: str, *results: Result) -> None:
-    for i, one in enumerate(results):
-        path = directory / "results" / name / f"{i}.json"
+    for one in results:
+        path = directory / "results" / name / place(one.cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(write_text(one))
 
@@ -445,7 +447,7 @@ def test_statuses_are_written_out() -> None:
         "n/a",
         "failed",
     ]
-    assert "**zero-gradient** (invalid): every gradient was 0 (in none × x)" in page
+    assert f"**zero-gradient** (invalid): {escape(ZERO_GRADIENT.message)} (in none × x)" in page
     assert "failed: because it is failed (in none × z)" in page
 
 
@@ -553,7 +555,7 @@ def test_stale_results_are_an_error_unless_the_matrix_is_given(tmp_path: Path) -
     old, new = result("1110", identity={"engine": "1"}), result("1000", identity={"engine": "2"})
     store(tmp_path, "old", old)
     store(tmp_path, "new", new)
-    with pytest.raises(UsageError, match=r"new.0\.json and .*old.0\.json .* differ in: engine.*delete"):
+    with pytest.raises(UsageError, match=r"new.*\.json and .*old.*\.json .* differ in: engine.*delete"):
         load_results(tmp_path)
     assert load_results(tmp_path, only={new.fingerprint}) == [new]
     with pytest.raises(UsageError, match="same question"):
@@ -570,7 +572,7 @@ def test_a_row_of_two_versions_of_one_system_is_an_error_unless_one_is_known_to_
     for name, one in (("old", old), ("new", new), ("other", other)):
         store(tmp_path, name, one)
     with pytest.raises(
-        UsageError, match=f"new.0.json and .*old.0.json judge the same system but differ in: .*{part}"
+        UsageError, match=f"new.*json and .*old.*json judge the same system but differ in: .*{part}"
     ):
         load_results(tmp_path)
     told: list[str] = []
@@ -665,9 +667,7 @@ def test_nothing_imports_torch() -> None:
 
 def test_a_csv_holds_the_rows(tmp_path: Path) -> None:
     found = [result("0111", attack="fgsm"), result("0011", attack="bim")]
-    for at, one in enumerate(found):
-        (tmp_path / "results").mkdir(exist_ok=True)
-        (tmp_path / "results" / f"{at}.json").write_text(write_text(one))
+    store(tmp_path, "a", *found)
     lines = build(tmp_path, tmp_path / "rows.csv").read_text().splitlines()
     assert len(lines) == 3
     assert lines[0].split(",")[:4] == list(rows(found)[0])[:4]

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 from planted_plugins import cell, installed, planned, workshop  # noqa: F401
 
-from robustbench_gan import plan
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import slug
 from robustbench_gan.plan import execute, finished, result_path, short, steps_of
-from robustbench_gan.record import read_result
+from robustbench_gan.stored import read_result
 
 ASKED = {
     "classifiers": ["quick", "fixed"],
@@ -154,7 +154,7 @@ def test_names_make_no_path_but_their_own(shop, tmp_path):
     assert ".." not in path.parts and path.resolve().is_relative_to(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 2}', "[]"])
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 3}', '{"schema_version": 2}', "[]"])
 def test_a_file_that_is_no_record_stops_the_run_and_is_left_alone(shop, tmp_path, text):
     (item,) = planned(shop)
     path = result_path(tmp_path, item)
@@ -212,7 +212,7 @@ def test_an_interruption_keeps_what_is_finished(shop, tmp_path):
 
 def test_labels_leave_out_parameters():
     assert short("defense-gan:width=2+none:x=1") == "defense-gan+none"
-    assert plan.slug("a b/c") == "a-b-c"
+    assert slug("a b/c") == "a-b-c"
 
 
 def test_single_cells_and_executed_ones_agree(shop, tmp_path):

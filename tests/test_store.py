@@ -12,13 +12,13 @@ import torch
 
 from robustbench_gan import store as store_module
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import slug
 from robustbench_gan.store import (
     Store,
     cache_dir,
     packed,
     read_artifact,
     recipe_key,
-    slug,
     write_atomically,
     zoo_dir,
 )

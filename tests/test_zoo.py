@@ -17,8 +17,8 @@ from robustbench_gan.cli import main as rbg
 from robustbench_gan.errors import UsageError
 from robustbench_gan.matrix import preset_text, presets
 from robustbench_gan.models import schedule_of
-from robustbench_gan.record import read_result
 from robustbench_gan.store import ZOO, Store, packed, read_artifact, recipe_key
+from robustbench_gan.stored import read_result
 from robustbench_gan.workshop import Workshop
 
 ROOT = Path(__file__).parents[1]

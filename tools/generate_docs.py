@@ -30,6 +30,7 @@ from robustbench_gan.leaderboard.overview import overview
 from robustbench_gan.matrix import preset_text, presets
 from robustbench_gan.models import schedule_of
 from robustbench_gan.record import Result
+from robustbench_gan.stored import SEALS
 from robustbench_gan.threat import THREATS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -291,7 +292,9 @@ class _Schema(GenerateJsonSchema):
 
 def schema() -> str:
     """The JSON Schema of a stored result."""
-    found = Result.model_json_schema(schema_generator=_Schema)
+    found = Result.model_json_schema(schema_generator=_Schema, mode="serialization")
+    found["properties"] |= {seal: {"type": "string", "pattern": "^[0-9a-f]{64}$"} for seal in SEALS}
+    found["required"] += SEALS
     return (
         json.dumps({"$schema": GenerateJsonSchema.schema_dialect, **found}, indent=2, sort_keys=True) + "\n"
     )

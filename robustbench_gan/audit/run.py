@@ -19,11 +19,10 @@ from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import code_of, digest_of
 from robustbench_gan.errors import NotApplicable, UsageError, describe
-from robustbench_gan.files import write_text_atomically
+from robustbench_gan.files import slug, write_text_atomically
 from robustbench_gan.matrix import Planned
 from robustbench_gan.plan import execute, finished
 from robustbench_gan.record import Result
-from robustbench_gan.store import slug
 
 PACKAGES = ("robustbench-gan", "torch", "numpy")
 Told = Callable[[str], None]

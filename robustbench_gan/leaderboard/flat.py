@@ -24,11 +24,14 @@ def measured(result: Result) -> Outcomes | None:
 
 
 def at_budget(result: Result, eps: float) -> Bools:
-    """Per-sample robust outcomes at a radius, (K, N) bool. Raises UsageError for a result without outcomes."""
+    """Per-sample robust outcomes at a radius, (K, N) bool. Raises UsageError for a result without outcomes.
+
+    At the cell's own radius the judge has decided, and no size is looked at again.
+    """
     outcomes = measured(result)
     if outcomes is None:
         raise UsageError(f"result {result.fingerprint[:12]} is {result.status}: it has no outcomes.")
-    return outcomes.robust_at(eps)
+    return outcomes.array("robust") if eps == result.cell.eps else outcomes.robust_at(eps)
 
 
 def robust_interval(result: Result, eps: float) -> Interval | None:

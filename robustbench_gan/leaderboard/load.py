@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_gan.errors import UsageError
-from robustbench_gan.record import Cell, Result, read_result
+from robustbench_gan.places import place
+from robustbench_gan.record import SCHEMA_VERSION, Cell, Result
+from robustbench_gan.stored import read_stored
 
 # Of two copies of one fingerprint the first of these stays: a doubt outlives its copy, an answer its absence.
 PREFERENCE = ("suspect", "ok", "failed", "not applicable", "not run")
@@ -26,17 +28,33 @@ def load_results(
     only: Collection[str] | None = None,
     current: Sequence[Result] = (),
     say: Say | None = None,
+    strict: bool = False,
 ) -> list[Result]:
     """Read DIR/results/**/*.json (or DIR itself where it is named `results`), sorted, one result a question.
+
+    A file must lie where its cell belongs. Records of an older schema hold no digest that would show an edit: they are
+    converted in memory, which `say` is told of, and refused where `strict`.
 
     `only` keeps the fingerprints of the current matrix and ignores the rest. `current` are results that are known to
     be of the present code: others of the same systems or attacks, made with other code, data or weights, are left
     out, and `say` is told how many. Without either, two such results are an error: nobody else can tell which one is
     stale. Raises UsageError that names the file at fault.
     """
-    root = _root(Path(directory))
-    paths = sorted(path for path in root.rglob("*.json") if path.is_file() and not _hidden(path, root))
-    found = [(str(path), read_result(path)) for path in paths]
+    root = root_of(Path(directory))
+    stored = {path: read_stored(path) for path in records_below(root)}
+    for path, one in stored.items():
+        check_place(path, root, one.result)
+    older = [path for path, one in stored.items() if one.schema != SCHEMA_VERSION]
+    if older and (strict or say is not None):
+        said = (
+            f"{len(older)} of {len(stored)} records are of an older schema without a digest, such as {older[0]}: "
+            f"`rbg leaderboard convert {directory}` converts them."
+        )
+        if strict:
+            raise UsageError(f"--strict: {said}")
+        if say is not None:
+            say(said)
+    found = [(str(path), one.result) for path, one in stored.items()]
     kept = [(origin, r) for origin, r in found if only is None or r.fingerprint in only]
     made = {key: version for result in current for key, version in versions(result)}
     fresh = [
@@ -108,13 +126,31 @@ def order(result: Result) -> tuple[Any, ...]:
     return (*question(result.cell), result.fingerprint)
 
 
-def _root(directory: Path) -> Path:
+def root_of(directory: Path) -> Path:
+    """The directory of records in what a run wrote to. Raises UsageError where there is none."""
     inner = directory / "results"
     if inner.is_dir():
         return inner
     if directory.is_dir() and directory.resolve().name == "results":
         return directory
     raise UsageError(f"{directory} holds no directory `results`; give the directory that a run wrote to.")
+
+
+def records_below(root: Path) -> list[Path]:
+    """Every file that should be a record, sorted; hidden ones are none."""
+    return sorted(path for path in root.rglob("*.json") if not path.is_dir() and not _hidden(path, root))
+
+
+def check_place(path: Path, root: Path, result: Result) -> None:
+    """Raise UsageError where a record lies elsewhere than its cell says.
+
+    Those of several runs may be gathered, each below a folder of its own.
+    """
+    expected = place(result.cell)
+    if path.relative_to(root).parts[-len(expected.parts) :] != expected.parts:
+        raise UsageError(
+            f"{path} is not where its cell belongs: expected {expected} below {root}. Move it there, or delete it."
+        )
 
 
 def _hidden(path: Path, root: Path) -> bool:

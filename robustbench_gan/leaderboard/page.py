@@ -26,6 +26,7 @@ from robustbench_gan.leaderboard.prose import DETECTION, MEANING, grants, made_w
 from robustbench_gan.record import Result
 
 TITLE = "Leaderboard"
+KINDS = (".md", ".csv")  # of files that a leaderboard is written to
 
 
 def build(
@@ -34,19 +35,22 @@ def build(
     only: Collection[str] | None = None,
     current: Sequence[Result] = (),
     say: Callable[[str], None] | None = None,
+    strict: bool = False,
 ) -> Path:
     """Write the leaderboard of a directory's results to DIR/README.md, or to `out`, whole or not at all.
 
-    An `out` that ends in .csv gets the flat rows instead of the page.
+    An `out` that ends in .csv gets the flat rows instead of the page. `strict` refuses records of older schemas.
     `only` restricts it to some fingerprints, `current` keeps out what other code says of its systems, which `say` is
     told of. Returns the file written. Raises UsageError where there is nothing to show, a result cannot be read, or
     the file cannot be written.
     """
-    results = load_results(directory, only, current, say)
+    path = Path(directory) / "README.md" if out is None else Path(out)
+    if path.suffix.lower() not in KINDS:
+        raise UsageError(f"--out {path}: cannot write a leaderboard of this kind; known: {', '.join(KINDS)}.")
+    results = load_results(directory, only, current, say, strict)
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
-    path = Path(directory) / "README.md" if out is None else Path(out)
-    text = frame(results).to_csv(index=False) if path.suffix == ".csv" else markdown(results)
+    text = frame(results).to_csv(index=False) if path.suffix.lower() == ".csv" else markdown(results)
     write_text_atomically(path, text)
     return path
 
