@@ -22,14 +22,16 @@ def coherent(made: Result, **changes: Any) -> Result:
     if made.status == "suspect" and not any(f.severity == "invalid" for f in flags):
         flags.append(CATALOGUE["zero-gradient"].raised("invalid"))
     clean, accepted, robust = (made.outcomes.array(name) for name in ("clean", "accepted", "robust"))
-    won = (clean & ~robust).any(axis=0)
+    won = clean & ~robust
+    size = np.asarray(made.outcomes.size)
+    lost = size[won if len(size) > 1 else won.any(axis=0, keepdims=True)]
     forward, threat = made.outcomes.forward, made.cell.threat_name
     values = {
         "flags": flags,
         "reason": "; ".join(f.id for f in flags if f.severity == "invalid"),
         "controls": {"classifier": 1.0, **made.controls, "defended": float(clean.mean())},
         "attacked": {"classifier": 0.0, "defended": float((robust & accepted).mean())},
-        "distortion": _spreads(np.asarray(made.outcomes.size)[0][won], made.cell.norm) if won.any() else {},
+        "distortion": _spreads(lost, made.cell.norm) if len(lost) else {},
         "gradients": ["full"] if threat in DIFFERENTIATING else [],
         "substitute": made.substitute if threat == "black-box" else {},
     }

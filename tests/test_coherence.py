@@ -249,8 +249,8 @@ def tried(tmp_path: Path, results: list[Result], every: int, seal: bool) -> tupl
 def test_a_sample_of_single_mutations_never_passes_without_new_digests(
     tmp_path: Path, honest: Result
 ) -> None:
-    told, _ = tried(tmp_path, [honest], every=60, seal=False)
-    assert set(told) == {"refused"} and told["refused"] > 100
+    told, _ = tried(tmp_path, [honest], every=150, seal=False)
+    assert set(told) == {"refused"} and told["refused"] > 50
 
 
 # What nothing in a record can contradict: who is accused of being a control, the clock, machine and versions, names in
@@ -265,7 +265,7 @@ FREE = (
 def test_a_sample_of_mutations_with_new_digests_changes_only_what_nothing_contradicts(
     tmp_path: Path, honest: Result
 ) -> None:
-    told, where = tried(tmp_path, [honest], every=60, seal=True)
+    told, where = tried(tmp_path, [honest], every=150, seal=True)
     assert told["refused"] > 0.9 * told.total()
     assert all(name.startswith(FREE) for name, times in where.items() if times), where
     assert not any(
