@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically
-from robustbench_gan.store import Recipe, Store, read_artifact, recipe_key
+from robustbench_gan.store import Recipe, Store, packed, read_artifact, recipe_key
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class Checkpoint:
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, float]) -> None:
         """Replace the last state by this one, at once or not at all."""
-        flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_atomically(self.path, save(flat, metadata={"info": json.dumps(dict(facts))}))
+        write_atomically(self.path, packed(tensors, {"info": json.dumps(dict(facts))}))
 
     def clear(self) -> None:
         """The training is finished: its result is in the store."""

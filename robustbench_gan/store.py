@@ -6,6 +6,7 @@ brings some of them along, in `zoo/`: one is used only where its recipe is the r
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -27,6 +28,9 @@ from robustbench_gan.files import slug, write_atomically
 from robustbench_gan.user_weights import what_it_is
 
 ZOO = Path(__file__).parent / "zoo"
+INDEX = "index.json"  # of a zoo: what each of its files must hold
+CONTENT = "rbg-content"  # in a file's header: a hash of its tensors and of the rest of the header
+AS_BUNDLED = "Install robustbench-gan again, or set RBG_ZOO=off to train what it brings along."
 Recipe = Mapping[str, Any]
 Build = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
 
@@ -88,7 +92,8 @@ class Store:
 
         `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added.
         Two processes that build the same one at once both go on with the file of the first. Raises UsageError
-        when a stored file is corrupt.
+        when a file is corrupt or does not hold what was stored: a bundled one what the zoo's index says of it, one of
+        the user's what its own header says.
         """
         key = recipe_key(kind, recipe)
         if key in self.used:
@@ -102,8 +107,14 @@ class Store:
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
             header["hardware"] = json.dumps(trained_on(tensors))
             write_atomically(path, packed(tensors, header), overwrite=False)
-        self.used[key] = read_artifact(path, key, mend="Delete the file: it is made anew.")
-        return self.used[key]
+        mend = "Delete the file: it is made anew."
+        if self.zoo is not None and path.parent == self.zoo:
+            mend = AS_BUNDLED
+            _check_bundled(path)
+        artifact = read_artifact(path, key, mend)
+        _check_recipe(path, kind, recipe, mend)
+        self.used[key] = artifact
+        return artifact
 
     def __iter__(self) -> Iterator[Path]:
         """Every stored artifact's file, sorted."""
@@ -137,7 +148,15 @@ def packed(tensors: Mapping[str, Tensor], header: Mapping[str, str], *, half: bo
         raise UsageError(
             f"{', '.join(lost)}: a value above 65504 does not fit in half precision; keep float32."
         )
-    return save(flat, metadata={**header, **({"widened": json.dumps(widened)} if widened else {})})
+    header = {**header, **({"widened": json.dumps(widened)} if widened else {})}
+    read = {name: tensor.float() if name in widened else tensor for name, tensor in flat.items()}
+    return save(flat, metadata={**header, CONTENT: _sealed(content_digest(read), header)})
+
+
+def _sealed(digest: str, header: Mapping[str, str]) -> str:
+    """A hash of a file's tensors, given by their own, and of all else that its header says."""
+    rest = {name: text for name, text in header.items() if name != CONTENT}
+    return hashlib.sha256(json.dumps([digest, rest], sort_keys=True).encode()).hexdigest()
 
 
 def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -> Artifact:
@@ -153,7 +172,40 @@ def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -
         tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise UsageError(f"cannot read weights {path}: {error}. {mend}") from error
-    return Artifact(key, tensors, info, content_digest(tensors))
+    digest = content_digest(tensors)
+    if header.get(CONTENT, sealed := _sealed(digest, header)) != sealed:
+        raise UsageError(f"{path} does not hold what was stored in it: it was edited or damaged. {mend}")
+    return Artifact(key, tensors, info, digest)
+
+
+def _check_recipe(path: Path, kind: str, recipe: Recipe, mend: str) -> None:
+    """Raise UsageError where a file was given the name of another recipe than the one in its header."""
+    header = read_header(path)
+    there = [header.get("kind", kind), json.loads(header.get("recipe", "null"))]
+    asked = [kind, json.loads(json.dumps(recipe, default=str))]
+    if "recipe" in header and json.dumps(there, sort_keys=True) != json.dumps(asked, sort_keys=True):
+        raise UsageError(f"{path} holds the weights of another recipe than its name says. {mend}")
+
+
+def _check_bundled(path: Path) -> None:
+    """Raise UsageError where a bundled file is not the one that its zoo's index was written for."""
+    index = path.parent / INDEX
+    try:
+        stamp = index.stat().st_mtime_ns
+        pinned = _pinned(index, stamp).get(path.stem)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot compare {path} with {index}: {error}. {AS_BUNDLED}") from error
+    if found != pinned:
+        said = f"has the SHA-256 {pinned}" if pinned else "knows nothing of it"
+        raise UsageError(f"{path} is not the file that was bundled: {index.name} {said}. {AS_BUNDLED}")
+
+
+@functools.lru_cache(maxsize=4)
+def _pinned(index: Path, stamp: int) -> dict[str, str]:
+    """The hash that each file of a zoo must have, by key. Raises OSError and ValueError."""
+    cards = json.loads(index.read_text(encoding="utf-8"))
+    return {key: str(card.get("sha256", "")) for key, card in cards.items()}
 
 
 def content_digest(tensors: Mapping[str, Tensor]) -> str:

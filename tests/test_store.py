@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from robustbench_gan import store as store_module
 from robustbench_gan.errors import UsageError
@@ -329,8 +332,15 @@ def bundle(tmp_path, kind="net", recipe=RECIPE, tensors=TENSORS, **more) -> Path
     zoo = tmp_path / "zoo"
     zoo.mkdir(exist_ok=True)
     path = zoo / Store(tmp_path).path(recipe_key(kind, recipe)).name
-    path.write_bytes(packed(tensors, {"info": '{"who": "bundled"}', "kind": kind, "recipe": "{}"}, **more))
+    header = {"info": '{"who": "bundled"}', "kind": kind, "recipe": json.dumps(recipe)}
+    path.write_bytes(packed(tensors, header, **more))
+    pin(path)
     return zoo
+
+
+def pin(path):
+    card = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (path.parent / "index.json").write_text(json.dumps({path.stem: card}))
 
 
 def test_a_bundled_artifact_is_used_and_nothing_is_built_or_stored(tmp_path):
@@ -379,10 +389,72 @@ def test_what_half_precision_cannot_hold_is_refused():
 
 def test_a_damaged_bundled_file_is_named(tmp_path):
     zoo = bundle(tmp_path)
-    (path,) = zoo.iterdir()
+    (path,) = zoo.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=path.name):
         Store(tmp_path / "mine", zoo=zoo).fetch("net", RECIPE, Builder())
+
+
+def test_a_bundled_file_is_compared_with_the_index(tmp_path):
+    """A whole file of other weights under the same recipe: nothing in it says that it is another."""
+    zoo = bundle(tmp_path)
+    (path,) = zoo.glob("*.safetensors")
+    index = zoo / "index.json"
+    pinned = index.read_text()
+    bundle(tmp_path, tensors={**TENSORS, "w": -TENSORS["w"]})
+    build = Builder()
+    for text, says in (
+        (pinned, "not the file that was bundled"),
+        ("{}", "index.json knows nothing of it"),
+        ("{", "cannot compare"),
+    ):
+        index.write_text(text)
+        with pytest.raises(UsageError, match=f"{path.name}.*RBG_ZOO=off") as error:
+            Store(tmp_path / "mine", zoo=zoo).fetch("net", RECIPE, build)
+        assert says in str(error.value)
+    index.unlink()
+    with pytest.raises(UsageError, match="cannot compare"):
+        Store(tmp_path / "mine", zoo=zoo).fetch("net", RECIPE, build)
+    assert build.calls == 0
+
+
+def edited(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert data.count(old) == 1 and len(old) == len(new)
+    return data.replace(old, new)
+
+
+def test_a_stored_file_is_compared_with_what_was_stored(tmp_path):
+    store, path = whole(tmp_path)
+    data = path.read_bytes()
+    third = struct.pack("<f", 3.0)  # the one scalar
+    for old, new in (
+        (third, struct.pack("<f", -3.0)),
+        (b"1.5", b"9.5"),  # a fact, which results repeat
+    ):
+        path.write_bytes(edited(data, old, new))
+        with pytest.raises(UsageError, match=f"{path.name} does not hold what was stored.*Delete the file"):
+            Store(store.root).fetch("net", {}, Builder())
+    path.write_bytes(data)
+    assert facts(Store(store.root).fetch("net", {}, Builder())) == INFO
+    other = store.path(recipe_key("net", {"a": 1}))
+    other.write_bytes(data)  # weights under the name of another recipe
+    with pytest.raises(UsageError, match=f"{other.name} holds the weights of another recipe"):
+        Store(store.root).fetch("net", {"a": 1}, Builder())
+
+
+def test_a_file_stored_before_there_were_hashes_is_taken(tmp_path):
+    store, path = whole(tmp_path)
+    header = store_module.read_header(path)
+    artifact = read_artifact(path)
+    del header[store_module.CONTENT]
+    path.write_bytes(save({n: t.clone() for n, t in artifact.tensors.items()}, metadata=header))
+    assert Store(store.root).fetch("net", {}, Builder()).digest == artifact.digest
+
+
+def test_a_recipe_comes_back_from_a_header_whatever_its_keys_are(store):
+    recipe = {"by number": {10: "a", 2: "b"}, "pair": (1, 2.5), "path": Path("x"), "b": None, "a": "é"}
+    store.fetch("net", recipe, Builder())
+    assert facts(Store(store.root).fetch("net", recipe, Builder())) == INFO
 
 
 def test_the_machine_of_a_training_is_kept(store):

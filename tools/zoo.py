@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from robustbench_gan.plan import Step, steps_of, train
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import (
+    CONTENT,
+    INDEX,
     ZOO,
     Artifact,
     Build,
@@ -217,6 +220,7 @@ def _taken(step: Step, keys: list[str], root: Path, zoo: Path, samples: int, hal
             for key in keys:
                 source = Store(root).path(key)
                 (Path(candidate) / source.name).write_bytes(repacked(source, half=True))
+            write_index(Path(candidate), {p.stem: {"sha256": sha256(p)} for p in Path(candidate).iterdir()})
             value = measured(step, Peek(root, zoo=Path(candidate)), samples).value
         loss = abs(full - value) if step.kind == "attack" else full - value
         half = loss < COST
@@ -233,7 +237,7 @@ def _taken(step: Step, keys: list[str], root: Path, zoo: Path, samples: int, hal
 
 def repacked(path: Path, half: bool) -> bytes:
     """An artifact's file anew, in half precision where that is asked for and possible."""
-    header = {name: text for name, text in read_header(path).items() if name != "widened"}
+    header = {name: text for name, text in read_header(path).items() if name not in ("widened", CONTENT)}
     tensors = read_artifact(path).tensors
     if half and path.stat().st_size >= SMALL:
         with contextlib.suppress(UsageError):  # a value is too large for it
@@ -251,6 +255,7 @@ def _card(step: Step, path: Path) -> Card:
         "precision": "float16" if "widened" in header else "float32",
         "bytes": path.stat().st_size,
         "digest": artifact.digest,
+        "sha256": sha256(path),
         "training_seconds": round(float(facts.pop("build_seconds", 0.0)), 1),
         "hardware": json.loads(header.get("hardware", "{}")),
         "facts": {k: v for k, v in facts.items() if isinstance(v, int | float | str)},
@@ -264,16 +269,21 @@ def _card(step: Step, path: Path) -> Card:
     return card
 
 
+def sha256(path: Path) -> str:
+    """Of a file: what the store compares before it takes what is bundled."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def read_index(zoo: Path) -> dict[str, Card]:
     """The cards by key."""
-    path = zoo / "index.json"
+    path = zoo / INDEX
     index: dict[str, Card] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return index
 
 
 def write_index(zoo: Path, index: Mapping[str, Card]) -> None:
     """Write all cards, sorted."""
-    write_text_atomically(zoo / "index.json", json.dumps(index, indent=1, sort_keys=True) + "\n")
+    write_text_atomically(zoo / INDEX, json.dumps(index, indent=1, sort_keys=True) + "\n")
 
 
 def faults(zoo: Path) -> Iterator[tuple[str, str]]:
@@ -290,6 +300,8 @@ def faults(zoo: Path) -> Iterator[tuple[str, str]]:
             yield key, "its card has another recipe"
         if read_artifact(files[key]).digest != index[key]["digest"]:
             yield key, "its weights are not those that its card was made for"
+        elif sha256(files[key]) != index[key].get("sha256"):
+            yield key, "its file is not the one that its card was made for"
     size = sum(path.stat().st_size for path in files.values())
     if size > LIMIT:
         yield "the zoo", f"{size / 1e6:.1f} MB in all, {LIMIT / 1e6:.0f} allowed"
