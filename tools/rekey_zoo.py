@@ -1,0 +1,182 @@
+"""Carry bundled weights over a change of code that makes none of them different.
+
+A recipe holds hashes of the code that trained, so that moving a function to another file makes every artifact stale
+that was trained beside it. This finds, for each artifact that the code now asks for and the zoo lacks, the one whose
+recipe is the same but for such hashes and for the keys of what was carried over before it. Those that trained in
+moments are trained anew and must come out bit for bit; where one does not, nothing is changed. What was carried over
+is noted in docs/rekeyed.json:
+
+    python tools/rekey_zoo.py "factories of users' files moved out of models.py"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo import PAGE, Peek, matrix_of, page, read_index, repacked, walk, write_index
+
+from robustbench_gan.errors import UsageError
+from robustbench_gan.files import write_atomically, write_text_atomically
+from robustbench_gan.plan import Step, train
+from robustbench_gan.registry import Spec
+from robustbench_gan.store import (
+    ZOO,
+    Artifact,
+    Build,
+    Recipe,
+    Store,
+    packed,
+    read_artifact,
+    read_header,
+    recipe_key,
+)
+from robustbench_gan.workshop import Workshop
+
+LOG = Path(__file__).resolve().parents[1] / "docs" / "rekeyed.json"
+CODE = re.compile(r"(^|_)code$")  # the entries of recipes that are hashes of code
+MOMENTS = 20.0  # seconds of training up to which an artifact is trained anew
+
+
+@dataclass
+class Carrying(Peek):
+    """A store over a copy of the zoo that, asked for what it lacks, carries over what differs in code alone."""
+
+    moved: dict[str, str] = field(default_factory=dict)  # old key to new
+
+    def fetch(self, kind: str, recipe: Recipe, build: Build) -> Artifact:
+        """What is stored, by now. Raises Missing where nothing in the zoo is the same but for its code."""
+        key = recipe_key(kind, recipe)
+        if key not in self.used and self.stored(key) is None:
+            wanted = json.loads(json.dumps(recipe, default=str))
+            for path in sorted(self._zoo.glob("*.safetensors")):
+                header = read_header(path)
+                if header["kind"] == kind and same_but_code(json.loads(header["recipe"]), wanted, self.moved):
+                    self.moved[path.stem] = key
+                    _rewrite(
+                        path, path.with_name(f"{key}.safetensors"), {**header, "recipe": json.dumps(wanted)}
+                    )
+                    break
+        return super().fetch(kind, recipe, build)
+
+    @property
+    def _zoo(self) -> Path:
+        assert self.zoo is not None
+        return self.zoo
+
+
+def same_but_code(old: Any, new: Any, moved: Mapping[str, str]) -> bool:
+    """Are two recipes one but for hashes of code, and for the keys of what they stand on, `moved` from old to new?"""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(
+            CODE.search(name) is not None or same_but_code(old[name], new[name], moved) for name in old
+        )
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(same_but_code(a, b, moved) for a, b in zip(old, new, strict=True))
+    if isinstance(old, str) and isinstance(new, str):  # a key may be made of several
+        return "+".join(moved.get(part, part) for part in old.split("+")) == new
+    return bool(old == new)
+
+
+def _rewrite(old: Path, new: Path, header: Mapping[str, str]) -> None:
+    """The same tensors under another recipe; the old file goes."""
+    half = "widened" in header
+    kept = {name: text for name, text in header.items() if name != "widened"}
+    write_atomically(new, packed(read_artifact(old).tensors, kept, half=half))
+    old.unlink()
+
+
+@dataclass
+class Again(Store):
+    """A store that trains the artifacts in `anew`, and takes all others from the zoo."""
+
+    anew: frozenset[str] = frozenset()
+
+    def stored(self, key: str) -> Path | None:
+        """The file that serves a key: never the bundled one of an artifact that is to be trained."""
+        if key in self.anew:
+            own = self.path(key)
+            return own if own.exists() else None
+        return super().stored(key)
+
+
+def carried(zoo: Path) -> tuple[dict[str, str], list[tuple[Step, list[str]]]]:
+    """Carry over what can be, in place; returns old keys to new, and the steps that asked for the new ones."""
+    moved: dict[str, str] = {}
+    steps: list[tuple[Step, list[str]]] = []
+    index = read_index(zoo)
+    for name in sorted({name for card in index.values() for name in card["needed_by"]}):
+        used = {Spec.parse(c["part_of"]["dataset"]).name for c in index.values() if name in c["needed_by"]}
+        store = Carrying(zoo / "nothing-is-stored-here", zoo=zoo, moved=moved)
+        steps += [(step, keys) for step, keys in walk(matrix_of(name, used), store) if keys]
+    for old, new in moved.items():
+        card = index.pop(old)
+        recipe = json.loads(read_header(zoo / f"{new}.safetensors")["recipe"])
+        index[new] = card | {"recipe": recipe, "bytes": (zoo / f"{new}.safetensors").stat().st_size}
+    write_index(zoo, index)
+    return moved, steps
+
+
+def differing(zoo: Path, new: set[str], steps: list[tuple[Step, list[str]]]) -> Iterator[tuple[str, bool]]:
+    """Of the artifacts carried over, those that trained in moments, each with whether it came out different."""
+    index = read_index(zoo)
+    anew = frozenset(key for key in new if index[key]["training_seconds"] <= MOMENTS)
+    with tempfile.TemporaryDirectory() as root:
+        store = Again(Path(root), zoo=zoo, anew=anew)
+        for step, keys in steps:
+            if mine := [key for key in keys if key in anew]:
+                train(step, Workshop(store, train_seed=int(step.planned.cell.identity["train_seed"])))
+                for key in mine:
+                    half = index[key]["precision"] == "float16"
+                    target = Path(root) / "packed.safetensors"
+                    target.write_bytes(repacked(store.path(key), half))
+                    yield key, read_artifact(target).digest != index[key]["digest"]
+
+
+def main(arguments: list[str] | None = None, zoo: Path = ZOO, page_at: Path = PAGE, log: Path = LOG) -> int:
+    """Read the command line; returns 1, with the zoo as it was, where an artifact did not come out the same."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("reason", help="the change of code that leaves all weights as they are")
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "zoo"
+        shutil.copytree(zoo, copy)
+        moved, steps = carried(copy)
+        if not moved:
+            print("nothing to carry over")
+            return 0
+        checked = []
+        for key, different in differing(copy, set(moved.values()), steps):
+            print(f"{key}: {'comes out DIFFERENT' if different else 'the same, bit for bit'}", flush=True)
+            checked.append(key)
+            if different:
+                return 1
+        for old, new in moved.items():
+            shutil.copyfile(copy / f"{new}.safetensors", zoo / f"{new}.safetensors")
+            (zoo / f"{old}.safetensors").unlink()
+        write_index(zoo, read_index(copy))
+    notes = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
+    notes.append(
+        {"reason": asked.reason, "trained_anew": sorted(checked), "moved": dict(sorted(moved.items()))}
+    )
+    write_text_atomically(log, json.dumps(notes, indent=1) + "\n")
+    write_text_atomically(page_at, page(read_index(zoo)))
+    print(f"{len(moved)} artifacts carried over, {len(checked)} of them trained anew")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UsageError as error:
+        sys.exit(f"rekey_zoo: {error}")
