@@ -106,6 +106,13 @@ class Defense(nn.Module):
         """Further clean accuracies that belong beside the defense's own, by name."""
         return {}
 
+    def computed(self) -> Mapping[str, str]:
+        """What this processor computes otherwise than a parameter asks for: by its name, what came in its place.
+
+        Part of the recipe of what is trained against the defense, of the record and of the row's label.
+        """
+        return {}
+
     @final  # type: ignore[misc]
     def forward(self, x: Tensor, seed: Tensor) -> Output:  # type: ignore[misc]
         """The answer of the defended system: logits (N, K), scores (N, M)."""
@@ -159,6 +166,12 @@ class Defense(nn.Module):
         links = zip(self._links(seed), path, path[1:], strict=False)
         found = [_scored(stage, seen, passed, own) for (stage, own), seen, passed in links]
         return torch.cat(found, dim=1)
+
+
+def recipe_of(text: str, defense: Defense) -> list[Any]:
+    """A fitted defense in the recipe of what is trained against it: its spec, its parts, what became of both here."""
+    parts: list[Any] = [text, sorted(defense.training_keys().items())]
+    return [*parts, dict(sorted(defense.computed().items()))] if defense.computed() else parts
 
 
 def declared_gradients(defense: Defense) -> tuple[Gradient, ...]:
@@ -294,6 +307,10 @@ class Composed(Defense):
     def training_keys(self) -> Mapping[str, str]:
         """The keys of every stage, each under its position."""
         return {f"{at}.{n}": k for at, s in enumerate(self._defenses) for n, k in s.training_keys().items()}
+
+    def computed(self) -> Mapping[str, str]:
+        """Those of every stage, each under its position."""
+        return {f"{at}.{n}": text for at, s in enumerate(self._defenses) for n, text in s.computed().items()}
 
     def controls(self, x: Tensor, y: Tensor, seed: Tensor) -> dict[str, float]:
         """Those of every stage, each under its position, on the images as that stage sees them."""

@@ -13,7 +13,7 @@ from robustbench_gan import registry
 from robustbench_gan.attack import Fitted, TrainedAttack, Training, info_of
 from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.defense import declared_gradients
+from robustbench_gan.defense import declared_gradients, recipe_of
 from robustbench_gan.digests import code_digest
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
@@ -94,7 +94,7 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
     gradient: Any = named or (
         declared_gradients(defense)[0] if threat.gradient == "auto" else threat.gradient
     )
-    recipe = {"base": defense.base_key, "defense": [names[2], keys]}
+    recipe = {"base": defense.base_key, "defense": recipe_of(names[2], defense)}
     if gradient == "truncated":
         recipe["unroll"] = threat.unroll
     system = Defended(defense, gradient, threat.unroll)

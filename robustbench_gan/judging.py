@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustbench_gan import progress
 from robustbench_gan.cell_run import Crafted, Run
+from robustbench_gan.defense import recipe_of
 from robustbench_gan.detection import measure
 from robustbench_gan.outcome import Output, correct
 from robustbench_gan.record import Detection, Outcomes
@@ -125,7 +126,7 @@ def validation_scores(run: Run) -> Tensor:
         "identity": {
             name: text for name, text in cell.identity.items() if name not in ("attack", "reference")
         },
-        "weights": [defense.base_key, sorted(defense.training_keys().items())],
+        "weights": [defense.base_key, *recipe_of(cell.defense, defense)[1:]],
         "images": count,
         "seed": cell.seed,
     }

@@ -280,6 +280,9 @@ class Result(_Record):
     )  # what a query attacker was told and asked, an image
     attacked_copy: dict[str, Fact] = Field(default_factory=dict)  # of a copy attacked in the defense's place
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
+    computed: dict[str, str] = Field(
+        default_factory=dict
+    )  # what the processor computed otherwise than the defense's parameters ask for, by parameter
     budgets: list[float] = Field(default_factory=list)  # finite radii a minimal-norm cell was asked for
     adversarial: Kept | None = None  # where the examples were asked to be kept
     estimate_seconds: float | None = None

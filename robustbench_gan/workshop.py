@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from robustbench_gan import registry
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
-from robustbench_gan.defense import Composed, Defense
+from robustbench_gan.defense import Composed, Defense, recipe_of
 from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.models import schedule_of
@@ -269,7 +269,7 @@ class Workshop:
             "oracle": threat.oracle,
             "base": defense.base_key,
             "defense": (
-                None if threat.oracle == "undefended" else [names[2], sorted(defense.training_keys().items())]
+                None if threat.oracle == "undefended" else recipe_of(names[2], defense)
             ),
             "data": data.digest,
             "seed": self.train_seed,

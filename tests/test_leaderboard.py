@@ -593,6 +593,16 @@ def test_two_versions_of_one_attack_do_not_share_a_row(tmp_path: Path) -> None:
     assert [r.cell.attack for r in load_results(tmp_path, current=[new])] == ["fgsm", "pgd"]
 
 
+def test_a_row_says_what_the_processor_computed_otherwise_and_never_mixes_two_kinds(tmp_path: Path) -> None:
+    one = result("1000", defense="magnet").model_copy(update={"computed": {"precision": "float32"}})
+    page = markdown([one, result("1110")])
+    assert "| magnet \\[computed in precision float32\\] |" in page and "| none |" in page
+    store(tmp_path, "here", sealed(one))
+    store(tmp_path, "there", result("1110", defense="magnet", attack="fgsm"))
+    with pytest.raises(UsageError, match="judge the same system but differ in: computed precision"):
+        load_results(tmp_path)
+
+
 def test_what_has_no_number_makes_no_version(tmp_path: Path) -> None:
     store(tmp_path, "old", result(status="not applicable", attack="fgsm", identity={"engine": "1"}))
     store(tmp_path, "new", result("1000", identity={"engine": "2"}))

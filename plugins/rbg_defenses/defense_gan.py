@@ -133,6 +133,11 @@ class DefenseGAN(Defense):
         self.register_buffer("threshold", torch.tensor(torch.inf))
         self.keys: dict[str, str] = {}
 
+    def computed(self) -> Mapping[str, str]:
+        """A projection asked for in bfloat16 is one in float32 where the processor would only emulate that."""
+        here = not self.projection.bf16 or _projection.has_bf16(device_of(self.base))
+        return {} if here else {"precision": "float32"}
+
     @property
     def gradients(self) -> tuple[Gradient, ...]:
         """Through the last updates, BPDA with the identity (Athalye et al. 2018), and through all updates."""

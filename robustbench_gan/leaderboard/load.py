@@ -103,7 +103,8 @@ def system_of(cell: Cell) -> tuple[str, ...]:
 def system_weights(result: Result) -> Version:
     """The content hashes of what was trained in the system judged; one recipe may train to others elsewhere."""
     own = {n: d for n, d in result.weights.items() if n == "classifier" or n.startswith("defense.")}
-    return {f"weights of {name}": digest for name, digest in own.items()}
+    computed = {f"computed {name}": value for name, value in result.computed.items()}
+    return computed | {f"weights of {name}": digest for name, digest in own.items()}
 
 
 def _of_one_version(found: Iterable[tuple[str, Result]]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from planted import conv, images, seeds, separable
 from planted_kill import Killed, KillsAt
-from rbg_defenses import _reconstructions
+from rbg_defenses import _projection, _reconstructions
 from rbg_defenses._projection import Projection, Unrolled, descend, squared_error
 from rbg_defenses._reconstructions import Reconstructions
 from rbg_defenses._wgan import Critic, Generator, WganRecipe, train_generator
@@ -18,6 +18,7 @@ from torch import nn
 
 from robustbench_gan import progress
 from robustbench_gan.checkpoint import Checkpoint
+from robustbench_gan.defense import Composed, recipe_of
 from robustbench_gan.errors import UsageError
 from robustbench_gan.seeds import normal, sample_seeds
 from robustbench_gan.store import Store
@@ -240,6 +241,20 @@ def test_what_is_chosen_at_test_time_does_not_retrain_the_generator(store):
 )  # fmt: skip
 def test_what_trains_the_generator_is_in_its_recipe(store, change):
     assert fitted(store, **change).training_keys() != fitted(store).training_keys()
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_became_of_bfloat16_is_said_and_part_of_what_is_trained_against_it(store, monkeypatch, here):
+    monkeypatch.setattr(_projection, "has_bf16", lambda device: here)
+    plain, asked = fitted(store), fitted(store, precision="bf16")
+    assert plain.computed() == {} and asked.computed() == ({} if here else {"precision": "float32"})
+    both = Composed([DefenseGAN(conv(3, (1, 28, 28)), **TINY), asked])
+    assert both.computed() == ({} if here else {"1.precision": "float32"})
+    became = [] if here else [{"precision": "float32"}]
+    assert recipe_of("text", asked) == ["text", [("generator", asked.keys["generator"])], *became]
+    x, seed = separable(2, (1, 28, 28), classes=3).test.pixels(), seeds(2)
+    if not here:  # and what it said is what it does
+        assert torch.equal(asked.purify(x[:2], seed), plain.purify(x[:2], seed))
 
 
 def test_purify_is_the_projection_with_and_without_a_gradient(store):
