@@ -106,8 +106,8 @@ class Defense(nn.Module):
         """Further clean accuracies that belong beside the defense's own, by name."""
         return {}
 
-    def computed(self) -> Mapping[str, str]:
-        """What this processor computes otherwise than a parameter asks for: by its name, what came in its place.
+    def precision(self) -> Mapping[str, str]:
+        """A precision that a parameter asks for, and what it becomes where this processor has another.
 
         Part of the recipe of what is trained against the defense, of the record and of the row's label.
         """
@@ -171,7 +171,7 @@ class Defense(nn.Module):
 def recipe_of(text: str, defense: Defense) -> list[Any]:
     """A fitted defense in the recipe of what is trained against it: its spec, its parts, what became of both here."""
     parts: list[Any] = [text, sorted(defense.training_keys().items())]
-    return [*parts, dict(sorted(defense.computed().items()))] if defense.computed() else parts
+    return [*parts, dict(sorted(defense.precision().items()))] if defense.precision() else parts
 
 
 def declared_gradients(defense: Defense) -> tuple[Gradient, ...]:
@@ -308,9 +308,9 @@ class Composed(Defense):
         """The keys of every stage, each under its position."""
         return {f"{at}.{n}": k for at, s in enumerate(self._defenses) for n, k in s.training_keys().items()}
 
-    def computed(self) -> Mapping[str, str]:
+    def precision(self) -> Mapping[str, str]:
         """Those of every stage, each under its position."""
-        return {f"{at}.{n}": text for at, s in enumerate(self._defenses) for n, text in s.computed().items()}
+        return {f"{at}.{n}": text for at, s in enumerate(self._defenses) for n, text in s.precision().items()}
 
     def controls(self, x: Tensor, y: Tensor, seed: Tensor) -> dict[str, float]:
         """Those of every stage, each under its position, on the images as that stage sees them."""

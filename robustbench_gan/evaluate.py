@@ -189,7 +189,7 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         trained=facts.training(run),
         queries=facts.queries(run, counts),
         attacked_copy=facts.attacked_copy(run, verdict.clean),
-        computed=dict(run.defense.computed()),
+        precision=dict(run.defense.precision()),
         gradients=list(gradients_of(run)) if run.threat.differentiates else [],
         estimate_seconds=estimate,
         seconds=Seconds(training=facts.training_seconds(run), crafting=crafting, judging=verdict.seconds),

@@ -280,9 +280,6 @@ class Result(_Record):
     )  # what a query attacker was told and asked, an image
     attacked_copy: dict[str, Fact] = Field(default_factory=dict)  # of a copy attacked in the defense's place
     gradients: list[str] = Field(default_factory=list)  # those the attack was run with
-    computed: dict[str, str] = Field(
-        default_factory=dict
-    )  # what the processor computed otherwise than the defense's parameters ask for, by parameter
     budgets: list[float] = Field(default_factory=list)  # finite radii a minimal-norm cell was asked for
     adversarial: Kept | None = None  # where the examples were asked to be kept
     estimate_seconds: float | None = None
@@ -291,7 +288,7 @@ class Result(_Record):
     hardware: dict[str, str] = Field(default_factory=dict)
     precision: dict[str, str] = Field(
         default_factory=dict
-    )  # a precision asked for, as bfloat16, and what it became on this processor
+    )  # a precision that the defense asks for, as bf16, and what it became, where this processor has another
     versions: dict[str, str] = Field(default_factory=dict)
     weights: dict[str, str] = Field(default_factory=dict)  # content hashes of the artifacts used
 

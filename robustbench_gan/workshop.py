@@ -268,9 +268,7 @@ class Workshop:
             "rounds": threat.rounds,
             "oracle": threat.oracle,
             "base": defense.base_key,
-            "defense": (
-                None if threat.oracle == "undefended" else recipe_of(names[2], defense)
-            ),
+            "defense": (None if threat.oracle == "undefended" else recipe_of(names[2], defense)),
             "data": data.digest,
             "seed": self.train_seed,
         }

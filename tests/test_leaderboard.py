@@ -594,12 +594,12 @@ def test_two_versions_of_one_attack_do_not_share_a_row(tmp_path: Path) -> None:
 
 
 def test_a_row_says_what_the_processor_computed_otherwise_and_never_mixes_two_kinds(tmp_path: Path) -> None:
-    one = result("1000", defense="magnet").model_copy(update={"computed": {"precision": "float32"}})
+    one = result("1000", defense="magnet", more={"precision": {"bf16": "float32"}})
     page = markdown([one, result("1110")])
-    assert "| magnet \\[computed in precision float32\\] |" in page and "| none |" in page
-    store(tmp_path, "here", sealed(one))
+    assert "| magnet \\[bf16 as float32\\] |" in page and "| none |" in page
+    store(tmp_path, "here", one)
     store(tmp_path, "there", result("1110", defense="magnet", attack="fgsm"))
-    with pytest.raises(UsageError, match="judge the same system but differ in: computed precision"):
+    with pytest.raises(UsageError, match="judge the same system but differ in: bf16 computed as"):
         load_results(tmp_path)
 
 

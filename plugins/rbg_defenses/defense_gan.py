@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -133,10 +134,10 @@ class DefenseGAN(Defense):
         self.register_buffer("threshold", torch.tensor(torch.inf))
         self.keys: dict[str, str] = {}
 
-    def computed(self) -> Mapping[str, str]:
-        """A projection asked for in bfloat16 is one in float32 where the processor would only emulate that."""
+    def precision(self) -> Mapping[str, str]:
+        """A projection asked for in bfloat16 is one in float32 where the processor would emulate that."""
         here = not self.projection.bf16 or _projection.has_bf16(device_of(self.base))
-        return {} if here else {"precision": "float32"}
+        return {} if here else {"bf16": "float32"}
 
     @property
     def gradients(self) -> tuple[Gradient, ...]:

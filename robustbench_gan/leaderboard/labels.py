@@ -72,10 +72,9 @@ class Labels:
         """Labels that tell all specs of these results apart."""
         results = list(results)
         made = cls({kind: short_labels(getattr(r.cell, kind) for r in results) for kind in KINDS})
-        otherwise = {r.cell.defense: r.computed for r in results if r.computed}
-        for text, computed in otherwise.items():  # a row says what became of its parameters on this processor
-            said = ", ".join(f"{name} {value}" for name, value in sorted(computed.items()))
-            made.of["defense"][text] += f" [computed in {said}]"
+        for text, became in {r.cell.defense: r.precision for r in results if r.precision}.items():
+            said = ", ".join(f"{asked} as {value}" for asked, value in sorted(became.items()))
+            made.of["defense"][text] += f" [{said}]"
         return made
 
     def __call__(self, kind: str, text: str) -> str:

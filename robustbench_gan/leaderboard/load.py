@@ -89,6 +89,10 @@ def versions(result: Result) -> list[tuple[tuple[str, ...], Version]]:
     found = [
         (system, {name: text for name, text in cell.identity.items() if name not in ATTACKERS}),
         ((*system, cell.attack), {"attack": cell.identity.get("attack", "")}),
+        (
+            (*system, "precision"),
+            {f"{asked} computed as": became for asked, became in result.precision.items()},
+        ),
     ]
     if trained := system_weights(result):
         found.append(((*system, "weights"), trained))
@@ -103,8 +107,7 @@ def system_of(cell: Cell) -> tuple[str, ...]:
 def system_weights(result: Result) -> Version:
     """The content hashes of what was trained in the system judged; one recipe may train to others elsewhere."""
     own = {n: d for n, d in result.weights.items() if n == "classifier" or n.startswith("defense.")}
-    computed = {f"computed {name}": value for name, value in result.computed.items()}
-    return computed | {f"weights of {name}": digest for name, digest in own.items()}
+    return {f"weights of {name}": digest for name, digest in own.items()}
 
 
 def _of_one_version(found: Iterable[tuple[str, Result]]) -> None:

@@ -247,10 +247,10 @@ def test_what_trains_the_generator_is_in_its_recipe(store, change):
 def test_what_became_of_bfloat16_is_said_and_part_of_what_is_trained_against_it(store, monkeypatch, here):
     monkeypatch.setattr(_projection, "has_bf16", lambda device: here)
     plain, asked = fitted(store), fitted(store, precision="bf16")
-    assert plain.computed() == {} and asked.computed() == ({} if here else {"precision": "float32"})
+    assert plain.precision() == {} and asked.precision() == ({} if here else {"bf16": "float32"})
     both = Composed([DefenseGAN(conv(3, (1, 28, 28)), **TINY), asked])
-    assert both.computed() == ({} if here else {"1.precision": "float32"})
-    became = [] if here else [{"precision": "float32"}]
+    assert both.precision() == ({} if here else {"1.bf16": "float32"})
+    became = [] if here else [{"bf16": "float32"}]
     assert recipe_of("text", asked) == ["text", [("generator", asked.keys["generator"])], *became]
     x, seed = separable(2, (1, 28, 28), classes=3).test.pixels(), seeds(2)
     if not here:  # and what it said is what it does
