@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class AttackInfo:
     """The facts that decide, before any run, which combinations can be.
 
     `passes` bounds the passes a sample that an attack makes through the system, from its parameters and from what
-    `cost` adds to them; `part_passes` those through a part of the defense alone. The estimate of a cell's cost stands
-    on both. `gradient` names the one gradient an attack is defined by (BPDA). `control`
+    `cost` adds to them; `part_passes` those through a part of the defense alone. An attack that seeks the smallest
+    perturbation, or is on an exact view, may end a sample early, but not before its `fewest` passes. The estimate of a
+    cell's cost stands on all three. `gradient` names the one gradient an attack is defined by (BPDA). `control`
     marks an attack that is no evidence of robustness when it fails, such as random noise. `trained` says that
     it is a TrainedAttack, whose `needs` are those of its training. `checks_first` says that what stands before its
     first pass is checks alone, so that a plan may call it to learn what it refuses. `scale_free` says that, by its
@@ -54,17 +56,30 @@ class AttackInfo:
     part_passes: Passes = lambda parameters: 0
     checks_first: bool = False
     scale_free: bool = False
+    fewest: Passes = lambda parameters: 1
 
     def cost(
-        self, parameters: Mapping[str, Any], norm: str, classes: int, features: int
+        self, parameters: Mapping[str, Any], norm: str, classes: int, features: int, eps: float = math.inf
     ) -> tuple[float, float]:
-        """At most so many passes a sample through the system, and through parts of it, in this norm.
+        """At most so many passes a sample through the system, and through parts of it, in this budget.
 
-        `classes` and `features` (values an image) are the system's. `passes` finds the three under `x.norm`,
-        `x.classes` and `x.features`, names that no parameter can have.
+        `classes` and `features` (values an image) are the system's. `passes` finds them and the budget under `x.norm`,
+        `x.classes`, `x.features` and `x.eps`, names that no parameter can have.
         """
-        known = {**parameters, "x.norm": norm, "x.classes": classes, "x.features": features}
+        known = _known(parameters, norm, classes, features, eps)
         return self.passes(known), self.part_passes(known)
+
+    def at_least(
+        self, parameters: Mapping[str, Any], norm: str, classes: int, features: int, eps: float = math.inf
+    ) -> float:
+        """The `fewest` passes a sample, from the same facts as `cost`."""
+        return self.fewest(_known(parameters, norm, classes, features, eps))
+
+
+def _known(
+    parameters: Mapping[str, Any], norm: str, classes: int, features: int, eps: float
+) -> dict[str, Any]:
+    return {**parameters, "x.norm": norm, "x.classes": classes, "x.features": features, "x.eps": eps}
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,6 +97,7 @@ def attack(
     part_passes: Passes = lambda parameters: 0,
     checks_first: bool = False,
     scale_free: bool = False,
+    fewest: Passes = lambda parameters: 1,
     paper: str,
 ) -> Callable[[F], F]:
     """State what an attack needs and can do; the registered function or TrainedAttack keeps it as `.info`.
@@ -109,6 +125,7 @@ def attack(
             part_passes,
             checks_first,
             scale_free,
+            fewest,
         )
         function.info = info  # type: ignore[attr-defined]
         return function

@@ -18,7 +18,7 @@ from robustbench_gan.outcome import Goal
 from robustbench_gan.record import Cell
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
-from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View, answer
+from robustbench_gan.threat import Bare, Counts, Deadline, Defended, System, ThreatModel, View, answer
 from robustbench_gan.workshop import Workshop
 
 
@@ -48,6 +48,7 @@ class Run:
     x: Tensor
     y: Tensor
     fitted: dict[int | None, Trained] = field(default_factory=dict)
+    deadline: Deadline | None = None
 
     @property
     def cell(self) -> Cell:

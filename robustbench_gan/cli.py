@@ -56,7 +56,7 @@ MAX_CELL_MINUTES = click.option(
     "--max-cell-minutes",
     type=click.FloatRange(min=0, min_open=True),
     metavar="F",
-    help="Cells estimated above this are not run, and the table says so.",
+    help="Cells sure to take longer are not run, those that may are stopped there, and the table says so.",
 )
 
 
@@ -313,7 +313,8 @@ def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     runs = sum(not item.reason for item in planned)
     console.print(f"{runs} cells to run, {len(planned) - runs} not applicable.")
     if asked.max_cell_minutes:
-        console.print(f"Cells estimated above {asked.max_cell_minutes:g} minutes will not be run.")
+        limit = f"{asked.max_cell_minutes:g} minutes"
+        console.print(f"Cells sure to take more than {limit} will not be run; others are stopped there.")
 
 
 def _trained_lines(steps: Sequence[Step]) -> list[str]:

@@ -18,7 +18,7 @@ from robustbench_gan.guard import form, plain, same
 from robustbench_gan.outcome import REJECTED, Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold
-from robustbench_gan.threat import Counts, QueryLimit, System, View
+from robustbench_gan.threat import Counts, OutOfTime, QueryLimit, System, View
 from robustbench_gan.workshop import judge_seeds
 
 
@@ -124,6 +124,7 @@ def _view_options(run: Run, system: System, fixed: bool, tries: int) -> dict[str
         "exact": still and system.defended and not threat.copies,
         "limit": limit if threat.limit else 0,
         "parts": run.parts if threat.differentiates else {},
+        "deadline": run.deadline,
     }
 
 
@@ -144,6 +145,10 @@ def _attack(
         given = run.x[group].clone()
         made = run.call(view, given, goal.rows(group), attack_seeds[group].clone())
         examples.append(check_examples(made, run.x[group], given, run.budget))
+        if (
+            view.deadline is not None and view.deadline.passed
+        ):  # whatever an attack that caught it has made of it
+            raise OutOfTime
         _check_queries(view)
         counts.append(view.counts)
         advance(len(group))

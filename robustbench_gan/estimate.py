@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.cell_run import Run, goals_of, gradients_of
 from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import Defended, View
+from robustbench_gan.threat import Bare, Defended, System, View
+
+LONG = 0.25  # seconds: a pass that takes so long is timed once, cold; a shorter one warms up first
+TIMINGS = 5  # of a short pass, at most, in so many seconds; their median counts
 
 
-def estimate_seconds(run: Run) -> float:
-    """An upper estimate of a cell's crafting and judging, from timing one micro-batch of each kind of pass."""
-    size = micro_batch_size(run.x.device)
-    chunks = -(-len(run.x) // size)
+class Estimate(NamedTuple):
+    """Seconds of crafting and judging: what no luck can spare, and what the attack takes at most."""
+
+    least: float
+    most: float
+
+
+def estimate(run: Run) -> Estimate:
+    """A cell's seconds, from timing a micro-batch of each kind of pass.
+
+    An attack that seeks the smallest perturbation is done with a sample when it is, and one on an exact view when the
+    sample is won: they take anything between their fewest passes and all of them. Any other takes all.
+    """
+    chunks = -(-len(run.x) // micro_batch_size(run.x.device))
     judging = _timed(run, "forward") * chunks * run.cell.judge_seeds
-    sets = run.cell.judge_seeds if run.threat.name == "seed-known" else 1
-    draws = run.threat.draws if run.defense.randomised and sets == 1 else 1
+    defended = run.threat.holds_defense or run.threat.copies
+    known = run.threat.name == "seed-known"
+    still = known or not (run.defense.randomised and defended)
+    exact = still and defended and not run.threat.copies
     classes, features = len(run.workshop.dataset(run.cell.dataset).classes), run.x[0].numel()
-    passes, alone = (
-        count * len(goals_of(run))
-        for count in run.info.cost(run.parameters, run.cell.norm, classes, features)
+    asked = run.parameters, run.cell.norm, classes, features, run.cell.eps
+    passes, alone = run.info.cost(*asked)
+    fewest = min(run.info.at_least(*asked), passes) if run.info.minimal or exact else passes
+    answer = "forward" if defended else "bare answer"
+    kinds = [answer]
+    if run.info.needs == "gradient" and not run.info.trained:
+        kinds = list(gradients_of(run)) if defended else ["bare"]
+    each = [_timed(run, kind) for kind in kinds]
+    tries = len(kinds) * len(goals_of(run))
+    rounds = chunks * (run.cell.judge_seeds if known else 1) * (1 if still else run.threat.draws)
+    choosing = _timed(run, answer) * tries if tries > 1 else 0.0
+    on_parts = alone * len(goals_of(run)) * _timed_part(run) if alone and run.parts else 0.0
+    all_tries = sum(each) * len(goals_of(run))
+    return Estimate(
+        judging + rounds * fewest * (each[0] if exact else all_tries),
+        judging + rounds * (passes * all_tries + choosing + on_parts),
     )
-    if not (run.threat.holds_defense or run.threat.copies):
-        return judging  # passes through a classifier alone are cheap beside one defended answer
-    gradients = gradients_of(run)
-    each = sum(_timed(run, g if run.info.needs == "gradient" else "forward") for g in gradients)
-    choosing = _timed(run, "forward") * len(gradients) * draws if len(gradients) > 1 else 0.0
-    on_parts = alone * _timed_part(run) if alone and run.parts else 0.0
-    return judging + chunks * sets * (passes * draws * each + choosing + on_parts)
 
 
 def _timed_part(run: Run) -> float:
@@ -52,24 +75,43 @@ def _timed_part(run: Run) -> float:
                 hook.remove()
         return (time.perf_counter() - started) * micro_batch_size(x.device) / max(rows[0], 1)
 
-    return run.workshop.once(("timing", "part", *run.system_names()), measure)
+    return run.workshop.once(("timing", "part", run.threat.copies, *run.system_names()), measure)
 
 
 def _timed(run: Run, kind: str) -> float:
-    """Seconds of one micro-batch: an answer (`forward`) or a value and gradient of the kind named."""
+    """Seconds of one micro-batch: an answer (`forward`), or a value and gradient of the kind named.
+
+    `bare` and `bare answer` are those of the classifier alone, which stands for a substitute too.
+    """
 
     def measure() -> float:
-        x, y = (
-            run.x[: micro_batch_size(run.x.device)],
-            run.y[: micro_batch_size(run.x.device)],
-        )
-        gradient: Any = "full" if kind == "forward" else kind
-        view = View.on(Defended(run.defense, gradient, run.threat.unroll), run.seeds("view")[: len(x)])
-        started = time.perf_counter()
-        if kind == "forward":
-            view.output(x)
-        else:
-            view.value_and_grad(Goal.untargeted(y).loss, x)
-        return time.perf_counter() - started
+        rows = slice(0, micro_batch_size(run.x.device))
+        x, goal, gradient = run.x[rows], Goal.untargeted(run.y[rows]), _gradient(kind)
+        system: System = Defended(run.defense, gradient, run.threat.unroll)
+        if kind.startswith("bare"):
+            system = Bare(run.defense.base)
+
+        def once() -> None:
+            view = View.on(system, run.seeds("view")[rows])
+            if kind in ("forward", "bare answer"):
+                view.output(x)
+            else:
+                view.value_and_grad(goal.loss, x)
+
+        return _seconds(once)
 
     return run.workshop.once(("timing", kind, *run.system_names()), measure)
+
+
+def _gradient(kind: str) -> Any:
+    return kind if kind in ("bpda", "truncated", "cut") else "full"
+
+
+def _seconds(once: Callable[[], None]) -> float:
+    """What a pass takes: the median of several, after one to warm up, unless it is so long that one tells."""
+    times: list[float] = []
+    while len(times) <= TIMINGS and sum(times) < LONG * (1 + bool(times[1:])):
+        started = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:] or times)

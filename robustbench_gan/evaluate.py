@@ -7,6 +7,7 @@ estimate.py.
 from __future__ import annotations
 
 import resource
+import time
 import traceback
 from collections.abc import Mapping
 from functools import reduce
@@ -24,7 +25,7 @@ from robustbench_gan.coherence import coherent
 from robustbench_gan.crafting import craft
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.errors import NotApplicable, UsageError, describe, plain, said
-from robustbench_gan.estimate import estimate_seconds
+from robustbench_gan.estimate import Estimate, estimate
 from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
 from robustbench_gan.matrix import Planned, stages_of
@@ -33,7 +34,7 @@ from robustbench_gan.probe import probe
 from robustbench_gan.record import Cell, Result, Seconds, Status
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
-from robustbench_gan.threat import Counts
+from robustbench_gan.threat import Counts, Deadline, OutOfTime
 from robustbench_gan.workshop import Workshop
 
 END_FRAMES = 20  # that a traceback keeps at each end
@@ -53,21 +54,28 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
         if reason := _no_copy(planned, workshop):
             return _without_outcomes(planned, "not applicable", reason)
         run = _prepare(planned, workshop, settings)
-        estimate = estimate_seconds(run) if settings.max_cell_minutes is not None else None
-        if estimate is not None and estimate > 60 * (settings.max_cell_minutes or 0):
-            reason = (
-                f"estimated at {estimate / 60:.1f} minutes, above the limit of {settings.max_cell_minutes:g}"
-            )
-            return _without_outcomes(planned, "not run", reason, estimate_seconds=estimate)
-        return coherent(_attack_and_judge(run, estimate))
+        expected = estimate(run) if settings.max_cell_minutes is not None else None
+        if expected is not None and expected.least > 60 * (settings.max_cell_minutes or 0):
+            minutes, limit = expected.least / 60, settings.max_cell_minutes
+            reason = f"estimated at {minutes:.1f} minutes at least, above the limit of {limit:g}"
+            return _without_outcomes(planned, "not run", reason, estimate_seconds=expected.least)
+        return coherent(_attack_and_judge(run, expected))
+    except OutOfTime as late:
+        if settings.max_cell_minutes is None:  # nobody but a plugin can have said so
+            return _failed(planned, late)
+        reason = f"stopped after {settings.max_cell_minutes:g} minutes of crafting, the limit"
+        return _without_outcomes(planned, "not run", reason)
     except NotApplicable as why:
         return _refused(planned, workshop, run, why)
     except UsageError:
         raise
     except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
-        trace = _frames(error)
-        reason = describe(error)
-        return _without_outcomes(planned, "failed", reason, traceback=trace, flags=flags_of_error(error))
+        return _failed(planned, error)
+
+
+def _failed(planned: Planned, error: Exception) -> Result:
+    trace, reason = _frames(error), describe(error)
+    return _without_outcomes(planned, "failed", reason, traceback=trace, flags=flags_of_error(error))
 
 
 def _frames(error: BaseException) -> list[str]:
@@ -162,9 +170,12 @@ def _fit(run: Run) -> None:
         run.fitted[target] = trained(run.workshop, order)
 
 
-def _attack_and_judge(run: Run, estimate: float | None) -> Result:
-    cell = run.cell
+def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
+    """Craft and judge. What may take longer than its limit, though not surely, is begun, and stopped there."""
+    cell, limit = run.cell, 60 * (run.settings.max_cell_minutes or 0)
     _fit(run)
+    if expected is not None and expected.most > limit:
+        run.deadline = Deadline(time.monotonic() + limit)
     crafted, crafting = craft(run)
     verdict = judge(run, crafted)
     counts = reduce(Counts.plus, (c.counts for c in crafted))
@@ -191,7 +202,7 @@ def _attack_and_judge(run: Run, estimate: float | None) -> Result:
         attacked_copy=facts.attacked_copy(run, verdict.clean),
         precision=dict(run.defense.precision()),
         gradients=list(gradients_of(run)) if run.threat.differentiates else [],
-        estimate_seconds=estimate,
+        estimate_seconds=None if expected is None else expected.most,
         seconds=Seconds(training=facts.training_seconds(run), crafting=crafting, judging=verdict.seconds),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         hardware=facts.hardware(run.x.device),

@@ -126,7 +126,7 @@ def result_path(out: Path, item: Planned) -> Path:
     return out / "results" / place(item.cell)
 
 
-def finished(out: Path, item: Planned, settings: Settings) -> Result | None:
+def finished(out: Path, item: Planned) -> Result | None:
     """The stored result of a cell, if it need not be run: right fingerprint, not failed, not to be tried again.
 
     Raises UsageError for a file that is there but is no valid record of this version.
@@ -135,12 +135,8 @@ def finished(out: Path, item: Planned, settings: Settings) -> Result | None:
     if not path.exists():
         return None
     result = read_result(path)
-    if result.fingerprint != item.cell.fingerprint or result.status == "failed":
-        return None
-    if result.status == "not run":
-        limit, estimate = settings.max_cell_minutes, result.estimate_seconds
-        if limit is None or estimate is None or estimate <= 60 * limit:
-            return None
+    if result.fingerprint != item.cell.fingerprint or result.status in ("failed", "not run"):
+        return None  # one that was not run is estimated anew: the machine may be another, or have been busy
     return result
 
 
@@ -213,7 +209,7 @@ def execute(
                 _try(step, workshop)
 
     for item in planned:
-        done = finished(out, item, settings)
+        done = finished(out, item)
         if done is None:
             todo.append(item)
         else:

@@ -180,7 +180,7 @@ def _print_end(
     for status, meaning in (
         ("failed", "count neither as attacked nor as robust; their reason stands in the leaderboard"),
         ("suspect", "hold numbers that do not mean what they say; they never rank"),
-        ("not run", "were estimated above --max-cell-minutes"),
+        ("not run", "were estimated above --max-cell-minutes, or stopped there"),
     ):
         if status in by_status:
             console.print(f"{by_status[status]} {status} cells {meaning}.")

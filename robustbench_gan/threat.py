@@ -5,6 +5,7 @@ Which gradient is granted, EOT, BPDA, unrolling and counting live here once; no 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MethodType
@@ -222,6 +223,27 @@ class QueryLimit(RuntimeError):
     """An attack asked for more queries an image than its threat model grants."""
 
 
+class OutOfTime(RuntimeError):
+    """An attack was at work for longer than its cell may take: it has no answer, neither good nor bad."""
+
+
+@dataclass
+class Deadline:
+    """When an attack has to be done, in seconds of the monotonic clock; `passed` where it was stopped there.
+
+    Looked at before each pass; nothing else of a cell depends on time.
+    """
+
+    at: float
+    passed: bool = False
+
+    def check(self) -> None:
+        """Raises OutOfTime past the deadline."""
+        if time.monotonic() > self.at:
+            self.passed = True
+            raise OutOfTime
+
+
 @dataclass(frozen=True)
 class View:
     """All that an attack may touch: answers, gradients where granted, and counting it cannot avoid.
@@ -247,6 +269,7 @@ class View:
     fast: bool = False
     limit: int = 0
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
+    deadline: Deadline | None = None
 
     @classmethod
     def on(cls, system: System, seed: Tensor, **options: Any) -> View:
@@ -412,7 +435,9 @@ class View:
         return pieces(len(x), x.device)
 
     def _draw_seeds(self) -> list[Tensor]:
-        """One seed a sample and draw: new at every call of a sample, whatever the others do."""
+        """One seed a sample and draw: new at every call of a sample, whatever the others do. A pass begins here."""
+        if self.deadline is not None:
+            self.deadline.check()
         if self.fixed:
             return [self.seed] * self.draws
         call = self.counts.calls[self.index]
@@ -464,6 +489,8 @@ class _CountedPart(nn.Module):
     def forward(self, *args: Tensor) -> Tensor:
         """The part's answer, in micro-batches as any other; what is differentiated counts as a backward pass."""
         each = -(-len(args[0]) // max(len(self.view.seed), 1))
+        if self.view.deadline is not None:
+            self.view.deadline.check()
         self.view._add(self.view.counts.forward, each)
         chunks = self.view._chunks(args[0])
         out = torch.cat([self.module(*(a[rows] for a in args))[:real] for rows, real in chunks])

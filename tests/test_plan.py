@@ -112,7 +112,7 @@ def test_what_was_too_long_is_run_when_the_limit_allows_it(shop, tmp_path):
     tight, loose = Settings(max_cell_minutes=1e-9), Settings(max_cell_minutes=60)
     fresh, results = run(cells, shop, out, tight)
     assert len(fresh) == 1 and results[0].status == "not run"
-    assert run(cells, shop, out, tight)[0] == []  # its estimate is known to be above the limit
+    assert len(run(cells, shop, out, tight)[0]) == 1  # estimated anew: it may have been a busy machine
     fresh, results = run(cells, shop, out, loose)
     assert len(fresh) == 1 and results[0].status == "ok"
     assert run(cells, shop, out, tight)[0] == []  # once measured, no limit takes it back
@@ -124,7 +124,7 @@ def test_a_newer_answer_replaces_an_older_one_to_the_same_question(shop, tmp_pat
     path = result_path(tmp_path, item)
     changed = item.cell.model_copy(update={"identity": {**item.cell.identity, "engine": "0" * 16}})
     newer = type(item)(changed, item.threat, item.reason)
-    assert result_path(tmp_path, newer) == path and finished(tmp_path, newer, Settings()) is None
+    assert result_path(tmp_path, newer) == path and finished(tmp_path, newer) is None
     run([newer], shop, tmp_path)
     assert read_result(path).fingerprint == changed.fingerprint
     assert len(list((tmp_path / "results").rglob("*.json"))) == 1
@@ -173,7 +173,7 @@ def test_an_edited_record_is_refused(shop, tmp_path):
     record["cell"]["eps"] = 0.05
     path.write_text(json.dumps(record))
     with pytest.raises(UsageError, match="the record was edited"):
-        finished(tmp_path, item, Settings())
+        finished(tmp_path, item)
 
 
 def test_a_step_that_fails_fails_every_cell_on_it_once_and_no_other(shop, tmp_path, monkeypatch):
@@ -207,7 +207,7 @@ def test_an_interruption_keeps_what_is_finished(shop, tmp_path):
     cells = planned(shop, attacks=["noise", "interrupted", "fgsm"])
     with pytest.raises(KeyboardInterrupt):
         run(cells, shop, tmp_path)
-    assert [finished(tmp_path, c, Settings()) is not None for c in cells] == [True, False, False]
+    assert [finished(tmp_path, c) is not None for c in cells] == [True, False, False]
 
 
 def test_labels_leave_out_parameters():

@@ -43,12 +43,21 @@ def _passes(parameters: Mapping[str, Any]) -> float:
     return _cw_l2.passes(steps, search_steps)
 
 
+def _fewest(parameters: Mapping[str, Any]) -> float:
+    """In l2 no descent ends before two tenths of its steps; `fast` takes all."""
+    if parameters["x.norm"] != "l2":
+        return 1
+    steps, _, search_steps, _ = _numbers(parameters)
+    return steps if parameters["preset"] == "fast" else search_steps * (steps // 5)
+
+
 @attack(
     norms=("l0", "l2", "linf"),
     needs="gradient",
     minimal=True,
     scale_free=True,
     passes=_passes,
+    fewest=_fewest,
     paper="Carlini and Wagner 2017, arXiv 1608.04644",
 )
 def cw(

@@ -20,8 +20,9 @@ ROOM = 0.01  # a feature so near its end is there: to change it would cost as mu
 
 
 def _passes(p: Mapping[str, Any]) -> float:
+    most = min(p["x.features"] * p["gamma"], p["x.eps"])  # values changed, two a step
     runs = p["x.classes"] - 1 if p["targets"] == "best" else 1
-    return 1.0 + (1 if p["space"] == "probs" else 2) * runs * int(p["x.features"] * p["gamma"] / 2 + 1)
+    return 1.0 + (1 if p["space"] == "probs" else 2) * runs * int(most / 2 + 1)
 
 
 @attack(

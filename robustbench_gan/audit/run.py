@@ -100,9 +100,9 @@ def _too_long(check: Check, system: System, out: Path, limit: float) -> str:
     """
     try:
         wanted = [w for w in check.cells(system) if w != system.pgd()] or check.cells(system)
-        todo = [w for w in wanted if finished(out, system.planned(w), Settings()) is None]
+        todo = [w for w in wanted if finished(out, system.planned(w)) is None]
         base = system.pgd()
-        shared = base in check.cells(system) and finished(out, system.planned(base), Settings()) is None
+        shared = base in check.cells(system) and finished(out, system.planned(base)) is None
         costs = [system.cell_seconds(w) for w in todo]
         looking = 0.0 if _stored(check, system, out) else check.seconds(system)
         longest = max(sum(costs) + looking, system.cell_seconds(base) if shared else 0.0)

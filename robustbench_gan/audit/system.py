@@ -19,7 +19,7 @@ from robustbench_gan.budget import Budget
 from robustbench_gan.cell_run import Run, Settings
 from robustbench_gan.defense import Defense
 from robustbench_gan.errors import UsageError
-from robustbench_gan.estimate import estimate_seconds
+from robustbench_gan.estimate import estimate
 from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.flags.thresholds import JUDGE_SEEDS
 from robustbench_gan.matrix import Matrix, Planned, Stage, lay_out, stages_of
@@ -164,7 +164,7 @@ class System:
 
     def cell_seconds(self, wanted: Wanted) -> float:
         """An upper estimate of what a cell costs."""
-        return estimate_seconds(self.run_of(wanted))
+        return estimate(self.run_of(wanted)).most
 
     def forward_seconds(self, images: int) -> float:
         """An estimate of so many defended answers, from timing one micro-batch."""

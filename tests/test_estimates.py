@@ -1,0 +1,95 @@
+"""Time is never an answer: what may be quick is tried, what is surely long is refused, and neither changes a number."""
+
+from __future__ import annotations
+
+import time
+
+import planted_clocks
+import pytest
+from planted import on_the_path, plant
+from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
+
+from robustbench_gan import registry
+from robustbench_gan.attack import info_of
+from robustbench_gan.cell_run import Settings
+from robustbench_gan.estimate import LONG, _seconds
+from robustbench_gan.evaluate import evaluate_cell
+from robustbench_gan.plan import finished, result_path
+from robustbench_gan.stored import write_text
+
+MOMENT = Settings(max_cell_minutes=0.3 / 60)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clocks(tmp_path_factory, installed):  # noqa: F811
+    root = plant(tmp_path_factory.mktemp("clocks"), "planted-clocks", planted_clocks.ENTRY_POINTS, {})
+    with on_the_path(root):
+        yield
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return workshop(tmp_path)
+
+
+def test_what_may_be_quick_is_tried_and_its_number_is_that_without_a_limit(shop, tmp_path):
+    (item,) = planned(shop, attacks="brief")
+    limited = evaluate_cell(item, shop, MOMENT)
+    assert limited.status == "ok" and limited.estimate_seconds > 3600  # by its bound a cell of years
+    assert judged(limited) == judged(cell(workshop(tmp_path / "other"), attacks="brief"))
+
+
+@pytest.mark.parametrize("attack", ["endless", "stubborn"])
+def test_what_turns_out_to_be_long_is_stopped_and_has_no_number(shop, attack):
+    (item,) = planned(shop, attacks=attack)
+    started = time.monotonic()
+    result = evaluate_cell(item, shop, MOMENT)
+    assert time.monotonic() - started < 20
+    assert (result.status, result.outcomes) == ("not run", None)
+    assert result.reason == "stopped after 0.005 minutes of crafting, the limit"
+
+
+def test_examples_that_cells_share_are_not_tried_twice_in_vain(shop):
+    first, second = planned(shop, attacks="endless", threats="gray-box", defenses=["noisy", "detached"])
+    assert evaluate_cell(first, shop, MOMENT).status == "not run"
+    started = time.monotonic()
+    assert evaluate_cell(second, shop, MOMENT).reason.startswith("stopped after")
+    assert time.monotonic() - started < 0.3
+
+
+def test_what_is_surely_long_is_refused_at_once(shop):
+    (item,) = planned(shop, attacks="pgd:steps=1000000", defenses="noisy")  # random, so no sample ends early
+    result = evaluate_cell(item, shop, Settings(max_cell_minutes=1))
+    assert result.status == "not run" and result.seconds.crafting == 0
+    assert result.reason.startswith("estimated at ") and result.estimate_seconds > 60
+
+
+def test_a_stored_not_run_is_estimated_anew(shop, tmp_path):
+    (item,) = planned(shop, attacks="pgd:steps=2")
+    tight = evaluate_cell(item, shop, Settings(max_cell_minutes=1e-9))
+    path = result_path(tmp_path, item)
+    path.parent.mkdir(parents=True)
+    path.write_text(write_text(tight))
+    assert tight.status == "not run" and finished(tmp_path, item) is None
+
+
+def test_one_cold_pass_is_not_what_a_pass_takes():
+    waits = iter([0.1, *[0.001] * 2, 0.05, *[0.001] * 20])
+    assert _seconds(lambda: time.sleep(next(waits))) < 0.02  # neither the first nor the slow one between
+    asked = []
+    assert _seconds(lambda: (asked.append(None), time.sleep(LONG))) >= LONG and len(asked) == 1
+
+
+def test_the_bound_of_jsma_knows_the_radius():
+    jsma = registry.load("attacks", "jsma")
+    defaults = registry.bind(registry.Spec("jsma"), jsma, "attack")
+    bounds = [info_of(jsma).cost(defaults, "l0", 10, 784, eps)[0] for eps in (20, 100, float("inf"))]
+    assert bounds == [1 + 9 * 11, 1 + 9 * 51, 1 + 9 * 393]  # two values a step, nine wrong classes, one look
+
+
+@pytest.mark.parametrize("name", registry.names("attacks"))
+def test_no_attack_takes_fewer_passes_at_most_than_at_least(name):
+    info = info_of(registry.load("attacks", name))
+    defaults = registry.bind(registry.Spec(name), registry.load("attacks", name), "attack")
+    for norm in info.norms:
+        assert 0 <= info.at_least(defaults, norm, 10, 784) <= max(1, *info.cost(defaults, norm, 10, 784))
