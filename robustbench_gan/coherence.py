@@ -272,7 +272,23 @@ def _attackers(result: Result) -> Iterator[str]:
         said, asked = result.substitute.get(key), spec.get(own)
         if said is not None and asked is not None and str(said) != str(asked):
             yield f"substitute.{key}: {said!r:.40}, and the threat model says {asked!r:.40}"
+    yield from _made(result)
     yield from _queries(result, spec)
+
+
+def _made(result: Result) -> Iterator[str]:
+    """Of whatever the attacker is said to have trained, the weights are named."""
+    named = result.weights
+    if result.outcomes is None or not named:
+        return
+    if bool(result.trained) != any(name.partition(".")[0] == "attack" for name in named):
+        yield "trained: not what the weights say of the attack"
+    own = bool(result.substitute) and result.substitute.get("protocol") != "dynamic"
+    if own != ("substitute" in named):
+        yield "substitute: not what the weights say of it"
+    parts = sum(name.startswith("copy.") for name in named)
+    if result.attacked_copy.get("parts", 0) != parts:
+        yield f"attacked_copy: not of the {parts} parts whose weights are named"
 
 
 def _queries(result: Result, spec: Mapping[str, Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from robustbench_gan.errors import UsageError
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.own import FileReference, user_digest
 from robustbench_gan.plan import execute, result_path
-from robustbench_gan.record import read_result
+from robustbench_gan.stored import read_result
 
 FACTORY = """
 from torch import nn
