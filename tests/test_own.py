@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from planted_cells import grey
 from planted_plugins import cell, installed, planned, workshop  # noqa: F401
+from planted_records import resealed
 from safetensors.torch import save_file
 
 from robustbench_gan.cell_run import Settings
@@ -258,7 +259,7 @@ def test_another_answer_to_a_question_keeps_the_earlier_one_apart(tmp_path, inst
 def _with_weights(path, **weights):
     raw = json.loads(path.read_text())
     raw["weights"] |= weights
-    path.write_text(json.dumps(raw))
+    path.write_text(json.dumps(resealed(raw)))
 
 
 def test_what_is_stored_of_a_system_with_other_weights_is_judged_anew(tmp_path, installed):  # noqa: F811
@@ -292,7 +293,7 @@ def test_a_run_says_what_it_replaced(tmp_path, rbg):
     record = read_result(path)
     other = record.cell.model_copy(update={"identity": {**record.cell.identity, "attack": "another"}})
     raw["fingerprint"] = other.fingerprint
-    path.write_text(json.dumps(raw))
+    path.write_text(json.dumps(resealed(raw)))
     said = rbg(*asked).stderr
     assert "replaced: 1 earlier results" in said and "o/replaced" in said
     assert Path("o/replaced", path.relative_to("o")).exists() and len(load_results(Path("o"))) == 2
