@@ -708,8 +708,10 @@ def cache_list(as_json: bool) -> None:
 @click.confirmation_option(prompt="Delete every trained artifact?")
 @user_errors
 def cache_clear() -> None:
-    """Delete every stored artifact; results are not touched."""
+    """Delete every stored artifact and what is kept of image folders; results are not touched."""
+    from robustbench_gan.data import kept
     from robustbench_gan.store import Store
 
     store = Store()
+    kept.clear()
     click.echo(f"deleted {store.clear()} artifacts from {store.root}")

@@ -49,6 +49,15 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, text.encode())
 
 
+def expanded(text: str) -> Path:
+    """A path with `~` written out; as it stands where there is no such user, since a directory may be called so."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def no_file(path: Path) -> str:
     """Why something is no ordinary file, in words; empty for one. A pipe or a device would be read forever."""
     try:

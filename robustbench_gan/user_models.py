@@ -11,6 +11,7 @@ from torch import nn
 
 from robustbench_gan.beside import UserFile
 from robustbench_gan.errors import UsageError, described
+from robustbench_gan.files import expanded
 
 Shape = tuple[int, int, int]
 WANTED = "write `def {name}(shape, classes):`, or one without parameters, that returns a torch.nn.Module"
@@ -24,11 +25,7 @@ NAMES = {
 
 def path_of(reference: str) -> Path:
     """The file of `path/to/file.py:factory`, `~` written out."""
-    path = Path(reference.rpartition(":")[0])
-    try:
-        return path.expanduser()
-    except RuntimeError:  # no such user: a directory of that name, then
-        return path
+    return expanded(reference.rpartition(":")[0])
 
 
 def factory_from_file(reference: str) -> Callable[[Shape, int], nn.Module]:

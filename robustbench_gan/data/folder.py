@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
+import sys
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.data.kept import State, kept, state_of
+from robustbench_gan.data.pictures import MODES, File, Pictures, check_bytes, decode_all
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import expanded, no_file
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats tried; Pillow knows more, some of which start other programs."""
-
-MODES = {1: "L", 3: "RGB"}
-"""How Pillow names images of one channel (grey) and of three (red, green, blue)."""
+PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+}
+"""How the folders of a data set that comes divided are called, in upper or lower case."""
 
 IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 """Names that desktops add by themselves; names starting with a dot are ignored as well."""
 
 MAX_SIZE = 1024
-MAX_BYTES = 64 << 20
-MAX_PIXELS = 50_000_000
-"""Above these, a file is refused rather than allowed to fill the memory."""
-
-CHUNK = 256
-"""Images per task of the thread pool: enough that the pool itself costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +36,11 @@ class _Listing:
     """The folders and files under a root, as parts of their names relative to it, and how to read one."""
 
     source: str
-    folders: frozenset[tuple[str, ...]]
-    files: frozenset[tuple[str, ...]]
-    read: Callable[[tuple[str, ...]], bytes]
+    place: Path
+    folders: frozenset[File]
+    files: frozenset[File]
+    read: Callable[[File], bytes]
+    look: Callable[[], dict[File, State]]
 
 
 def folder(
@@ -58,11 +54,19 @@ def folder(
 ) -> Dataset:
     """Load images from class-named folders, in a directory or a .zip file: (channels, size, size) images.
 
-    The layout is `<class>/<image>`, or `train/<class>/<image>` with `test/<class>/<image>`, which then are
-    the train and test splits. A .zip file may have one more folder around all this. Files beside the class
-    folders are ignored; all files in them must be images. Every image is converted to grey or RGB and, when
-    its size differs, resized with antialiasing without keeping its proportions. Of an animation the first
-    image is taken; transparency is dropped.
+    The layout is `<class>/<image>`, or these folders below one for each part, whose names are read in upper or lower
+    case, `training`, `testing`, `valid` and `validation` as well:
+
+    - `train/` and `test/`: the train and the test split; a part of the train folder validates.
+    - `train/`, `val/` and `test/`: the three splits.
+    - `train/` and `val/`, as ImageNet comes: `val` is the test split, since that is what is judged on; a part of the
+      train folder validates.
+
+    A .zip file may have one more folder around all this. Files beside the class folders are ignored; all files in
+    them must be images. Every image is turned upright as its EXIF says, converted to grey or RGB and, when its size
+    differs, resized with antialiasing without keeping its proportions. Of an animation the first image is taken.
+    Transparency is dropped, as `convert("RGB")` of torchvision's folders does, and a line says of how many images.
+    Of 2,000 images and more the decoded pixels, up to 1 GiB, are kept in the cache until a file changes.
 
     Splits are made within each class and depend on the relative file names only: in the order of the
     SHA-256 of the names, the first images test, the next validate, and the rest train. Each split is in
@@ -72,9 +76,9 @@ def folder(
         path: the directory or .zip file.
         size: height and width of the result in pixels, 1 to 1024.
         channels: 1 for grey, 3 for RGB.
-        test_fraction: the part of every class that tests, between 0 and 1; not used where there are train and
-            test folders.
-        validation_fraction: the part of every class, or of its train folder, that validates, between 0 and 1.
+        test_fraction: the part of every class that tests, between 0 and 1; not used where a folder tests.
+        validation_fraction: the part of every class, or of its train folder, that validates, between 0 and 1; not used
+            where a folder does.
         name: the name of the data set; the name of the file or directory when left out.
 
     Raises:
@@ -82,12 +86,13 @@ def folder(
             classes, a class with too few images to split, or an image that cannot be read.
     """
     _check_arguments(size, channels, test_fraction, validation_fraction)
-    root = Path(path).expanduser()
-    if root.is_dir():
+    root = expanded(path)
+    what = no_file(root)
+    if what == "it is a directory":
         listing = _list_directory(root)
         return _load(listing, name or root.resolve().name, size, channels, test_fraction, validation_fraction)
-    if not root.is_file():
-        raise UsageError(f"{path}: expected a directory or a .zip file, found nothing there")
+    if what:
+        raise UsageError(f"{path}: expected a directory or a .zip file; {what}")
     try:
         with zipfile.ZipFile(root) as archive:
             listing = _list_zip(archive, path)
@@ -114,45 +119,72 @@ def _check_arguments(size: int, channels: int, test_fraction: float, validation_
 def _load(
     listing: _Listing, name: str, size: int, channels: int, test_fraction: float, validation_fraction: float
 ) -> Dataset:
-    if _is_official(listing):
-        train_files, test_files = _classes_under(listing, ("train",)), _classes_under(listing, ("test",))
-        if set(train_files) != set(test_files):
-            differing = ", ".join(sorted(set(train_files) ^ set(test_files)))
-            raise UsageError(
-                f"{listing.source}: expected the same classes in train and test, not so: {differing}"
-            )
-        test, rest = [file for files in test_files.values() for file in files], train_files
-        validation_share = validation_fraction
+    parts = _parts(listing)
+    if parts:
+        by_part = {part: _classes_under(listing, (parts[part],)) for part in parts}
+        _check_same(listing, parts, by_part)
+        rest = by_part["train"]
+        test = _flat(by_part["test" if "test" in parts else "val"])
+        if len(parts) == 3:
+            validation, remaining = _flat(by_part["val"]), rest
+        else:
+            validation, remaining = _divide(rest, validation_fraction, listing.source)
     else:
         everything = _classes_under(listing, ())
         test, rest = _divide(everything, test_fraction, listing.source)
         # Of what the test split left, a larger part makes up the same part of the whole.
-        validation_share = validation_fraction / (1 - test_fraction)
-    validation, remaining = _divide(rest, validation_share, listing.source)
-    train = [file for files in remaining.values() for file in files]
+        validation, remaining = _divide(rest, validation_fraction / (1 - test_fraction), listing.source)
     classes = tuple(sorted(remaining))
+    label = {name: at for at, name in enumerate(classes)}
+    files = sorted([*_flat(remaining), *validation, *test])
+    found = _decoded(listing, files, size, channels)
+    images, row = torch.from_numpy(found.images), {file: at for at, file in enumerate(files)}
 
-    def split(files: Iterable[tuple[str, ...]]) -> Split:
-        ordered = sorted(files, key=_rank)
-        images = _decode_all(listing, ordered, size, channels)
-        return Split(images, torch.tensor([classes.index(file[-2]) for file in ordered]))
+    def split(own: Iterable[File]) -> Split:
+        ordered = sorted(own, key=_rank)
+        rows = torch.tensor([row[file] for file in ordered])
+        return Split(images[rows], torch.tensor([label[file[-2]] for file in ordered]))
 
     return Dataset(
-        name=name, classes=classes, train=split(train), validation=split(validation), test=split(test)
+        name=name,
+        classes=classes,
+        train=split(_flat(remaining)),
+        validation=split(validation),
+        test=split(test),
     )
 
 
-def _rank(file: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _flat(classes: dict[str, list[File]]) -> list[File]:
+    return [file for files in classes.values() for file in files]
+
+
+def _decoded(listing: _Listing, files: list[File], size: int, channels: int) -> Pictures:
+    """The images of some files. Says on standard error what was dropped of them."""
+
+    def make() -> Pictures:
+        return decode_all(listing.source, files, listing.read, size, channels)
+
+    found = kept(listing.place, files, size, channels, listing.look, make)
+    if clear := found.transparent:
+        print(
+            f"{listing.source}: {len(clear)} of {len(files)} images have transparent pixels, {'/'.join(clear[0])} the "
+            "first; their transparency is dropped, and the colours below it count.",
+            file=sys.stderr,
+        )
+    return found
+
+
+def _rank(file: File) -> tuple[str, File]:
     """Order files as if shuffled, but the same on every machine and with every version of every library."""
     return hashlib.sha256("/".join(file).encode("utf-8", "surrogateescape")).hexdigest(), file
 
 
 def _divide(
-    classes: dict[str, list[tuple[str, ...]]], fraction: float, source: str
-) -> tuple[list[tuple[str, ...]], dict[str, list[tuple[str, ...]]]]:
+    classes: dict[str, list[File]], fraction: float, source: str
+) -> tuple[list[File], dict[str, list[File]]]:
     """Take a part of every class: (the files taken, the files left by class); neither lacks a class."""
-    taken: list[tuple[str, ...]] = []
-    left: dict[str, list[tuple[str, ...]]] = {}
+    taken: list[File] = []
+    left: dict[str, list[File]] = {}
     for name, files in classes.items():
         if len(files) < 2:
             raise UsageError(f"{source}: class {name!r} has too few images for three splits: expected more")
@@ -166,23 +198,50 @@ def _divide(
 # ---- the layout of folders
 
 
-def _is_official(listing: _Listing) -> bool:
-    tops = {parts[0] for parts in listing.folders}
-    if not {"train", "test"} <= tops:
-        return False
-    if others := sorted(tops - {"train", "test"}):
-        names = ", ".join(others)
-        raise UsageError(f"{listing.source}: expected nothing beside train and test, found {names}")
-    return True
+def _parts(listing: _Listing) -> dict[str, str]:
+    """The folders of the parts that a data set comes in, by what they are; none where the top ones are classes."""
+    tops = sorted({parts[0] for parts in listing.folders})
+    found: dict[str, list[str]] = {
+        part: [top for top in tops if top.lower() in names] for part, names in PARTS.items()
+    }
+    found = {part: folders for part, folders in found.items() if folders}
+    if "train" not in found or len(found) < 2:
+        divided = found and not any(len(file) == 2 for file in listing.files)
+        if divided and len(tops) == sum(map(len, found.values())):
+            raise UsageError(
+                f"{listing.source}: expected train with test or val, found {', '.join(tops)} alone; give the path of "
+                "the folder that holds the classes to have it divided"
+            )
+        return {}
+    if twice := [folders for folders in found.values() if len(folders) > 1]:
+        raise UsageError(f"{listing.source}: {' and '.join(twice[0])} are the same part: keep one of them")
+    known = [folders[0] for folders in found.values()]
+    if others := [top for top in tops if top not in known]:
+        raise UsageError(
+            f"{listing.source}: expected nothing beside {' and '.join(known)}, found {', '.join(others)}"
+        )
+    return {part: folders[0] for part, folders in found.items()}
 
 
-def _classes_under(listing: _Listing, base: tuple[str, ...]) -> dict[str, list[tuple[str, ...]]]:
+def _check_same(listing: _Listing, parts: dict[str, str], by_part: dict[str, dict[str, list[File]]]) -> None:
+    """Raise UsageError where a part lacks a class that another has."""
+    for part in parts:
+        if differing := sorted(set(by_part[part]) ^ set(by_part["train"])):
+            shown = ", ".join(differing[:5]) + (
+                f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            )
+            raise UsageError(
+                f"{listing.source}: expected the same classes in {parts['train']} and {parts[part]}, not so: {shown}"
+            )
+
+
+def _classes_under(listing: _Listing, base: File) -> dict[str, list[File]]:
     """Collect the files of every class folder directly under `base`, refusing any other layout."""
     depth = len(base)
     names = sorted(
         parts[depth] for parts in listing.folders if len(parts) == depth + 1 and parts[:depth] == base
     )
-    classes: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
+    classes: dict[str, list[File]] = {name: [] for name in names}
     for parts in sorted(listing.files):
         # Files beside the class folders, such as a readme, are no images of any class.
         if parts[:depth] != base or len(parts) == depth + 1:
@@ -195,7 +254,7 @@ def _classes_under(listing: _Listing, base: tuple[str, ...]) -> dict[str, list[t
     return classes
 
 
-def _check_classes(classes: dict[str, list[tuple[str, ...]]], where: str) -> None:
+def _check_classes(classes: dict[str, list[File]], where: str) -> None:
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
         raise UsageError(f"{where}: expected at least two folders named after classes, found {found}")
@@ -211,21 +270,24 @@ def _is_ignored(parts: Iterable[str]) -> bool:
 
 
 def _list_directory(root: Path) -> _Listing:
-    folders: set[tuple[str, ...]] = set()
-    files: set[tuple[str, ...]] = set()
+    folders: set[File] = set()
+    files: set[File] = set()
     _walk(root, (), folders, files)
 
-    def read(parts: tuple[str, ...]) -> bytes:
+    def read(parts: File) -> bytes:
         file = root.joinpath(*parts)
-        _check_bytes(file.stat().st_size)
+        if why := no_file(file):
+            raise UsageError(why)
+        check_bytes(file.stat().st_size)
         return file.read_bytes()
 
-    return _Listing(str(root), frozenset(folders), frozenset(files), read)
+    def look() -> dict[File, State]:
+        return {parts: state_of(root.joinpath(*parts).stat()) for parts in files}
+
+    return _Listing(str(root), root, frozenset(folders), frozenset(files), read, look)
 
 
-def _walk(
-    directory: Path, base: tuple[str, ...], folders: set[tuple[str, ...]], files: set[tuple[str, ...]]
-) -> None:
+def _walk(directory: Path, base: File, folders: set[File], files: set[File]) -> None:
     # Linked folders are followed, as people link data sets together; the depth ends any circle of links.
     try:
         entries = list(os.scandir(directory))
@@ -249,8 +311,8 @@ def _walk(
 
 def _list_zip(archive: zipfile.ZipFile, source: str) -> _Listing:
     """List the members; their names serve as names of classes and images, never as paths of this machine."""
-    members: dict[tuple[str, ...], zipfile.ZipInfo] = {}
-    folders: set[tuple[str, ...]] = set()
+    members: dict[File, zipfile.ZipInfo] = {}
+    folders: set[File] = set()
     for info in archive.infolist():
         parts = _member_parts(info.filename, source)
         if _is_ignored(parts):
@@ -263,14 +325,17 @@ def _list_zip(archive: zipfile.ZipFile, source: str) -> _Listing:
         members[parts] = info
     members, folders = _without_top(members, folders)
 
-    def read(parts: tuple[str, ...]) -> bytes:
-        _check_bytes(members[parts].file_size)
+    def read(parts: File) -> bytes:
+        check_bytes(members[parts].file_size)
         return archive.read(members[parts])
 
-    return _Listing(source, frozenset(folders), frozenset(members), read)
+    place = expanded(source)
+    return _Listing(
+        source, place, frozenset(folders), frozenset(members), read, lambda: {(): state_of(place.stat())}
+    )
 
 
-def _member_parts(name: str, source: str) -> tuple[str, ...]:
+def _member_parts(name: str, source: str) -> File:
     path = PurePosixPath(name)
     # Nothing is written to disk, so such names could do no harm; but whoever made them meant some.
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
@@ -279,62 +344,10 @@ def _member_parts(name: str, source: str) -> tuple[str, ...]:
 
 
 def _without_top(
-    members: dict[tuple[str, ...], zipfile.ZipInfo], folders: set[tuple[str, ...]]
-) -> tuple[dict[tuple[str, ...], zipfile.ZipInfo], set[tuple[str, ...]]]:
+    members: dict[File, zipfile.ZipInfo], folders: set[File]
+) -> tuple[dict[File, zipfile.ZipInfo], set[File]]:
     """Drop the one folder around all others, if there is one."""
     names = {parts[0] for parts in (*members, *folders)}
     if len(names) != 1 or not any(len(parts) == 2 for parts in folders):
         return members, folders
     return {parts[1:]: info for parts, info in members.items()}, {parts[1:] for parts in folders if parts[1:]}
-
-
-# ---- images
-
-
-def _check_bytes(count: int) -> None:
-    if count > MAX_BYTES:
-        raise UsageError(f"it has {count} bytes, at most {MAX_BYTES} are allowed")
-
-
-def _decode_all(
-    listing: _Listing, files: Sequence[tuple[str, ...]], size: int, channels: int
-) -> torch.Tensor:
-    images = np.empty((len(files), channels, size, size), dtype=np.uint8)
-
-    def decode(start: int) -> None:
-        for position, file in enumerate(files[start : start + CHUNK], start):
-            images[position] = _decode(listing, file, size, MODES[channels])
-
-    # Pillow lets other threads run while it decodes. The first damaged file, in order, is the one reported.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        try:
-            for _ in pool.map(decode, range(0, len(files), CHUNK)):
-                pass
-        except UsageError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return torch.from_numpy(images)
-
-
-def _decode(listing: _Listing, file: tuple[str, ...], size: int, mode: str) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(listing.read(file)), formats=FORMATS) as image:
-            return _to_array(image, size, mode)
-    except Exception as error:
-        # Decoders of damaged files fail in many ways, and the file must be named whichever it is.
-        place = "/".join((listing.source, *file))
-        raise UsageError(f"{place}: expected an image that can be read ({error})") from error
-
-
-def _to_array(image: Image.Image, size: int, mode: str) -> NDArray[np.uint8]:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UsageError(f"it is {width}x{height}, at most {MAX_PIXELS} pixels are allowed")
-    if image.mode.startswith(("I", "F")):
-        # Pillow would clip the values at 255 instead of scaling them.
-        raise UsageError(f"it has more than 8 bits per channel (mode {image.mode})")
-    converted = image.convert(mode)
-    if converted.size != (size, size):
-        converted = converted.resize((size, size), Image.Resampling.BICUBIC)
-    array = np.asarray(converted, dtype=np.uint8)
-    return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)

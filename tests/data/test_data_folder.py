@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from robustbench_gan.data import kept, pictures
+from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.data.folder import folder
 from robustbench_gan.errors import UsageError
+from robustbench_gan.registry import Spec
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -154,8 +160,17 @@ def test_macosx_folder_does_not_hide_a_common_top(tmp_path: Path) -> None:
         ({"ant/1.png": png(1), "ant/2.png": png(2), "ant/3.png": png(3)}, "at least two folders"),
         ({**images(2), "bee/00.png": png(1)}, "too few images"),
         ({**images(), "bee/more/1.png": png(1)}, "expected <class>/<image> folders"),
-        ({**official(), "val/ant/1.png": png(1)}, "nothing beside train and test, found val"),
+        ({**official(), "more/ant/1.png": png(1)}, "nothing beside train and test, found more"),
         ({**official(), "test/emu/1.png": png(1)}, "same classes in train and test, not so: emu"),
+        (
+            {**official(), "Val/ant/1.png": png(1), "Val/bee/1.png": png(1)},
+            "classes in train and Val, not so: cow",
+        ),
+        ({**official(), "Train/ant/1.png": png(1)}, "Train and train are the same part"),
+        (
+            {**images(prefix="test/"), **images(prefix="val/")},
+            "train with test or val, found test, val alone",
+        ),
         ({**images(), "bee/notes.txt": b"hello"}, "bee/notes.txt: expected an image that can be read"),
         ({**images(), "cow/05.png": png(5)[:90]}, "cow/05.png: expected an image that can be read"),
         ({**images(), "cow/05.png": b""}, "cow/05.png: expected an image that can be read"),
@@ -190,7 +205,7 @@ def test_oversized_files_are_refused(
     limit: str, write: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "zoo.zip", images())  # type: ignore[operator]
-    monkeypatch.setattr(f"robustbench_gan.data.folder.{limit}", 35)
+    monkeypatch.setattr(f"robustbench_gan.data.pictures.{limit}", 35)
     with pytest.raises(UsageError, match="at most 35"):
         folder(path=path)
 
@@ -253,3 +268,183 @@ def test_something_else_is_refused(content: bytes | None, tmp_path: Path) -> Non
 def test_arguments_are_checked(arguments: dict[str, float], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         folder(path=str(tmp_path), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("write", [write_directory, write_zip])
+@pytest.mark.parametrize(
+    ("parts", "counts"),
+    [
+        ({"train": 8, "val": 4, "test": 3}, (24, 12, 9)),
+        ({"Training": 8, "VALID": 4, "Testing": 3}, (24, 12, 9)),
+        ({"train": 8, "val": 4}, (21, 3, 12)),  # ImageNet: val is judged, a tenth of train validates
+        ({"Train": 8, "Test": 3}, (21, 3, 9)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_the_parts_that_data_come_in_are_the_splits(write, parts, counts, tmp_path) -> None:
+    files = {}
+    for at, (part, count) in enumerate(parts.items()):
+        files |= {name: png(1000 * at + n) for n, name in enumerate(images(count, f"{part}/"))}
+    dataset = folder(path=write(tmp_path / "zoo.zip", files), size=6)
+    splits = dataset.train, dataset.validation, dataset.test
+    assert tuple(map(len, splits)) == counts
+    judged = "".join(part for part in parts if part.lower().startswith("test")) or list(parts)[-1]
+    pixels = {
+        np.asarray(Image.open(io.BytesIO(content))).transpose(2, 0, 1).tobytes()
+        for name, content in files.items()
+        if name.startswith(f"{judged}/")
+    }
+    assert {image.numpy().tobytes() for image in dataset.test.images} == pixels
+    assert all(split.labels.bincount().tolist() == [len(split) // 3] * 3 for split in splits)
+
+
+def test_two_classes_that_are_called_as_parts_are_stay_classes(tmp_path: Path) -> None:
+    files = {name.replace("ant/", "train/"): content for name, content in images().items()}
+    assert folder(path=write_directory(tmp_path / "zoo", files), size=6).classes == ("bee", "cow", "train")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright_as_their_exif_says(orientation: int, tmp_path: Path) -> None:
+    """The transformation that each value of the tag asks for, by numpy, of a 2x3 image (EXIF 2.3, 4.6.4)."""
+    stored = np.random.default_rng(0).integers(0, 256, (2, 3), dtype=np.uint8)
+    seen = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.T,
+        6: np.rot90(stored, -1), 7: stored[::-1, ::-1].T, 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned, upright = io.BytesIO(), io.BytesIO()
+    Image.fromarray(stored).save(turned, "PNG", exif=exif)
+    Image.fromarray(np.ascontiguousarray(seen)).save(upright, "PNG")
+    found = [
+        folder(path=write_directory(tmp_path / name, {f"{c}/{n}.png": content for c in "ab" for n in range(3)}), size=3)
+        for name, content in (("turned", turned.getvalue()), ("upright", upright.getvalue()))
+    ]  # fmt: skip
+    assert torch.equal(found[0].train.images, found[1].train.images)
+
+
+def test_transparency_is_dropped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def rgba(alpha: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGBA", (6, 6), (10, 20, 30, alpha)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    path = write_directory(tmp_path / "zoo", {**images(), "bee/a.png": rgba(0), "cow/opaque.png": rgba(255)})
+    dataset = folder(path=path, size=6)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert (
+        "1 of 32 images have transparent pixels, bee/a.png the first; their transparency is dropped"
+        in told.err
+    )
+    every = torch.cat([dataset.train.images, dataset.validation.images, dataset.test.images])
+    assert sum(bool((image == torch.tensor([10, 20, 30])[:, None, None]).all()) for image in every) == 2
+
+
+def test_what_has_no_end_is_refused_and_never_read(tmp_path: Path) -> None:
+    path = Path(write_directory(tmp_path / "zoo", images()))
+    os.mkfifo(path / "bee" / "05b.png")
+    with pytest.raises(UsageError, match=r"bee/05b\.png: .*it is a pipe"):
+        folder(path=str(path), size=6)
+    (path / "bee" / "05b.png").unlink()
+    (path / "bee" / "05b.png").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match=r"bee/05b\.png: .*it is a device"):
+        folder(path=str(path), size=6)
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(UsageError, match=r"pipe\.zip: expected a directory or a \.zip file; it is a pipe"):
+        folder(path=str(tmp_path / "pipe.zip"), size=6)
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/zoo", "x" * 5000, "a\0b", "~"])
+def test_a_path_that_leads_nowhere_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(UsageError, match=r"expected a directory or a \.zip file"):
+        folder(path=name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "é(1)", "a=b,c+d:e", b"\xff\xfe".decode("utf-8", "surrogateescape")]
+)
+def test_odd_names_of_folders_are_read_through_a_spec(name: str, tmp_path: Path) -> None:
+    write_directory(tmp_path / name, {key.replace("ant", name): content for key, content in images().items()})
+    spec = Spec.parse(str(Spec("folder", (("path", str(tmp_path / name)), ("size", 6)))))
+    dataset = folder(**dict(spec.params))
+    assert set(dataset.classes) == {name, "bee", "cow"} and len(dataset.digest) == 64
+
+
+# ---- what is kept of large folders
+
+
+@pytest.fixture
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Dataset, int]]:
+    """Load tmp_path/zoo, of which everything is kept, three seconds later; how many files were decoded for it."""
+    monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept, "LEAST", 1)
+    monkeypatch.setattr(kept, "SETTLED_NS", -3_000_000_000)
+    read: list[int] = []
+    monkeypatch.setattr(pictures, "check_bytes", read.append)
+
+    def load(**more: Any) -> tuple[Dataset, int]:
+        read.clear()
+        found = next(path for path in (tmp_path / "zoo", tmp_path / "zoo.zip") if path.exists())
+        return folder(path=str(found), size=6, **more), len(read)
+
+    return load
+
+
+@pytest.mark.parametrize("write", [write_directory, write_zip])
+def test_a_large_folder_is_decoded_once(write: Any, settled: Any, tmp_path: Path) -> None:
+    write(tmp_path / ("zoo.zip" if write is write_zip else "zoo"), images())
+    (first, cold), (second, warm) = settled(), settled()
+    assert (cold, warm) == (30, 0) and first.digest == second.digest
+    other, decoded = settled(test_fraction=0.5)  # the same pixels, divided anew
+    assert decoded == 0 and len(other.test) == 15
+    assert settled(channels=1)[1] == 30
+    for path in (tmp_path / "cache" / "decoded").iterdir():  # a bit that fell over on the disk is no data
+        path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    again, decoded = settled()
+    assert decoded == 30 and again.digest == first.digest
+
+
+@pytest.mark.parametrize("change", ["content", "same size and time", "renamed", "added", "removed"])
+def test_a_change_of_any_file_is_seen(change: str, settled: Any, tmp_path: Path) -> None:
+    grey = {}
+    for (
+        name,
+        content,
+    ) in images().items():  # of one size, so that nothing but the time of its change shows an edit
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(content)).save(buffer, "BMP")
+        grey[name] = buffer.getvalue()
+    path = Path(write_directory(tmp_path / "zoo", grey))
+    before, _ = settled()
+    file, state = path / "ant" / "00.png", (path / "ant" / "00.png").stat()
+    if change == "renamed":
+        file.rename(path / "ant" / "zz.png")
+    elif change == "added":
+        (path / "ant" / "zz.png").write_bytes(file.read_bytes())
+    elif change == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-8] + b"changed!")
+        if change == "same size and time":
+            os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    after, decoded = settled()
+    assert decoded >= 29
+    assert after.digest != before.digest
+    assert settled()[1] == 0
+
+
+def test_what_was_changed_a_moment_ago_is_not_kept(settled: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """It may change again within the same tick of the file system's clock."""
+    write_directory(tmp_path / "zoo", images())
+    monkeypatch.setattr(kept, "SETTLED_NS", 60_000_000_000)
+    assert [settled()[1], settled()[1]] == [30, 30]
+
+
+def test_what_cannot_be_kept_is_read_again(settled: Any, tmp_path: Path) -> None:
+    write_directory(tmp_path / "zoo", images())
+    (tmp_path / "cache").write_bytes(b"a file where the cache should be")
+    assert [settled()[1], settled()[1]] == [30, 30]
