@@ -211,6 +211,7 @@ def test_every_damage_is_noticed(filled):
     assert complaints() == [f"{classifier}: its weights are not those that its card was made for"]
     path.write_bytes(packed(read_artifact(path).tensors, {**header, "recipe": '{"other": 1}'}))
     assert f"{classifier}: its recipe has another key" in complaints()
+    path.write_bytes(whole)
     path.write_bytes(packed(read_artifact(path).tensors, {**header, "info": "{}"}))
     assert complaints() == [f"{classifier}: its file is not the one that its card was made for"]
     path.unlink()
