@@ -191,8 +191,8 @@ def _check_bundled(path: Path) -> None:
     """Raise UsageError where a bundled file is not the one that its zoo's index was written for."""
     index = path.parent / INDEX
     try:
-        stamp = index.stat().st_mtime_ns
-        pinned = _pinned(index, stamp).get(path.stem)
+        state = index.stat()
+        pinned = _pinned(index, (state.st_ino, state.st_mtime_ns)).get(path.stem)
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot compare {path} with {index}: {error}. {AS_BUNDLED}") from error
@@ -202,7 +202,7 @@ def _check_bundled(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _pinned(index: Path, stamp: int) -> dict[str, str]:
+def _pinned(index: Path, state: tuple[int, int]) -> dict[str, str]:
     """The hash that each file of a zoo must have, by key. Raises OSError and ValueError."""
     cards = json.loads(index.read_text(encoding="utf-8"))
     return {key: str(card.get("sha256", "")) for key, card in cards.items()}

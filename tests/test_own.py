@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from planted_cells import grey
-from planted_plugins import cell, installed, planned, workshop  # noqa: F401
-from planted_records import resealed
+from planted_plugins import installed, planned, workshop  # noqa: F401
 from safetensors.torch import save_file
 
 from robustbench_gan.cell_run import Settings
@@ -23,7 +21,7 @@ from robustbench_gan.errors import UsageError
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.own import FileReference, user_digest
 from robustbench_gan.plan import execute, result_path
-from robustbench_gan.stored import read_result
+from robustbench_gan.stored import read_result, write_text
 
 FACTORY = """
 from torch import nn
@@ -257,9 +255,8 @@ def test_another_answer_to_a_question_keeps_the_earlier_one_apart(tmp_path, inst
 
 
 def _with_weights(path, **weights):
-    raw = json.loads(path.read_text())
-    raw["weights"] |= weights
-    path.write_text(json.dumps(resealed(raw)))
+    result = read_result(path)
+    path.write_text(write_text(result.model_copy(update={"weights": {**result.weights, **weights}})))
 
 
 def test_what_is_stored_of_a_system_with_other_weights_is_judged_anew(tmp_path, installed):  # noqa: F811
@@ -288,12 +285,9 @@ def test_a_run_says_what_it_replaced(tmp_path, rbg):
     asked = ["evaluate", *ASKED, "--classifier", "fixed", "--attack", "noise", "--out", "o"]
     assert "replaced" not in rbg(*asked).stderr
     (path,) = Path("o/results").rglob("fgsm*.json")
-    raw = json.loads(path.read_text())
-    raw["cell"]["identity"]["attack"] = "another"
     record = read_result(path)
-    other = record.cell.model_copy(update={"identity": {**record.cell.identity, "attack": "another"}})
-    raw["fingerprint"] = other.fingerprint
-    path.write_text(json.dumps(resealed(raw)))
+    cell = record.cell.model_copy(update={"identity": {**record.cell.identity, "attack": "another"}})
+    path.write_text(write_text(record.model_copy(update={"cell": cell, "fingerprint": cell.fingerprint})))
     said = rbg(*asked).stderr
     assert "replaced: 1 earlier results" in said and "o/replaced" in said
     assert Path("o/replaced", path.relative_to("o")).exists() and len(load_results(Path("o"))) == 2

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo import PAGE, Peek, matrix_of, page, read_index, repacked, walk, write_index
+from zoo import PAGE, Peek, matrix_of, page, read_index, repacked, sha256, walk, write_index
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically, write_text_atomically
@@ -61,11 +61,18 @@ class Carrying(Peek):
                 header = read_header(path)
                 if header["kind"] == kind and same_but_code(json.loads(header["recipe"]), wanted, self.moved):
                     self.moved[path.stem] = key
-                    _rewrite(
-                        path, path.with_name(f"{key}.safetensors"), {**header, "recipe": json.dumps(wanted)}
-                    )
+                    self._carry(path, key, {**header, "recipe": json.dumps(wanted)})
                     break
         return super().fetch(kind, recipe, build)
+
+    def _carry(self, path: Path, key: str, header: Mapping[str, str]) -> None:
+        """Write a file and its card anew under another key; the index has to know a file before it is taken."""
+        new = path.with_name(f"{key}.safetensors")
+        _rewrite(path, new, header)
+        index = read_index(self._zoo)
+        facts = {"recipe": json.loads(header["recipe"]), "bytes": new.stat().st_size, "sha256": sha256(new)}
+        index[key] = index.pop(path.stem) | facts
+        write_index(self._zoo, index)
 
     @property
     def _zoo(self) -> Path:
@@ -117,11 +124,6 @@ def carried(zoo: Path) -> tuple[dict[str, str], list[tuple[Step, list[str]]]]:
         used = {Spec.parse(c["part_of"]["dataset"]).name for c in index.values() if name in c["needed_by"]}
         store = Carrying(zoo / "nothing-is-stored-here", zoo=zoo, moved=moved)
         steps += [(step, keys) for step, keys in walk(matrix_of(name, used), store) if keys]
-    for old, new in moved.items():
-        card = index.pop(old)
-        recipe = json.loads(read_header(zoo / f"{new}.safetensors")["recipe"])
-        index[new] = card | {"recipe": recipe, "bytes": (zoo / f"{new}.safetensors").stat().st_size}
-    write_index(zoo, index)
     return moved, steps
 
 
