@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from torch import nn
 
 from robustbench_gan import registry
+from robustbench_gan.aside import aside
 from robustbench_gan.attack import AttackInfo, info_of
 from robustbench_gan.budget import Budget, Norm, norm_named, radius
 from robustbench_gan.data.dataset import HOLDOUT
@@ -152,6 +153,7 @@ def read_matrix_file(path: Path, overrides: dict[str, Any]) -> Matrix:
     return read_matrix(text, str(path), overrides)
 
 
+@aside()
 def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
     """Every cell of a matrix once, those that share a system next to each other.
 
@@ -176,17 +178,17 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
 
 
 def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
-    attacks = [_canonical("attacks", Spec.parse(text)) for text in block.attacks]
+    attacks = [canonical("attacks", Spec.parse(text)) for text in block.attacks]
     threats = [_threat(text, block) for text in block.threats]
     goals = [_goal(g) for g in block.goals]
     budgets = [_budget(block.norm, eps) for eps in block.eps]
     functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
     digests = {text: code_digest(function) for text, function in functions.items()}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
-        data = _published(_canonical("datasets", Spec.parse(dataset)), workshop)
+        data = _published(canonical("datasets", Spec.parse(dataset)), workshop)
         model = _classifier(classifier, workshop)
         _try_classifier(data, model, workshop)
-        chain = "+".join(_canonical("defenses", spec) for spec in parse_chain(defense))
+        chain = "+".join(canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
         declined, stages = _declined(chain), stages_of(chain)
         images = workshop.dataset(data)
@@ -209,7 +211,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
             yield Planned(cell, threat, reason, info.control, asked)
 
 
-def _canonical(group: str, spec: Spec) -> str:
+def canonical(group: str, spec: Spec) -> str:
     """The spec with every parameter written out; checks names, parameters and types."""
     target, values = registry.resolve(group, spec)
     if group == "defenses":
@@ -250,7 +252,7 @@ def _classifier(text: str, workshop: Workshop) -> str:
     """The classifier's text for records: a registered one in full, a user's file by its name and its content."""
     if is_file_reference(text):
         return workshop.adopt_classifier(text)
-    return _canonical("models", Spec.parse(text))
+    return canonical("models", Spec.parse(text))
 
 
 def _try_classifier(data: str, model: str, workshop: Workshop) -> None:
@@ -293,7 +295,7 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
     if threat.name == "query" and threat.limit < 1:
         raise UsageError(f"{text}: limit={threat.limit}: expected 1 or more queries an image.")
     if threat.name == "black-box":
-        _canonical("models", Spec.parse(threat.model))
+        canonical("models", Spec.parse(threat.model))
         if threat.substitute != "papernot" and threat.step_sign != "plus":
             raise UsageError(
                 f"{text}: step_sign is of papernot's augmentation; {threat.substitute} has none."

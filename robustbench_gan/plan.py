@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_gan import registry
+from robustbench_gan.aside import aside
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import digest_of
@@ -155,6 +156,7 @@ def train(step: Step, workshop: Workshop) -> None:
     makers[step.kind]()
 
 
+@aside()
 def execute(
     planned: list[Planned],
     workshop: Workshop,

@@ -15,11 +15,12 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import importlib_metadata
 
+from robustbench_gan.aside import aside
 from robustbench_gan.errors import UsageError, describe, unknown
 
 GROUPS = ("attacks", "defenses", "models", "datasets")
@@ -258,18 +259,28 @@ def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: which distribution brings it, and its error where it fails to import."""
+    """One registered name: which distribution brings it, and its error where it fails to import.
+
+    `rival` is another distribution that registers the name for something else: neither can be used by it.
+    """
 
     group: str
     name: str
     distribution: str
     version: str
     point: Any
+    rival: str = ""
 
     def load(self) -> Any:
         """Import the object. Raises UsageError that names the plugin and its error when it is broken."""
+        if self.rival:
+            raise UsageError(
+                f"two plugins register {self.group[:-1]} {self.name!r}: {self.distribution} and {self.rival}. "
+                "Uninstall one."
+            )
         try:
-            return self.point.load()
+            with aside():
+                return self.point.load()
         except Exception as error:  # whatever a stranger's module raises: it breaks only itself
             raise UsageError(
                 f"the plugin {self.name!r} ({self.distribution} {self.version}, {self.point.value}) "
@@ -278,10 +289,7 @@ class Entry:
 
 
 def entries(group: str) -> dict[str, Entry]:
-    """Everything registered in a group, by name, without importing any of it.
-
-    Raises UsageError when two distributions register the same name.
-    """
+    """Everything registered in a group, by name, without importing any of it."""
     return dict(_entries(group, tuple(_state(path) for path in sys.path)))
 
 
@@ -302,10 +310,7 @@ def _entries(group: str, state: tuple[tuple[str, int], ...]) -> dict[str, Entry]
         entry = Entry(group, point.name, dist.name if dist else "?", dist.version if dist else "?", point)
         other = found.get(point.name)
         if other and other.point.value != point.value:
-            raise UsageError(
-                f"two plugins register {group[:-1]} {point.name!r}: {other.distribution} and "
-                f"{entry.distribution}. Uninstall one."
-            )
+            entry = replace(other, rival=entry.distribution)
         found[point.name] = entry
     return dict(sorted(found.items()))
 

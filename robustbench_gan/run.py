@@ -18,6 +18,7 @@ from rich.text import Text
 
 from robustbench_gan import progress
 from robustbench_gan.apart import evaluate_apart
+from robustbench_gan.aside import aside
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import REPLACED, write_atomically
@@ -25,11 +26,11 @@ from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
 from robustbench_gan.leaderboard.contradictions import told
 from robustbench_gan.leaderboard.labels import Labels
-from robustbench_gan.matrix import Matrix, Planned
+from robustbench_gan.matrix import Matrix, Planned, canonical
 from robustbench_gan.plan import Step, execute, labels_of, steps_of
 from robustbench_gan.progress import Advance
 from robustbench_gan.record import Result
-from robustbench_gan.registry import Spec, names, parse_chain, resolve
+from robustbench_gan.registry import Spec, names, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.threat import Defended, answer
 from robustbench_gan.training import accuracy
@@ -196,19 +197,24 @@ def _print_end(
         click.echo(json.dumps(rows(finished, findings=findings), indent=1, allow_nan=False))
 
 
+@aside()
 def train_all(
     specs: Sequence[str], workshop: Workshop, *, dataset: str, classifier: str
 ) -> list[dict[str, Any]]:
-    """Train what each spec names, a model or a defense, and print its accuracy on all test images."""
+    """Train what each spec names, a model or a defense, and print its accuracy on all test images.
+
+    Raises UsageError for a spec that cannot be before anything is trained.
+    """
     console, done = console_for(stderr=True), []
-    data = _canonical("datasets", dataset)
-    base = _canonical("models", classifier)
+    data = canonical("datasets", Spec.parse(dataset))
+    base = canonical("models", Spec.parse(classifier))
     models = names("models")
+    asked = [(text, *_in_full(text, models)) for text in specs]
     with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
-        for text in specs:
-            is_model = Spec.parse(text.partition("+")[0]).name in models
-            row = (
-                _train_model(text, data, workshop) if is_model else _train_defense(text, data, base, workshop)
+        for text, is_model, spec in asked:
+            row = {"spec": text}
+            row |= (
+                _train_model(spec, data, workshop) if is_model else _train_defense(spec, data, base, workshop)
             )
             done.append(row)
             facts = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
@@ -216,24 +222,26 @@ def train_all(
     return done
 
 
-def _canonical(group: str, text: str) -> str:
-    spec = Spec.parse(text)
-    return str(Spec(spec.name, tuple(sorted(resolve(group, spec)[1].items()))))
+def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
+    """Whether a spec names a model rather than a defense, and the spec with every parameter."""
+    chain = parse_chain(text)
+    if len(chain) == 1 and chain[0].name in models:
+        return True, canonical("models", chain[0])
+    return False, "+".join(canonical("defenses", spec) for spec in chain)
 
 
 def _train_model(text: str, data: str, workshop: Workshop) -> dict[str, Any]:
-    model, artifact = workshop.classifier(data, _canonical("models", text))
+    model, artifact = workshop.classifier(data, text)
     test = accuracy(model, workshop.dataset(data).test)
-    return {"spec": text, "key": artifact.key, "test_accuracy": test, **artifact.info}
+    return {"key": artifact.key, "test_accuracy": test, **artifact.info}
 
 
 def _train_defense(text: str, data: str, base: str, workshop: Workshop) -> dict[str, Any]:
     """A defense's own clean accuracy is measured on the first 1,000 test images: some are slow."""
-    chain = "+".join(_canonical("defenses", str(spec)) for spec in parse_chain(text))
-    defense = workshop.defense(data, base, chain)
+    defense = workshop.defense(data, base, text)
     x, y = workshop.images(data, 0, min(1000, len(workshop.dataset(data).test)))
     with torch.no_grad():
         out = answer(Defended(defense), x, sample_seeds(0, "train", torch.arange(len(x), device=x.device)))
     keys = dict(defense.training_keys())
     info = {f"{n}.{k}": v for n, key in keys.items() for k, v in workshop.store.used[key].info.items()}
-    return {"spec": text, "keys": keys, "test_accuracy": float((out.labels == y).double().mean()), **info}
+    return {"keys": keys, "test_accuracy": float((out.labels == y).double().mean()), **info}

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from robustbench_gan import progress
 from robustbench_gan.apart import evaluate_apart
+from robustbench_gan.aside import aside
 from robustbench_gan.audit.catalogue import chosen
 from robustbench_gan.audit.record import Asked
 from robustbench_gan.audit.run import audit
@@ -54,6 +55,7 @@ class Row(Found):
 Finder = Callable[[Control, Workshop, int], Found]  # the workshop trains from the seed
 
 
+@aside()
 def self_test(
     seeds: Iterable[int] = SEEDS,
     *,

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from planted import plant
 from planted_plugins import environment, installed  # noqa: F401
 
 from robustbench_gan.cli import main
@@ -512,3 +513,65 @@ def test_every_command_reads_a_radius_written_as_a_fraction(rbg, command):
     )
     assert fraction.exit_code == 0, fraction.output
     assert fraction.stdout == decimal.stdout != ""
+
+
+CHATTY = """
+import os, subprocess, sys
+print("imported")
+from rbg_attacks.fgsm import fgsm
+from robustbench_gan.attack import attack
+from robustbench_gan.defense import Defense
+
+@attack(needs="nothing", paper="planted")
+def chatty(view, x, goal, budget, seed):
+    print("called")
+    os.write(1, b"written")
+    subprocess.run(["echo", "echoed"], check=True)
+    sys.__stdout__.write("original")
+    return x.clone()
+
+class Chatty(Defense):
+    def __init__(self, base):
+        print("made")
+        super().__init__(base)
+
+    def fit(self, data, seed, store):
+        print("fitted")
+"""
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit", "list", "train"])
+def test_what_a_plugin_prints_goes_to_standard_error(rbg, plugin_path, capfd, command):
+    points = "[robustbench_gan.attacks]\nchatty = chatty:chatty\n[robustbench_gan.defenses]\nchatty = chatty:Chatty\n"
+    plant(plugin_path, "chatty", points, {"chatty.py": CHATTY})
+    small = ["--dataset", "grey", "--classifier", "fixed"]
+    arguments = {
+        "evaluate": [*SMALL, "--attack", "chatty", "--defense", "chatty"],
+        "audit": ["chatty", *small, "--samples", "10", "--check", "dropout", "--dry-run"],
+        "list": ["defenses"],
+        "train": ["chatty", *small],
+    }[command]
+    with pytest.raises(SystemExit) as end:
+        main([command, *arguments, "--json"])
+    out, err = capfd.readouterr()
+    assert end.value.code == 0, err
+    assert json.loads(out)
+    said = ["imported"] + ["made"] * (command != "list") + ["fitted"] * (command in ("evaluate", "train"))
+    assert all(word in err for word in said)
+    if command == "evaluate":
+        assert all(word in err for word in ("called", "written", "echoed", "original"))
+
+
+def test_a_typo_in_the_last_name_is_found_before_the_first_training(rbg, tmp_path):
+    for last, says in (("magnett", "'magnett'"), ("magnet:width=0", "width >= 1"), ("median+nois", "'nois'")):
+        refused(rbg("train", "quick", last, "--dataset", "grey", "--classifier", "quick"), says)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_name_that_two_plugins_claim_harms_only_those_who_use_it(rbg, plugin_path):
+    for name in ("one", "two"):
+        points = f"[robustbench_gan.attacks]\nzap = rbg_{name}:zap\n"
+        plant(plugin_path, name, points, {f"rbg_{name}.py": "zap = print"})
+    assert rbg("evaluate", *SMALL, "--dry-run").exit_code == 0
+    assert "Uninstall one" in rbg("list", "attacks", "--json").stdout
+    refused(rbg("evaluate", *SMALL, "--attack", "zap", "--dry-run"), "two plugins register attack 'zap'")

@@ -7,6 +7,7 @@ import pytest
 from planted import plant
 
 from robustbench_gan import registry
+from robustbench_gan.catalogue import catalogue
 from robustbench_gan.errors import UsageError
 from robustbench_gan.registry import Spec, bind, parse_chain
 
@@ -243,8 +244,10 @@ def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(plugin_pat
             {f"rbg_{name}.py": "zap = print"},
         )
     with pytest.raises(UsageError, match=r"attack 'zap': (one and two|two and one). Uninstall one"):
-        registry.names("attacks")
-    assert registry.names("defenses")  # the other groups still work
+        registry.load("attacks", "zap")
+    assert "zap" in registry.names("attacks") and callable(registry.load("attacks", "pgd"))
+    listed = {each["name"]: each["error"] for each in catalogue("attacks")}
+    assert "Uninstall one" in listed["zap"] and listed["pgd"] is None
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 import importlib_metadata
 from pydantic import ValidationError
 
+from robustbench_gan.aside import aside
 from robustbench_gan.audit.compare import corrected, row
 from robustbench_gan.audit.record import Audit, Finding, Row
 from robustbench_gan.audit.system import Check, System, Wanted
@@ -44,6 +45,7 @@ def why_not(check: Check, system: System) -> str:
     return reason
 
 
+@aside()
 def audit(
     system: System, checks: Sequence[Check], out: Path, *, max_check_minutes: float | None, on_work: Told,
     on_replaced: Callable[[Path], None] = lambda kept: None,
