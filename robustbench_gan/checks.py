@@ -103,7 +103,8 @@ def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
         return
     total, asked = int(attackable.sum()), attackable & (counts.gradients > 0)
     standing = asked & seen.stands
-    zero = int((standing & (counts.zero_gradients == counts.gradients)).sum())
+    enough = counts.gradients * (at.LEARNT_NOTHING if question.info.trained else 1)
+    zero = int((standing & (counts.zero_gradients >= enough)).sum())
     if zero:
         severe = zero > at.ZERO_GRADIENT_SHARE * total
         yield flag("zero-gradient", "invalid" if severe else "note", samples=zero, of=total)
@@ -111,8 +112,7 @@ def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
     if broken:
         severe = broken > at.ZERO_GRADIENT_SHARE * total
         yield flag("not-a-number", "invalid" if severe else "warning", samples=broken, of=total)
-    tiny = standing & (counts.tiny_gradients == counts.gradients)
-    flat = standing & (counts.flat_losses == counts.gradients)
+    tiny, flat = (standing & (many >= enough) for many in (counts.tiny_gradients, counts.flat_losses))
     if bool((tiny | flat).any()):
         yield from _saturation(tiny & _sure(seen), (tiny | flat) & _sure(seen), total)
 

@@ -480,7 +480,10 @@ class View:
 
 
 class _CountedPart(nn.Module):
-    """A part of the defense whose passes are charged to the samples of the view."""
+    """A part of the defense whose passes are charged to the samples of the view.
+
+    What a classifier among them, a part that answers (N, K), tells of the image is watched as the system's gradient is.
+    """
 
     def __init__(self, module: nn.Module, view: View) -> None:
         super().__init__()
@@ -493,10 +496,29 @@ class _CountedPart(nn.Module):
             self.view.deadline.check()
         self.view._add(self.view.counts.forward, each)
         chunks = self.view._chunks(args[0])
-        out = torch.cat([self.module(*(a[rows] for a in args))[:real] for rows, real in chunks])
+        given = args[0].view_as(args[0])  # its gradient is what flows back through this part alone
+        out = torch.cat([self.module(*(a[rows] for a in (given, *args[1:])))[:real] for rows, real in chunks])
         if out.requires_grad:
             out.register_hook(lambda _: self.view._add(self.view.counts.backward, each))
+        if given.requires_grad and out.requires_grad and out.ndim == 2 and each == 1:
+            self._watched(given, out)
         return out
+
+    def _watched(self, given: Tensor, out: Tensor) -> None:
+        """Count the gradients by `given`, (N, ...), of the samples of whose answer (N, K) something is wanted."""
+        wanted: list[Tensor] = []
+
+        def arriving(grad: Tensor) -> None:
+            wanted.append(torch.nonzero((grad != 0).any(dim=1))[:, 0])
+
+        def leaving(grad: Tensor) -> None:
+            rows = wanted.pop()
+            view = self.view.rows(rows)
+            view._add(view.counts.gradients, 1)
+            view._watch(grad[rows])
+
+        out.register_hook(arriving)
+        given.register_hook(leaving)
 
 
 def answer(

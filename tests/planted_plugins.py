@@ -30,7 +30,7 @@ DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",
     "Remembers", "OtherRange", "Untrained", "Descends", "Notices", "Swaps",
 )  # fmt: skip
-MODELS = ("fixed", "bent", "quick", "sharp", "softmaxed", "dropped")
+MODELS = ("fixed", "bent", "quick", "sharp", "stepped", "softmaxed", "dropped")
 
 
 def entry_points() -> str:

@@ -152,6 +152,15 @@ def test_gradients_that_are_no_numbers(broken, severity):
     assert found == ({"not-a-number": severity} if severity else {})
 
 
+def test_an_attack_that_is_trained_on_next_to_no_gradients_has_learnt_nothing():
+    trained = info(trained=True)
+    each = torch.full((N,), 200)
+    for zeros, found in ((190, {"zero-gradient": "invalid"}), (189, {})):
+        told = counts(gradients=each, zero_gradients=torch.full((N,), zeros))
+        assert raised(info=trained, counts=told) == found
+        assert raised(counts=told) == {}  # an attack that is not trained moved each sample by the others
+
+
 def test_a_loss_is_saturated_where_the_answer_is_sure_and_the_gradient_has_vanished():
     sure = torch.zeros(N, CLASSES)
     sure[:, 3] = 40.0

@@ -9,7 +9,8 @@ GRADIENTS = (
     Known(
         "zero-gradient", "P1", ("invalid", "note"),
         f"a sample that stands was given nothing but zeros: invalid above {at.ZERO_GRADIENT_SHARE:.0%} of the "
-        "samples that could be attacked, a note below.",
+        f"samples that could be attacked, a note below. For an attack that is trained: {at.LEARNT_NOTHING:.0%} of the "
+        "gradients of its training were zeros.",
         "attacks that need a gradient; samples that are right unperturbed and that the attack did not win.",
         "cell",
         "every gradient the attack was given for these samples was exactly zero, so it could not move them.",

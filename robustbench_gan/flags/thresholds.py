@@ -10,6 +10,7 @@ from typing import Final
 
 # gradients
 ZERO_GRADIENT_SHARE: Final = 0.05  # of attackable samples; above it a zero or NaN gradient is no accident
+LEARNT_NOTHING: Final = 0.95  # of the gradients of an attack's training; where so many are zero it had no aim
 SATURATED_SHARE: Final = 0.05  # of attackable samples whose loss is flat since the answer is too sure
 SATURATED_CONFIDENCE: Final = 1e-7  # a softmax this close to 1 is saturated in float32
 TINY_GRADIENT: Final = 1e-12  # a gradient whose largest value is below this has vanished

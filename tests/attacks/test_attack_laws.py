@@ -6,75 +6,25 @@ import math
 
 import pytest
 import torch
-from planted import SHAPE, Linear, Noise, conv, images, seeds
-from torch import nn
+from crafted import attack_of, crafted
+from planted import Linear, Noise, conv, images, seeds
 
 from robustbench_gan import registry
-from robustbench_gan.attack import Fitted, Training, info_of
+from robustbench_gan.attack import info_of
 from robustbench_gan.budget import NORMS, Budget
-from robustbench_gan.crafting import check_examples
-from robustbench_gan.defense import Defense
 from robustbench_gan.errors import NotApplicable
 from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.registry import Spec
-from robustbench_gan.substitute import Queried
-from robustbench_gan.threat import Bare, Defended, View
-from robustbench_gan.training import fresh
+from robustbench_gan.threat import Bare, Defended
 
 ATTACKS = registry.names("attacks")
 RADIUS = {"l0": 5.0, "l1": 1.5, "l2": 0.7, "linf": 0.2}
 N = 6
 
 
-def attack_of(name):
-    """The registered function, cheap where it has a knob for that, and its facts."""
-    function = registry.load("attacks", name)
-    known = registry.parameters(function)
-    cheap = {
-        key: value
-        for key, value in {"steps": 4, "restarts": 2, "iterations": 4, "queries": 60}.items()
-        if key in known
-    }
-    _, parameters = registry.resolve("attacks", Spec(name, registry.as_params(cheap)))
-    return function, info_of(function), parameters
-
-
-def fitted(kind, parameters, system, goal, budget, steps):
-    """An attack that must be trained, after a few steps on planted images, as the function the engine makes of it."""
-    data = Queried(images(24, seed=6), torch.arange(24) % 3)
-    training = Training(data, lambda seed: View.on(system, seed, whole_batches=True))
-    single = kind.conditional or goal.kind == "untargeted"
-    generators = {}
-    for target in [None] if single else goal.classes.unique().tolist():
-        generators[target] = fresh(lambda: kind(SHAPE, 3, **{**parameters, "steps": steps, "lr": 0.01}), 0)
-        generators[target].fit(training, target, budget, 0)
-    return Fitted(generators)
-
-
-def parts_of(x):
-    """What a white-box attacker has of a defense with a generator: every image of the form of x, and a classifier."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(6)
-        generator = nn.Sequential(nn.Linear(5, x[0].numel()), nn.Sigmoid(), nn.Unflatten(1, x.shape[1:]))
-    return {"generator": generator, "classifier": conv(shape=tuple(x.shape[1:]))}
-
-
-def run(name, budget, *, x=None, model=None, goal=None, seed=None, view_seed=None, fit_steps=2, **options):
-    function, info, parameters = attack_of(name)
+def run(name, budget, *, x=None, goal=None, **more):
     x = images(N) if x is None else x
-    system = Bare(conv()) if model is None else model
-    if info.gradient == "bpda" and isinstance(system, Bare):
-        system = Defended(Defense(system.model), "bpda")  # BPDA needs a purifier, be it one that does nothing
-    view = View.on(
-        system, seeds(len(x)) if view_seed is None else view_seed, **{"parts": parts_of(x), **options}
-    )
     goal = Goal.untargeted(torch.arange(len(x)) % 3) if goal is None else goal
-    if info.trained:
-        function, parameters = fitted(function, parameters, system, goal, budget, fit_steps), {}
-    given = x.clone()
-    made = function(view, given, goal, budget, seeds(len(x), cell=1) if seed is None else seed, **parameters)
-    check_examples(made, x, given, budget)
-    return made, view
+    return crafted(name, budget, x, goal, **more)
 
 
 COMBINATIONS = [
