@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustbench_gan.direct import Attacked, run_attack
+    from robustbench_gan.attacked import Attacked
+    from robustbench_gan.direct import run_attack
 
 __version__ = "0.1.0"
 __all__ = ["Attacked", "run_attack"]

@@ -150,5 +150,6 @@ def goals_of(run: Run) -> list[Goal]:
         return [Goal.targeted((run.y + offset) % classes)]
     with torch.no_grad():
         logits = answer(Bare(run.defense.base), run.x, run.seeds("target")).logits
+    logits = logits.masked_fill(logits == -torch.inf, torch.inf)  # a masked class is no answer to be aimed at
     logits = logits.scatter(1, run.y[:, None], torch.inf)
     return [Goal.targeted(logits.argmin(dim=1))]

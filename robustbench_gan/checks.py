@@ -14,7 +14,7 @@ from robustbench_gan.attack import AttackInfo
 from robustbench_gan.flags import flag
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.outcome import Output
-from robustbench_gan.probe import Probe
+from robustbench_gan.probe import PROBED, Probe
 from robustbench_gan.record import Flag, Severity
 from robustbench_gan.threat import Counts, ThreatModel
 
@@ -159,6 +159,9 @@ def _answer_flags(seen: Evidence) -> Iterator[Flag]:
 
 def _randomness_flags(seen: Evidence) -> Iterator[Flag]:
     probe, threat = seen.probe, seen.question.threat
+    if probe.company_matters > at.SAME_ANSWER:
+        changed, far = probe.company_changes, _short(probe.company_matters)
+        yield flag("batch-dependent", labels_changed=changed, of=PROBED, distance=far)
     if probe.core_varies > at.SAME_ANSWER:
         yield flag("always-on-dropout", distance=_short(probe.core_varies))
         return  # it explains whatever else changes

@@ -91,16 +91,16 @@ def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
             best.counts.add(rows, new.counts)
             strength = torch.full((len(rows),), torch.inf, device=rows.device)
             if len(tries) > 1:
-                strength, passes = _strength(system, new, view_seeds[rows], options)
+                strength, passes = strength_of(system, new, view_seeds[rows], options)
                 best.counts.add(rows, passes)
-            best = _keep(
+            best = keep_better(
                 best, new, rows, ~(strength <= strongest[rows])
             )  # NaN is kept: the judge must see it
             strongest[rows] = torch.maximum(strength, strongest[rows])
     return best
 
 
-def _keep(best: Crafted, new: Crafted, rows: Tensor, better: Tensor) -> Crafted:
+def keep_better(best: Crafted, new: Crafted, rows: Tensor, better: Tensor) -> Crafted:
     """Put the better ones of new examples, made for `rows`, in the place of the old."""
     taken = rows[better]
     examples, classes = best.examples.clone(), best.goal.classes.clone()
@@ -198,7 +198,7 @@ def _count(bad: Tensor) -> int:
     return int(bad.flatten(1).any(dim=1).sum())
 
 
-def _strength(
+def strength_of(
     system: System, crafted: Crafted, seeds: Tensor, options: Mapping[str, Any]
 ) -> tuple[Tensor, Counts]:
     """The attacker's own measure of its examples, (N,): the margin under draws that the judge never uses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
 
@@ -56,6 +57,7 @@ class Defense(nn.Module):
         ""  # the store's key of `base`, set by the engine: part of the recipe of what stands on it
     )
 
+    fitted: bool = False  # set by `fit`, whatever a subclass makes of it
     on_trained: bool = False  # an inner defense of a composition made `base`, set by the composition
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -64,6 +66,8 @@ class Defense(nn.Module):
         composes = cls.__module__ == __name__  # a composition purifies where a stage does
         if cls.purify is not Defense.purify and not cls.purifies and not composes:
             raise TypeError(f"{cls.__name__} overrides purify: it must say `purifies = True`")
+        if "fit" in vars(cls):
+            cls.fit = _marking(cls.fit)  # type: ignore[method-assign]
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -172,6 +176,25 @@ def recipe_of(text: str, defense: Defense) -> list[Any]:
     """A fitted defense in the recipe of what is trained against it: its spec, its parts, what became of both here."""
     parts: list[Any] = [text, sorted(defense.training_keys().items())]
     return [*parts, dict(sorted(defense.precision().items()))] if defense.precision() else parts
+
+
+def _marking(fit: Callable[..., None]) -> Callable[..., None]:
+    """A `fit` that leaves a mark when it is through."""
+
+    @functools.wraps(fit)
+    def marked(self: Defense, *args: Any, **named: Any) -> None:
+        fit(self, *args, **named)
+        self.fitted = True
+
+    return marked
+
+
+def unfitted(defense: Defense) -> list[str]:
+    """The names of the defenses in it whose `fit` has something to do and was not called."""
+    if isinstance(defense, Composed):
+        return [name for stage in defense._defenses for name in unfitted(stage)]
+    due = type(defense).fit is not Defense.fit and not defense.fitted
+    return [type(defense).__name__] if due else []
 
 
 def declared_gradients(defense: Defense) -> tuple[Gradient, ...]:

@@ -3,57 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import registry
-from robustbench_gan.attack import Fitted, Training, info_of
-from robustbench_gan.budget import NORMS, Budget
-from robustbench_gan.crafting import check_examples
-from robustbench_gan.defense import Defense, Gradient
-from robustbench_gan.errors import NotApplicable, UsageError, unknown
-from robustbench_gan.outcome import Goal, Output, correct
-from robustbench_gan.record import Interval, interval
+from robustbench_gan import door, registry
+from robustbench_gan.attack import AttackInfo, Fitted, Training, info_of
+from robustbench_gan.attacked import Attacked, described
+from robustbench_gan.budget import Budget, norm_named, radius
+from robustbench_gan.cell_run import Crafted
+from robustbench_gan.checks import Evidence, Question, red_flags
+from robustbench_gan.crafting import check_examples, keep_better, strength_of
+from robustbench_gan.defense import Defense, declared_gradients, unfitted
+from robustbench_gan.errors import NotANumber, NotApplicable, UsageError, unknown
+from robustbench_gan.errors import described as described_error
+from robustbench_gan.guard import form
+from robustbench_gan.outcome import Goal, Output, correct, unanswered
+from robustbench_gan.probe import probe
+from robustbench_gan.record import Flag
 from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.seeds import fold, isolated, sample_seeds
 from robustbench_gan.substitute import Queried
-from robustbench_gan.threat import Bare, Counts, Defended, System, View, answer
+from robustbench_gan.threat import Bare, Counts, Defended, GradientChoice, System, View, answer, white_box
 from robustbench_gan.training import freeze, fresh
 
+Batches = list[tuple[slice | Tensor, int]]
+SEVERITIES = ("invalid", "warning", "note")  # the worst first
 
-@dataclass(frozen=True)
-class Attacked:
-    """What an attack did to N images at E budgets.
 
-    `examples` is (E, N, C, H, W), `success` and `size` (E, N): whether the goal was reached inside the budget, and
-    the perturbation's size in `norm`. `right` is (N,): the unperturbed image was classified right. `forward` and
-    `backward` are the passes, (E, N); a minimal-norm attack is run once and its passes stand at every budget.
-    """
+class RedFlag(UserWarning):
+    """A red flag of a call of run_attack."""
 
-    norm: str
-    epsilons: tuple[float, ...]
-    examples: Tensor
-    success: Tensor
-    size: Tensor
-    right: Tensor
-    forward: Tensor
-    backward: Tensor
 
-    @property
-    def robust_accuracy(self) -> list[Interval]:
-        """At each budget the share of images right unperturbed that the attack did not win, with its n and interval."""
-        robust = (self.right & ~self.success).double().numpy(force=True)
-        return [interval(row, f"{self.norm}/{eps}") for row, eps in zip(robust, self.epsilons, strict=True)]
-
-    @property
-    def median_size(self) -> float:
-        """The median size of the successes at the largest budget; NaN without one."""
-        largest = self.epsilons.index(max(self.epsilons))
-        return float(self.size[largest][self.success[largest]].median())
+class Suspect(RuntimeError):
+    """Raised by `strict=True`: a red flag says that the numbers cannot be trusted."""
 
 
 def run_attack(
@@ -62,34 +51,381 @@ def run_attack(
     x: Tensor,
     y: Tensor,
     *,
-    norm: str = "linf",
-    epsilons: Sequence[float] = (math.inf,),
+    norm: str | float = "linf",
+    epsilons: float | str | Sequence[float | str] = math.inf,
     targets: Tensor | None = None,
-    gradient: Gradient = "full",
+    gradient: GradientChoice | None = None,
     seed: int = 0,
     batch_size: int = 500,
     fast: bool = False,
     train: tuple[Tensor, Tensor] | None = None,
+    strict: bool = False,
 ) -> Attacked:
-    """Attack any torch model: `run_attack("pgd:steps=40", model, x, y, norm="linf", epsilons=[0.1, 0.3])`.
+    """Attack any torch model: `run_attack("pgd:steps=40", model, x, y, norm="linf", epsilons=["8/255", 0.1])`.
 
     `attack` is a registered name with its parameters. `model` maps x, (N, C, H, W) float32 in [0, 1], to logits
-    (N, K) and must be in evaluation mode; a fitted Defense may stand in its place, attacked with `gradient`. y is
-    (N,) int64, the true classes; with `targets` (N,) the goal is to reach those. A minimal-norm attack is run once
-    and serves every budget. `fast` computes gradients in bfloat16; what is reported is judged in float32 always.
-    `train` are images (M, C, H, W) and their classes (M,) for an attack that must be trained, such as `advgan`; it is
-    trained through the model at each budget, and its passes are not counted.
-    Raises UsageError for input that is not of this form, NotApplicable where the attack has no such norm or goal,
-    AttackFault when the attack returns something that cannot be judged.
+    (N, K) and must be in evaluation mode; answers that hold logits are unpacked, and it is left as it was. y is
+    (N,) int64, the true classes; with `targets` (N,) the goal is to reach those. `norm` is "linf", "l2", 2 and so on,
+    `epsilons` one budget or several. A minimal-norm attack is run once and serves every budget.
+
+    A fitted Defense may stand in the model's place, attacked with `gradient`: `full` where nothing is said, or `bpda`,
+    `truncated`, or `auto`, which tries all that the defense declares and keeps each sample's strongest example.
+    `fast` computes gradients in bfloat16; what is reported is judged in float32 always. `train` are images
+    (M, C, H, W) and their classes (M,) for an attack that must be trained, such as `advgan`; it is trained through the
+    model at each budget, and its passes are not counted.
+
+    Red flags are those of `rbg evaluate`: they stand in the result, and those that are more than a note are warned of;
+    `strict` raises Suspect where one says that the numbers cannot be trusted. Raises UsageError for input that is not
+    of this form and for a model that gives no answer (NaN, infinity), NotApplicable where the attack has no such norm
+    or goal, AttackFault when the attack returns something that cannot be judged.
     """
-    _check(model, x, y, targets, epsilons, batch_size)
-    if train is not None:
-        _check(model, *train, None, epsilons, batch_size)
-    if norm not in NORMS:
-        raise unknown("norm", norm, NORMS)
-    function, parameters = registry.resolve("attacks", Spec.parse(attack))
+    function, parameters = _resolved(attack)
     info = info_of(function)
-    if info.trained != (train is not None):
+    x, y = _check(model, x, y, targets)
+    given = None if train is None else _check(model, *train, None, "train's ")
+    budgets = [Budget(norm_named(norm), eps) for eps in _radii(epsilons)]
+    _whole(seed=seed)
+    if _whole(batch_size=batch_size) < 1:
+        raise UsageError(f"batch_size={batch_size}: expected a whole number of images, 1 or more.")
+    _applicable(attack, info, budgets[0].norm, targets, train is not None)
+    try:
+        with _inside(model, x, y, targets) as system_of:
+            systems = [system_of(g) for g in _gradients(gradient, model, info)]
+            goal = Goal.untargeted(y) if targets is None else Goal.targeted(targets)
+            call = _Call(
+                function, parameters, info, systems, goal, x, y, int(seed), int(batch_size), fast, given
+            )
+            found = _attacked(call, attack, budgets, targets)
+    except NotANumber as error:
+        raise UsageError(
+            f"{error}: that is neither right nor robust; look for overflows and 0 / 0."
+        ) from error
+    except door.WrongForm as error:
+        raise UsageError(str(error)) from error
+    _tell(found.flags, strict)
+    return found
+
+
+def _tell(flags: Sequence[Flag], strict: bool) -> None:
+    """Warn of each flag in the line that called run_attack. Raises Suspect for an invalid one where that is asked."""
+    invalid = [described(flag) for flag in flags if flag.severity == "invalid"]
+    if strict and invalid:
+        raise Suspect("; ".join(invalid))
+    for flag in flags:
+        if flag.severity != "note":
+            warnings.warn(described(flag), RedFlag, stacklevel=3)
+
+
+# ---- the attack
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of run_attack at work: a system for each gradient that is tried, and what is asked of it."""
+
+    function: Any
+    parameters: Mapping[str, Any]
+    info: AttackInfo
+    systems: Sequence[Bare | Defended]
+    goal: Goal
+    x: Tensor
+    y: Tensor
+    seed: int
+    batch_size: int
+    fast: bool
+    train: tuple[Tensor, Tensor] | None
+
+    @property
+    def defense(self) -> Defense | None:
+        """The defense in the model's place."""
+        system = self.systems[0]
+        return system.defense if isinstance(system, Defended) else None
+
+    def seeds(self, purpose: str, rows: Any = slice(None)) -> Tensor:
+        """The call's seeds of some images for one purpose, (N,)."""
+        return sample_seeds(self.seed, purpose, torch.arange(len(self.x), device=self.x.device)[rows])
+
+    def batches(self, n: int) -> Batches:
+        """Slices of so many images, which copy nothing."""
+        size = self.batch_size
+        return [(slice(start, start + size), min(size, n - start)) for start in range(0, n, size)]
+
+    def judge(self, images: Tensor, named: str) -> Output:
+        """The system's answers under the judge's seeds. Raises NotANumber where it has none to an image."""
+        with torch.no_grad():
+            out = answer(self.systems[0], images, self.seeds("judge"), self.batches(len(images)))
+        lost = int(unanswered(out, self.y).sum())
+        if lost:
+            raise NotANumber(f"the model answers NaN or infinity to {lost} of {len(images)} {named}")
+        return out
+
+    def options(self) -> dict[str, Any]:
+        """What the attacker's view grants: all there is, and the judge's own answer where that is not random."""
+        still = self.defense is None or not self.defense.randomised
+        parts = {} if self.defense is None else self.defense.parts()
+        return {"exact": still, "fixed": still, "whole_batches": True, "fast": self.fast, "parts": parts}
+
+
+def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tensor | None) -> Attacked:
+    """Craft, judge and look for red flags, at every budget."""
+    x, minimal = call.x, call.info.minimal
+    clean = _judged_clean(call)
+    right = correct(clean, call.y)
+    unbounded = Budget(budgets[0].norm, math.inf)
+    runs = [_crafted(call, budget) for budget in ([unbounded] if minimal else budgets)]
+    answers = [call.judge(made.examples, "examples") for made, _ in runs]
+    sizes = [unbounded.exact_size(made.examples - x) for made, _ in runs]
+    repeated = len(budgets) if minimal else 1
+    runs, answers, sizes = runs * repeated, answers * repeated, sizes * repeated
+    inside = torch.stack([b.allows(size) for b, size in zip(budgets, sizes, strict=True)])
+    success = torch.stack([call.goal.reached(out) for out in answers]) & inside
+    flags = _flags(call, budgets, clean, right, runs, answers, torch.stack(sizes), success)
+    return Attacked(
+        unbounded.norm, tuple(b.eps for b in budgets), torch.stack([made.examples for made, _ in runs]), success,
+        torch.stack(sizes).float(), right, torch.stack([made.counts.forward for made, _ in runs]),
+        torch.stack([made.counts.backward for made, _ in runs]), attack, call.y, targets, flags,
+    )  # fmt: skip
+
+
+def _judged_clean(call: _Call) -> Output:
+    """The answers to the unperturbed images. Raises UsageError where the model cannot be asked about so many."""
+    try:
+        return call.judge(call.x, "clean images")
+    except (NotANumber, door.WrongForm):
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        raise UsageError(
+            f"the model fails on {len(call.x)} clean images: {described_error(error)}"
+        ) from error
+
+
+def _crafted(call: _Call, budget: Budget) -> tuple[Crafted, Counts]:
+    """Each sample's strongest example over the gradients tried, and what was done to get it, trainings included."""
+    best, trained, strongest = None, Counts.zeros(len(call.x), call.x.device), None
+    for at, system in enumerate(call.systems):
+        options = call.options()
+        everything = torch.arange(len(call.x), device=call.x.device)
+        rows = everything if strongest is None or not options["exact"] else everything[~(strongest > 0)]
+        if len(rows) == 0:
+            break
+        new, training = _craft(call, system, budget, rows, options, at)
+        trained = trained.plus(training)
+        if len(call.systems) == 1:
+            return new, new.counts.plus(trained)
+        seeds = call.seeds("view", rows)
+        strength, passes = strength_of(system, new, seeds, options)
+        new.counts.add(torch.arange(len(rows), device=rows.device), passes)
+        if best is None or strongest is None:
+            best, strongest = new, strength
+            continue
+        best.counts.add(rows, new.counts)
+        best = keep_better(best, new, rows, ~(strength <= strongest[rows]))
+        strongest[rows] = torch.maximum(strength, strongest[rows])
+    assert best is not None
+    return best, best.counts.plus(trained)
+
+
+def _craft(
+    call: _Call, system: System, budget: Budget, rows: Tensor, options: Mapping[str, Any], at: int
+) -> tuple[Crafted, Counts]:
+    """The attack on some samples through one gradient, in batches, and the counts of its training."""
+    function, parameters, training = call.function, call.parameters, Counts.zeros(len(call.x), call.x.device)
+    if call.train is not None:
+        function, training = _fitted(call, system, budget)
+        parameters = {}
+    view_seeds = call.seeds("view", rows)
+    if at and not options["fixed"]:
+        view_seeds = fold(view_seeds, at)
+    own, made, counts = call.seeds("attack", rows), [], []
+    whole = len(rows) == len(call.x)  # then slices serve, which copy nothing
+    images, goal = (call.x, call.goal) if whole else (call.x[rows], call.goal.rows(rows))
+    for batch, _ in call.batches(len(rows)):
+        view = View.on(system, view_seeds[batch], **options)
+        given = images[batch].clone()
+        found = function(view, given, goal.rows(batch), budget, own[batch], **parameters)  # type: ignore[arg-type]
+        made.append(check_examples(found, images[batch], given, budget))
+        counts.append(view.counts)
+    return Crafted(torch.cat(made), goal, Counts.cat(counts)), training
+
+
+def _fitted(call: _Call, system: System, budget: Budget) -> tuple[Fitted, Counts]:
+    """A trained attack, fitted through `system` for every class that the goal aims at, and what that took."""
+    assert call.train is not None
+    images, labels = call.train
+    seen: list[Counts] = []
+
+    def view(seeds: Tensor) -> View:
+        made = View.on(system, seeds, whole_batches=True)
+        seen.append(made.counts)
+        return made
+
+    with torch.no_grad():
+        classes = system(images[:1], sample_seeds(call.seed, "classes", labels[:1])).logits.shape[1]
+    training = Training(Queried(images, labels), view)
+    single = call.function.conditional or call.goal.kind == "untargeted"
+    generators = {}
+    for target in [None] if single else call.goal.classes.unique().tolist():
+        module = fresh(lambda: call.function(tuple(images.shape[1:]), classes, **call.parameters), call.seed)
+        module.to(images.device).fit(training, target, budget, call.seed)  # type: ignore[operator]
+        generators[target] = freeze(module)
+    total = Counts.zeros(len(call.x), call.x.device)
+    for name, value in vars(total).items():
+        value += sum(int(getattr(counts, name).sum()) for counts in seen)
+    return Fitted(generators), total  # type: ignore[arg-type]
+
+
+# ---- red flags
+
+
+def _flags(
+    call: _Call,
+    budgets: Sequence[Budget],
+    clean: Output,
+    right: Tensor,
+    runs: Sequence[tuple[Crafted, Counts]],
+    answers: Sequence[Output],
+    sizes: Tensor,
+    success: Tensor,
+) -> tuple[Flag, ...]:
+    """The flags of `rbg evaluate` for a white-box attack at each budget; each once, as it is worst."""
+    defense = call.defense
+    system = call.systems[0]
+    asked = defense if isinstance(system, Defended) else Defense(system.model)
+    assert asked is not None
+    looked = probe(asked, call.x, call.seeds("probe"))
+    controls = {"defended": float(right.double().mean())}
+    controls["classifier"] = controls["defended"]
+    if defense is not None and defense.purifies:
+        with torch.no_grad():
+            bare = answer(Bare(defense.base), call.x, call.seeds("judge"), call.batches(len(call.x)))
+        controls["classifier"] = float(correct(bare, call.y).double().mean())
+    gradients = tuple(s.gradient if isinstance(s, Defended) else "full" for s in call.systems)
+    threat = white_box(gradient="full" if len(gradients) == 1 else "auto")
+    worst: dict[str, Flag] = {}
+    for at, budget in enumerate(budgets):
+        eps = math.inf if call.info.minimal else budget.eps
+        question = Question(
+            call.info,
+            call.parameters,
+            threat,
+            budget.norm,
+            eps,
+            call.goal.kind != "untargeted",
+            clean.logits.shape[1],
+        )
+        fooled = call.goal.reached(Output.of(answers[at].logits)) & ~answers[at].accepted
+        seen = Evidence(
+            question, gradients, runs[at][1], sizes[at][None], [clean], right[None], (right & ~success[at])[None],
+            fooled[None], asked.randomised, asked.purifies, asked.unrolls, controls, looked,
+        )  # fmt: skip
+        for flag in red_flags(seen):
+            known = worst.get(flag.id)
+            if known is None or SEVERITIES.index(flag.severity) < SEVERITIES.index(known.severity):
+                at_eps = {} if len(budgets) == 1 else {"eps": budget.eps}
+                worst[flag.id] = flag.model_copy(update={"evidence": {**flag.evidence, **at_eps}})
+    return tuple(worst.values())
+
+
+# ---- the model
+
+
+@contextmanager
+def _inside(
+    model: nn.Module, x: Tensor, y: Tensor, targets: Tensor | None
+) -> Iterator[Callable[[str], Bare | Defended]]:
+    """The model, or the classifiers within a defense, inside the door; all are left as they were.
+
+    Yields what makes the attacked system of a gradient. Raises UsageError for a model that cannot be attacked and for
+    labels that it has no classes for.
+    """
+    if isinstance(model, Defense) and (names := unfitted(model)):
+        raise UsageError(
+            f"{', '.join(names)} is not fitted: call fit(data, seed, store) first, or take the defense from "
+            "Workshop().defense(dataset, classifier, spec)."
+        )
+    stages = [part for part in model.modules() if isinstance(part, Defense)]
+    held = [(stage, name, getattr(stage, name)) for stage in stages for name in ("base", "core")]
+    guests = list({id(module): module for _, _, module in held}.values()) if stages else [model]
+    with door.visiting(guests, x, 2, "any task") as inside:
+        admitted = {id(guest): made for guest, made in zip(guests, inside, strict=True)}
+        try:
+            for stage, name, module in held:
+                setattr(stage, name, admitted[id(module)])
+            classes = _asked_once(model, x) if isinstance(model, Defense) else door.classes_of(inside[0])
+            _check_classes(classes, y, targets)
+            yield (
+                lambda gradient: (
+                    Defended(model, gradient) if isinstance(model, Defense) else Bare(inside[0])  # type: ignore[arg-type]
+                )
+            )
+        finally:
+            for stage, name, module in held:
+                setattr(stage, name, module)
+
+
+def _asked_once(defense: Defense, x: Tensor) -> int:
+    """How many classes a defense answers with. Raises UsageError where it fails on two clean images."""
+    x = x[: door.LOOKED_AT].clone()
+    try:
+        with torch.no_grad(), isolated(0):
+            out = defense(x, sample_seeds(0, "first", torch.arange(len(x), device=x.device)))
+        return int(out.logits.shape[1])
+    except Exception as error:  # a stranger's code may raise anything
+        raise UsageError(
+            f"the defense {type(defense).__name__} fails on {len(x)} clean images: {described_error(error)}"
+        ) from error
+
+
+def _check_classes(classes: int, y: Tensor, targets: Tensor | None) -> None:
+    """Raises UsageError for labels or targets without a class, and for targets that are the label."""
+    for name, values in (("y", y), ("targets", targets)):
+        if values is None:
+            continue
+        out = values[(values < 0) | (values >= classes)]
+        if len(out):
+            raise UsageError(
+                f"{name} holds {int(out[0])}, and {len(out)} of {len(values)} are outside of 0 to {classes - 1}, the "
+                f"{classes} classes that the model answers with: leave them out, or give the model a logit a class."
+            )
+    if targets is not None and (same := int((targets == y).sum())):
+        raise UsageError(
+            f"{same} of {len(y)} targets are the true class, which nothing must be changed to reach: leave those "
+            "images out, or aim at another class, such as (y + 1) % classes."
+        )
+
+
+# ---- what a user gives
+
+
+def _gradients(gradient: Any, model: nn.Module, info: AttackInfo) -> tuple[str, ...]:
+    """The gradients to be tried. Raises UsageError for an unknown one, and for a choice that there is not."""
+    known = get_args(GradientChoice)
+    if gradient is not None and gradient not in known:
+        raise unknown("gradient", str(gradient), [name for name in known if name != "cut"])
+    if not isinstance(model, Defense):
+        if gradient is not None:
+            raise UsageError(
+                f"gradient={gradient!r} chooses among the gradients of a defense, and the model is a bare "
+                f"{type(model).__name__}: leave it out."
+            )
+        return ("full",)
+    if info.needs != "gradient" or info.trained:
+        return ("full",) if gradient in (None, "auto") else (gradient,)
+    if info.gradient and gradient in (None, "auto"):
+        return (info.gradient,)
+    return declared_gradients(model) if gradient == "auto" else (gradient or "full",)
+
+
+def _resolved(attack: Any) -> tuple[Any, dict[str, Any]]:
+    if not isinstance(attack, str):
+        raise UsageError(
+            f"the attack is a {type(attack).__name__}; expected a registered name, as 'pgd:steps=40'."
+        )
+    return registry.resolve("attacks", Spec.parse(attack))
+
+
+def _applicable(attack: str, info: AttackInfo, norm: str, targets: Tensor | None, trained: bool) -> None:
+    if info.trained != trained:
         raise UsageError(
             f"{attack} must first be trained: give train=(images, labels), not those it is judged on."
             if info.trained
@@ -99,99 +435,57 @@ def run_attack(
         raise NotApplicable(f"{attack} is defined in {', '.join(info.norms)}, not in {norm}")
     if targets is not None and not info.targeted:
         raise NotApplicable(f"{attack} has no targeted form")
-    system: System = Defended(model, gradient) if isinstance(model, Defense) else Bare(model)
-    random = isinstance(model, Defense) and model.randomised
-    goal = Goal.untargeted(y) if targets is None else Goal.targeted(targets)
-    index = torch.arange(len(x), device=x.device)
-    judge_seeds = sample_seeds(seed, "judge", index)
-    batches: list[tuple[slice | Tensor, int]] = [  # slices copy nothing
-        (slice(start, start + batch_size), min(batch_size, len(x) - start))
-        for start in range(0, len(x), batch_size)
-    ]
 
-    def craft(eps: float) -> tuple[Tensor, Counts]:
-        made, counts, budget = [], [], Budget(norm, eps)  # type: ignore[arg-type]
-        call, given_parameters = function, parameters
-        if train is not None:
-            call, given_parameters = _fitted(function, parameters, system, goal, budget, train, seed), {}
-        for rows, _ in batches:
-            view = View.on(
-                system, sample_seeds(seed, "view", index[rows]), exact=not random, fixed=not random,
-                whole_batches=True, fast=fast, parts=model.parts() if isinstance(model, Defense) else {},
-            )  # fmt: skip
-            given, own = x[rows].clone(), sample_seeds(seed, "attack", index[rows])
-            found = call(view, given, goal.rows(index[rows]), budget, own, **given_parameters)
-            made.append(check_examples(found, x[rows], given, budget))
-            counts.append(view.counts)
-        return torch.cat(made), Counts.cat(counts)
 
-    def judge(examples: Tensor) -> Output:
-        with torch.no_grad():
-            return answer(system, examples, judge_seeds, batches)
-
-    eps = [float(e) for e in epsilons]
-    runs = [craft(math.inf)] * len(eps) if info.minimal else [craft(e) for e in eps]
-    answers = [judge(runs[0][0])] * len(eps) if info.minimal else [judge(made) for made, _ in runs]
-    deltas = [runs[0][0] - x] * len(eps) if info.minimal else [made - x for made, _ in runs]
-    size = torch.stack([Budget(norm, math.inf).exact_size(delta) for delta in deltas])  # type: ignore[arg-type]
-    inside = torch.stack(
-        [Budget(norm, e).allows(s) for e, s in zip(eps, size, strict=True)]  # type: ignore[arg-type]
+def _radii(epsilons: Any) -> list[float]:
+    """The budgets of one number, text or several."""
+    single = (
+        isinstance(epsilons, str | bytes)
+        or not hasattr(epsilons, "__iter__")
+        or getattr(epsilons, "ndim", 1) == 0
     )
-    return Attacked(
-        norm, tuple(eps), torch.stack([made for made, _ in runs]),
-        torch.stack([goal.reached(out) for out in answers]) & inside, size.float(), correct(judge(x), y),
-        torch.stack([counts.forward for _, counts in runs]),
-        torch.stack([counts.backward for _, counts in runs]),
-    )  # fmt: skip
+    found = [radius(epsilons)] if single else [radius(eps) for eps in epsilons]
+    if not found:
+        raise UsageError("epsilons=[]: give at least one budget, such as 8/255.")
+    return found
 
 
-def _fitted(
-    kind: Any,
-    parameters: dict[str, Any],
-    system: System,
-    goal: Goal,
-    budget: Budget,
-    train: tuple[Tensor, Tensor],
-    seed: int,
-) -> Fitted:
-    """A trained attack, fitted through `system` for every class that the goal aims at."""
-    images, labels = train
-    with torch.no_grad():
-        classes = system(images[:1], sample_seeds(seed, "classes", labels[:1])).logits.shape[1]
-    training = Training(Queried(images, labels), lambda seeds: View.on(system, seeds, whole_batches=True))
-    single = kind.conditional or goal.kind == "untargeted"
-    generators = {}
-    for target in [None] if single else goal.classes.unique().tolist():
-        module = fresh(lambda: kind(tuple(images.shape[1:]), classes, **parameters), seed).to(images.device)
-        module.fit(training, target, budget, seed)  # type: ignore[operator]
-        generators[target] = freeze(module)
-    return Fitted(generators)  # type: ignore[arg-type]
+def _whole(**given: Any) -> int:
+    """The whole number in the one argument given, by name."""
+    ((name, value),) = given.items()
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise UsageError(f"{name}={value!r} is no whole number.")
+    return int(value)
 
 
-def _check(
-    model: nn.Module, x: Any, y: Any, targets: Any, epsilons: Sequence[float], batch_size: int
-) -> None:
+def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[Tensor, Tensor]:
+    """The images and labels as plain tensors. Raises UsageError for what cannot be attacked."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"the model is a {type(model).__name__}; expected a torch.nn.Module.")
-    if any(module.training for module in model.modules()):
+    if torch.is_inference_mode_enabled():
+        raise UsageError("inside torch.inference_mode there are no gradients: call run_attack outside of it.")
+    if door.in_training_mode(model):
         raise UsageError("the model is in training mode: call model.eval() first.")
-    if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
-        raise UsageError(f"x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1.")
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or x.numel() == 0:
+        raise UsageError(f"{whose}x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1.")
+    x = x.detach().as_subclass(Tensor)
+    x = x.clone() if x.is_inference() else x
     low, high = float(x.amin()), float(x.amax())
     if not (low >= 0 and high <= 1):  # nor is NaN
-        raise UsageError(
-            f"x spans [{low:g}, {high:g}]; pixels must be in [0, 1], normalisation a layer of the model."
-        )
+        cure = "pixels must be in [0, 1], normalisation a layer of the model."
+        if low > -1e-3 and high < 1.001:
+            cure = "pixels must be in [0, 1]; for so little write x.clamp(0, 1)."
+        raise UsageError(f"{whose}x spans [{low:.9g}, {high:.9g}]; {cure}")
     for name, classes in (("y", y), ("targets", targets)):
         if name == "targets" and classes is None:
             continue
         if not isinstance(classes, Tensor) or classes.shape != (len(x),) or classes.dtype != torch.int64:
-            raise UsageError(f"{name} is {_form(classes)}; expected ({len(x)},) int64.")
-    if len(epsilons) == 0 or batch_size < 1:
-        raise UsageError(
-            f"epsilons={list(epsilons)}, batch_size={batch_size}: give at least one of each, positive."
-        )
+            raise UsageError(f"{whose}{name} is {_form(classes)}; expected ({len(x)},) int64.")
+        if classes.device != x.device:
+            raise UsageError(f"{whose}{name} lies on {classes.device} and x on {x.device}: move one of them.")
+    return x, y.as_subclass(Tensor)
 
 
 def _form(value: Any) -> str:
-    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    hint = ", not a torch tensor: torch.from_numpy makes one" if type(value).__module__ == "numpy" else ""
+    return form(value) + hint

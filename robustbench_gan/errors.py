@@ -22,6 +22,12 @@ class NotApplicable(Exception):
     """Raised by an attack or a threat model when a combination means nothing; the message is the reason."""
 
 
+class NotANumber(RuntimeError):
+    """A classifier or a defended system answered with no number: it is neither right nor has it survived anything."""
+
+    flag = "not-a-number"
+
+
 class DisconnectedGradient(RuntimeError):
     """Autograd found no path from the loss to the input: a broken attack, never a zero gradient."""
 

@@ -13,7 +13,8 @@ from robustbench_gan import progress
 from robustbench_gan.cell_run import Crafted, Run
 from robustbench_gan.defense import recipe_of
 from robustbench_gan.detection import measure
-from robustbench_gan.outcome import Output, correct
+from robustbench_gan.errors import NotANumber
+from robustbench_gan.outcome import Output, correct, unanswered
 from robustbench_gan.record import Detection, Outcomes
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.threat import Counts, Defended, answer
@@ -21,12 +22,6 @@ from robustbench_gan.training import EVALUATION_BATCH
 from robustbench_gan.workshop import Judged
 
 THRESHOLD_IMAGES = 1000  # one of them is 0.1%, the smallest of the fixed false positive rates
-
-
-class NotANumber(RuntimeError):
-    """A defended system answered NaN: it has not survived anything."""
-
-    flag = "not-a-number"
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Verdict:
 def judge(run: Run, crafted: list[Crafted]) -> Verdict:
     """Recompute everything on the defended system under the judge's seeds, beside an unperturbed control.
 
-    Raises NotANumber when the defended system answers NaN.
+    Raises NotANumber when the defended system gives an image or an example no answer.
     """
     cell, names = run.cell, run.system_names()
 
@@ -74,7 +69,8 @@ def judge(run: Run, crafted: list[Crafted]) -> Verdict:
         clean = [ask(run.x, k).out for k in seeds]
         judged = [ask(sets[k].examples, k) for k in seeds]
     attacked = [j.out for j in judged]
-    _finite(attacked + clean)
+    for answers, images in ((clean, "clean images"), (attacked, "examples")):
+        _answered(answers, run.y, images)
     right = torch.stack([correct(c, run.y) for c in clean])
     won = torch.stack([s.goal.reached(a) for s, a in zip(sets, attacked, strict=True)])
     accepted = torch.stack([a.accepted for a in attacked])
@@ -84,11 +80,13 @@ def judge(run: Run, crafted: list[Crafted]) -> Verdict:
     return Verdict(clean, attacked, right, right & ~won, stopped, sizes, sum(j.seconds for j in judged))
 
 
-def _finite(outs: Iterable[Output]) -> None:
-    """A defense that answers NaN has not survived anything: the cell fails."""
-    for out in outs:
-        if bool(torch.isnan(out.logits).any()) or bool(torch.isnan(out.scores).any()):
-            raise NotANumber("the defended system answered NaN")
+def _answered(outs: Iterable[Output], y: Tensor, images: str) -> None:
+    """Who gives no answer has not survived anything: the cell fails."""
+    lost = torch.stack([unanswered(out, y) for out in outs]).any(dim=0)
+    if bool(lost.any()):
+        raise NotANumber(
+            f"the defended system answered NaN or infinity to {int(lost.sum())} of {len(lost)} {images}"
+        )
 
 
 def _shortest(value: np.float32) -> float:

@@ -45,6 +45,20 @@ class Output:
         return Output(self.logits.detach(), self.scores.detach())
 
 
+def unanswered(out: Output, y: Tensor | None = None) -> Tensor:
+    """(N,) bool: no answer, which is neither right nor a survived attack: NaN, +inf, or -inf for all classes.
+
+    A class at -inf is masked out and legal, but for the true one where `y` (N,) tells it. A detector's score may be
+    infinite, but not NaN.
+    """
+    logits = out.logits
+    lost = torch.isnan(out.scores).any(dim=1)
+    if bool(torch.isfinite(logits).all()):
+        return lost
+    lost = lost | torch.isnan(logits).any(dim=1) | (logits.amax(dim=1).abs() == torch.inf)
+    return lost if y is None else lost | (logits.gather(1, y[:, None])[:, 0] == -torch.inf)
+
+
 Loss = Callable[[Output], Tensor]
 
 

@@ -26,6 +26,8 @@ class Probe:
     repeats_vary: float = 0.0  # it under the same seeds
     own_randomness: bool = False  # the latter comes from torch's global generator, not from state
     label_changed: bool = False  # the latter changed a label
+    company_matters: float = 0.0  # an image among others and among copies of itself
+    company_changes: int = 0  # labels that the latter changed
     differentiates: bool = False  # it runs autograd backwards while it answers
     outside: float = 0.0  # share of the values the classifier was shown that lie well outside [0, 1]
     distance: float = 0.0  # mean squared distance of what the classifier was shown from the images
@@ -42,10 +44,10 @@ def probe(defense: Defense, x: Tensor, seed: Tensor) -> Probe:
         before = _generator_states(x)
         with _shown_to(defense.core) as shown:
             first, differentiates = _watched(defense, x, seed)
-        other = defense(x, seed if defense.randomised else ~seed)
-        alike = torch.equal(first.logits, other.logits) and torch.equal(first.scores, other.scores)
-        varies = {} if alike else _why_it_varies(defense, x, seed, first, other, before)
-    given = shown[0] if shown and shown[0].shape == x.shape else x
+        own = seed if defense.randomised else ~seed
+        alone = _alone(defense, x, own)
+        varies = {} if _equal(first, alone) else _why_it_varies(defense, x, seed, own, first, before)
+    given = shown[0].to(x.dtype) if shown and shown[0].shape == x.shape else x
     if torch.equal(given, x):
         return Probe(**varies, differentiates=differentiates)
     outside = (given < -OUTSIDE) | (given > 1 + OUTSIDE)
@@ -57,17 +59,35 @@ def probe(defense: Defense, x: Tensor, seed: Tensor) -> Probe:
     )
 
 
+def _alone(defense: Defense, x: Tensor, seed: Tensor) -> Output:
+    """Each image among copies of itself, in its own place of a batch of the same size, so that rounding is the same."""
+    rows = [torch.full((len(x),), at, device=x.device) for at in range(len(x))]
+    outs = [defense(x[row], seed[row]) for row in rows]
+    logits, scores = (
+        [getattr(out, name)[at] for at, out in enumerate(outs)] for name in ("logits", "scores")
+    )
+    return Output(torch.stack(logits), torch.stack(scores))
+
+
+def _equal(one: Output, other: Output) -> bool:
+    return torch.equal(one.logits, other.logits) and torch.equal(one.scores, other.scores)
+
+
 def _why_it_varies(
-    defense: Defense, x: Tensor, seed: Tensor, first: Output, other: Output, before: list[Tensor]
+    defense: Defense, x: Tensor, seed: Tensor, own: Tensor, first: Output, before: list[Tensor]
 ) -> dict[str, Any]:
     """More passes, for a system that gave two answers where one was due; an honest one is never asked for them."""
+    other, alone = defense(x, own), _alone(defense, x, own)
+    if _equal(first, other):
+        changed = int((first.labels != alone.labels).sum())
+        return {"company_matters": distance(first, alone), "company_changes": changed}
     again, once_more = defense(x, seed), defense(x, seed)
-    alone = [Output.of(defense.core(x)) for _ in range(2)]
+    bare = [Output.of(defense.core(x)) for _ in range(2)]
     repeats = max(distance(first, again), distance(first, once_more))
     # Twice: a state that alternates between calls would pass once for the generator's.
     from_state = max(distance(first, _from_state(before, defense, x, seed)) for _ in range(2))
     return {
-        "core_varies": distance(*alone),
+        "core_varies": distance(*bare),
         "seeds_vary": 0.0 if defense.randomised else distance(first, other),
         "repeats_vary": repeats,
         "own_randomness": repeats > SAME_ANSWER >= from_state,
@@ -79,8 +99,9 @@ def distance(one: Output, other: Output) -> float:
     """The largest distance between two answers' logits over the size of the first's; scores count as logits do."""
     a = torch.cat([one.logits, one.scores], dim=1).double()
     b = torch.cat([other.logits, other.scores], dim=1).double()
-    size = a.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    return float(((a - b).norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
+    size = torch.where(torch.isfinite(a), a, 0).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    gap = torch.where(a == b, 0, a - b)  # a masked class is infinite in both
+    return float((gap.norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from robustbench_gan.batching import pieces
 from robustbench_gan.budget import per_sample
 from robustbench_gan.defense import Defense, Gradient, Surrogate
-from robustbench_gan.errors import DisconnectedGradient
+from robustbench_gan.errors import DisconnectedGradient, NotANumber
 from robustbench_gan.flags.thresholds import SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.image_gradient import gradient
-from robustbench_gan.outcome import Goal, Loss, Output
+from robustbench_gan.outcome import Goal, Loss, Output, unanswered
 from robustbench_gan.seeds import fold
 
 Access = Literal["nothing", "labels", "scores", "gradient"]
@@ -170,8 +170,9 @@ class Defended:
     surrogate: Surrogate | None = None
 
     def __call__(self, x: Tensor, seed: Tensor) -> Output:
-        """The defense's answer."""
-        return self.defense.attacked(x, seed, self.gradient, self.unroll, self.surrogate)
+        """The defense's answer. Raises NotANumber as `answered`."""
+        out = self.defense.attacked(x, seed, self.gradient, self.unroll, self.surrogate)
+        return answered(out, x, "the defended system")
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,18 @@ class Bare:
     defended: bool = False
 
     def __call__(self, x: Tensor, seed: Tensor) -> Output:
-        """The classifier's answer; it is not random."""
-        return Output.of(self.model(x))
+        """The classifier's answer; it is not random. Raises NotANumber as `answered`."""
+        return answered(Output.of(self.model(x)), x, "the classifier")
+
+
+def answered(out: Output, x: Tensor, who: str) -> Output:
+    """The same answer to images x. Raises NotANumber where there is none for one that is a number itself."""
+    lost = unanswered(out.detach())
+    if bool(lost.any()):
+        lost = lost & torch.isfinite(x.detach()).flatten(1).all(dim=1)
+        if count := int(lost.sum()):
+            raise NotANumber(f"{who} answered NaN or infinity to {count} of {len(x)} images")
+    return out
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import registry
+from robustbench_gan import door, registry
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
@@ -152,7 +152,7 @@ class Workshop:
         factory, params = registry.resolve("models", Spec.parse(text))
         schedule = schedule_of(factory)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
-        model = model.to(self.device)
+        model = door.admitted(model.to(self.device))
         recipe = classifier_recipe(text, schedule, data, self.train_seed, module_digest(factory))
         checkpoint = Checkpoint.of(self.store, "classifier", recipe)
 
@@ -166,7 +166,14 @@ class Workshop:
         artifact = self.store.fetch("classifier", recipe, build)
         checkpoint.clear()
         model.load_state_dict(dict(artifact.tensors))
-        return freeze(model), artifact
+        return self._looked_at(model, data), artifact
+
+    def _looked_at(self, model: nn.Module, data: Dataset) -> nn.Module:
+        """A classifier frozen, inside the door and asked about clean images. Raises WrongForm as `door.look`."""
+        inside = freeze(door.admitted(model))
+        clean = data.validation.pixels(slice(0, door.LOOKED_AT)).to(self.device)
+        door.look(inside, clean, len(data.classes), data.name)
+        return inside
 
     def _users_classifier(self, data: Dataset, own: Own) -> tuple[nn.Module, Artifact]:
         given = FileReference.parse(own.place)
@@ -176,7 +183,10 @@ class Workshop:
         _check_unchanged(own, user_digest(given.weights, given.source))
         if prefix := fill(model, artifact.tensors, str(given.weights), given.source):
             print(f"{given.weights}: {prefix!r} taken off the names of all weights.", file=sys.stderr)
-        return freeze(model.to(self.device)), artifact
+        try:
+            return self._looked_at(model.to(self.device), data), artifact
+        except door.WrongForm as error:
+            raise UsageError(f"--classifier {given.source}: {error}") from error
 
     def defense(self, dataset: str, classifier: str, text: str) -> Defense:
         """A fitted, frozen defense around its classifier."""
@@ -221,6 +231,10 @@ class Workshop:
         defense.base_key = artifact.key
         defense.fit(TrainingData(self.dataset(dataset)), seed, self.store)
         freeze(defense.to(self.device))
+        if defense.core is not base:
+            core = self._looked_at(defense.core, self.dataset(dataset))
+            for stage in (defense, *stages):
+                stage.core = core
         return defense
 
     def substitute(
@@ -276,7 +290,7 @@ class Workshop:
             recipe["answers"] = threat.answers
         if threat.step_sign != "plus":
             recipe["step_sign"] = threat.step_sign
-        return model.to(self.device), recipe
+        return door.admitted(model.to(self.device)), recipe
 
     def oracle(self, names: Names, threat: ThreatModel) -> Oracle:
         """The system that a black-box attacker may ask; no two queries are answered under the same seed."""

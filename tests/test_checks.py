@@ -17,10 +17,9 @@ from robustbench_gan.checks import (
     undefined_losses,
 )
 from robustbench_gan.crafting import AttackFault
-from robustbench_gan.errors import DisconnectedGradient
+from robustbench_gan.errors import DisconnectedGradient, NotANumber
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.flags.thresholds import AGREEMENT, ZERO_GRADIENT_SHARE
-from robustbench_gan.judging import NotANumber
 from robustbench_gan.outcome import Output
 from robustbench_gan.probe import Probe
 from robustbench_gan.threat import Counts, black_box, gray_box, query, seed_known, white_box

@@ -133,6 +133,42 @@ def test_a_label_that_changes_from_one_call_to_the_next():
     assert seen.label_changed and not seen.own_randomness  # though every second answer is the first one
 
 
+class Together(nn.Module):
+    """Answers about each image and something of its batch."""
+
+    def __init__(self, base, of):
+        super().__init__()
+        self.base, self.of = base, of
+
+    def forward(self, x):
+        return self.base(x - self.of(x))
+
+
+COMPANY = {
+    "mean": lambda x: x.mean(dim=0, keepdim=True), "first": lambda x: x[:1], "last": lambda x: x[-1:],
+    "largest": lambda x: x.mean(dim=(1, 2, 3)).amax(), "norm": lambda x: F.batch_norm(x, None, None, training=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPANY)
+@pytest.mark.parametrize("declared", [False, True], ids=["still", "randomised"])
+def test_an_image_that_is_answered_by_the_company_it_is_in(name, declared):
+    base = Together(conv(), COMPANY[name])
+    seen = look(Noise(base, sigma=0.01) if declared else Defense(base))
+    assert seen.company_matters > SAME_ANSWER
+    assert seen.core_varies == seen.seeds_vary == seen.repeats_vary == 0
+
+
+def test_a_class_that_is_masked_out_is_no_difference():
+    class Masks(nn.Module):
+        def forward(self, x):
+            return conv()(x).masked_fill(torch.tensor([False, True, False]), -torch.inf)
+
+    assert look(Defense(Masks())) == Probe()
+    one, two = (Output.of(torch.tensor([[3.0, -torch.inf, 4.0 + far]])) for far in (0.0, 0.5))
+    assert distance(one, two) == pytest.approx(0.1)
+
+
 def test_dropout_in_the_classifier():
     assert look(Defense(AlwaysOn(conv()))).core_varies > SAME_ANSWER
 
@@ -172,7 +208,7 @@ def test_two_images_are_asked_and_one_is_enough():
             return x
 
     look(Counts(conv()))
-    assert shown == [PROBED] * 2
+    assert shown == [PROBED] * (1 + PROBED)  # together, and each among copies of itself
     assert probe(Defense(conv()), X[:1], seeds(1)) == Probe(distance=0.0)
 
 

@@ -45,8 +45,8 @@ RANDOMNESS = (
     Known(
         "batch-dependent", "P9", ("invalid",),
         "the answer to an image changes with the others in its batch.",
-        "every defense.",
-        "audit",
+        "every defense; a few images are shown to it among copies of themselves.",
+        "cell",
         "an image alone is answered differently than among others.",
         "Batch normalisation in training mode and variables shared between images let the clean neighbours of an "
         "example decide its label, so the number depends on who was judged with whom. Use evaluation mode.",
