@@ -152,11 +152,13 @@ class _Call:
 
     def judge(self, images: Tensor, named: str) -> Output:
         """The system's answers under the judge's seeds. Raises NotANumber where it has none to an image."""
-        with torch.no_grad():
-            out = answer(self.systems[0], images, self.seeds("judge"), self.batches(len(images)))
-        lost = int(unanswered(out, self.y).sum())
-        if lost:
-            raise NotANumber(f"the model answers NaN or infinity to {lost} of {len(images)} {named}")
+        try:
+            with torch.no_grad():
+                out = answer(self.systems[0], images, self.seeds("judge"), self.batches(len(images)))
+        except NotANumber as error:
+            raise NotANumber(f"{error} to {named}") from error
+        if lost := int(unanswered(out, self.y).sum()):
+            raise NotANumber(f"the model answers -infinity for the true class of {lost} {named}")
         return out
 
     def options(self) -> dict[str, Any]:
