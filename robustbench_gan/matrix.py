@@ -36,9 +36,10 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection", "evaluate",
-    "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe", "record", "rehearsal",
-    "seeds", "substitute", "threat", "training", "user_models", "user_weights", "workshop",
+    "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection",
+    "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe",
+    "record", "rehearsal", "seeds", "substitute", "threat", "training", "user_models", "user_weights",
+    "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
