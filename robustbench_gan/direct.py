@@ -343,7 +343,7 @@ def _inside(
     if isinstance(model, Defense) and (names := unfitted(model)):
         raise UsageError(
             f"{', '.join(names)} is not fitted: call fit(data, seed, store) first, or take the defense from "
-            "Workshop().defense(dataset, classifier, spec)."
+            "Workshop().defense(dataset, classifier, spec); if you set its parts by hand, set fitted = True."
         )
     stages = [part for part in model.modules() if isinstance(part, Defense)]
     held = [(stage, name, getattr(stage, name)) for stage in stages for name in ("base", "core")]

@@ -193,6 +193,7 @@ def test_an_attack_through_reformer_and_detectors_finds_what_neither_sees():
     defense = MagNet(Halves(), detectors="all")
     defense.autoencoders.update({n: nn.ModuleList([LeftHalf()]) for n in ("reformer", "detector")})
     defense.thresholds = torch.full((1, 4), 0.02)
+    defense.fitted = True  # by hand
     x = torch.cat([torch.full((6, 1, 4, 2), 0.7), torch.full((6, 1, 4, 2), 0.5)], dim=-1)
     goal = Goal.untargeted(torch.zeros(6, dtype=torch.int64))
     for attack in ("cw:preset=fast", "pgd:steps=40", "cw-bounded:steps=40"):
