@@ -185,9 +185,10 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     budgets = [_budget(block.norm, eps) for eps in block.eps]
     functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
     digests = {text: code_digest(function) for text, function in functions.items()}
+    models = {text: _classifier(text, workshop) for text in block.classifiers}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
         data = _published(canonical("datasets", Spec.parse(dataset)), workshop)
-        model = _classifier(classifier, workshop)
+        model = models[classifier]
         _try_classifier(data, model, workshop)
         chain = "+".join(canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)

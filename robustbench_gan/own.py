@@ -7,6 +7,7 @@ a hash of its content, as in `mine.py:make@3fa9c2d1`.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
@@ -20,16 +21,25 @@ from robustbench_gan.files import no_file
 from robustbench_gan.user_models import path_of
 
 DIGITS = 8
+MOST = 500  # entries of a directory that are looked at
 FORM = "path/to/file.py:factory@weights.safetensors"
 _REFERENCE = re.compile(r"(?P<path>.+?\.py):(?P<factory>[^\W\d]\w*)(?:@(?P<weights>.+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Own:
-    """Something of the user's: what leads to it on this machine, and a hash of what it held when it was planned."""
+    """Something of the user's: what leads to it on this machine, and a hash of what it held when it was planned.
+
+    `copies` lead to the same content.
+    """
 
     place: str
     digest: str
+    copies: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        also = f", and so is {' and '.join(self.copies)}" if self.copies else ""
+        return f"{self.place}{also}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,8 @@ def _expanded(text: str) -> Path:
 
 def _content(path: Path) -> str:
     if path.suffix == ".py":
-        return file_digest(path)
+        with contextlib.suppress(SyntaxError):  # of another Python, or a template
+            return file_digest(path)
     if why := no_file(path):
         raise OSError(0, why)
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -105,13 +116,32 @@ def _content(path: Path) -> str:
 
 def _named(path: Path, code: set[Path]) -> set[Path]:
     """Files below a Python file's directory that texts in its code name: settings, modules it loads itself."""
+    texts = {
+        node.value
+        for file in code
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     roots, found = {path.absolute().parent, path.resolve().parent}, set[Path]()
-    for file in code:
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                places = [root / name for root in roots for name in _names(node.value)]
-                found.update(place.resolve() for place in places if not no_file(place))
+    for root in roots:
+        places = [root / name for text in texts for name in _names(text)]
+        # Paths are put together from parts (`here / "settings" / "net.json"`) and by pattern.
+        places += [place for place in _near(root) if place.name in texts]
+        places += [path.with_suffix(text) for text in texts if re.fullmatch(r"\.\w+", text)]
+        places += [place for text in texts if "*" in text for place in _near(root, 1) if place.match(text)]
+        found.update(place.resolve() for place in places if not no_file(place))
     return found
+
+
+def _near(root: Path, depth: int = 2) -> Iterator[Path]:
+    """What lies in a directory, and in those in it: as much as a user's own settings may take."""
+    inside: list[Path] = []
+    with contextlib.suppress(OSError):  # one that nobody may look into
+        inside = sorted(place for place in root.iterdir() if not place.name.startswith("."))[:MOST]
+    yield from inside
+    for place in inside:
+        if depth > 1 and place.is_dir() and place.name != "__pycache__":
+            yield from _near(place, depth - 1)
 
 
 def _names(text: str) -> Iterator[str]:

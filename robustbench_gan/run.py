@@ -102,7 +102,7 @@ def run(
         f"{trained} shared steps, on {workshop.device}; results in {out}"
     )
     for name, own in workshop.aliases.items():
-        console.print(Text(f"{name} is {own.place}"))
+        console.print(Text(f"{name} is {own}"))
     with live_bars(console) as bars:
         overall = bars.add_task("cells", total=len(planned))
 

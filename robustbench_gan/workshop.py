@@ -108,6 +108,8 @@ class Workshop:
         known = self.aliases.setdefault(name, Own(place, digest))
         if known.digest != digest:
             raise UsageError(f"{place} and {known.place} have the same digits in {name}: rename one of them.")
+        if place not in (known.place, *known.copies):
+            self.aliases[name] = replace(known, copies=(*known.copies, place))
         return name
 
     def adopt_classifier(self, text: str) -> str:

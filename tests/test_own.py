@@ -139,9 +139,11 @@ def test_one_thing_by_two_paths_is_one(rbg, tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "model.py").symlink_to(tmp_path / "a" / "model.py")
     (tmp_path / "other.safetensors").symlink_to(tmp_path / "one.safetensors")
-    rbg("evaluate", *ASKED, "--classifier", "a/model.py:make@one.safetensors",
-        "--classifier", f"{tmp_path}/c/model.py:make@other.safetensors", "--out", "o")  # fmt: skip
+    linked = f"{tmp_path}/c/model.py:make@other.safetensors"
+    done = rbg("evaluate", *ASKED, "--classifier", "a/model.py:make@one.safetensors", "--classifier", linked,
+               "--out", "o")  # fmt: skip
     assert list(found("o").values()) == [expected(WEIGHTS["one"])]
+    assert "and so is" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -161,21 +163,33 @@ def test_weights_that_cannot_be_given_to_the_files_are_refused_in_a_line(rbg, ar
     assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-def test_what_a_file_reads_beside_itself_tells_it_from_its_copy(tmp_path):
-    digests = []
-    for folder, settings, module in (("a", "{}", "K = 1"), ("b", "{ }", "K = 1"), ("c", "{}", "K = 2")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "model.py").write_text(
-            "import importlib\nfrom pathlib import Path\n"
-            "text = (Path(__file__).parent / 'settings.json').read_text()\n"
-            "late = importlib.import_module('late')\n"
+@pytest.mark.parametrize(
+    "reads",
+    [
+        "(HERE / 'settings.json').read_text()",
+        "(HERE / 'more' / 'net.json').read_text()",
+        "open(os.path.join(os.path.dirname(__file__), 'more', 'net.json')).read()",
+        "Path(__file__).with_suffix('.yaml').read_text()",
+        "[each.read_text() for each in HERE.glob('*.json')]",
+        "importlib.import_module('late')",
+        "importlib.import_module('pack.inner')",
+    ],
+)
+def test_what_a_file_reads_beside_itself_tells_it_from_its_copy(tmp_path, reads):
+    files = ("settings.json", "more/net.json", "model.yaml", "late.py", "pack/inner.py", "unused.txt")
+    digests = {}
+    for changed in ("", *files):
+        folder = tmp_path / f"with {changed.replace('/', ' ')} changed"
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("K = 2" if name == changed else "K = 1")
+        (folder / "model.py").write_text(
+            f"import importlib, os\nfrom pathlib import Path\nHERE = Path(__file__).parent\nX = {reads}\n"
         )
-        (tmp_path / folder / "settings.json").write_text(settings)
-        (tmp_path / folder / "late.py").write_text(module)
-        digests.append(user_digest(None, f"{tmp_path / folder / 'model.py'}:make"))
-    assert len(set(digests)) == 3
-    shutil.copytree(tmp_path / "a", tmp_path / "copy")
-    assert user_digest(None, f"{tmp_path / 'copy' / 'model.py'}:make") == digests[0]
+        digests[changed] = user_digest(None, f"{folder / 'model.py'}:make")
+    different = [name for name in files if digests[name] != digests[""]]
+    (read,) = different  # and nothing that it does not
+    assert read.rpartition("/")[2].partition(".")[0] in reads or read.endswith((".yaml", ".json"))
 
 
 def test_a_reference_is_read_as_it_is_written():
