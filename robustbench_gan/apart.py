@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from robustbench_gan import progress
+from robustbench_gan import progress, stopping
 from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import Fatal
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.matrix import Planned
 from robustbench_gan.places import short
@@ -31,7 +31,7 @@ from robustbench_gan.record import Result
 from robustbench_gan.workshop import Workshop
 
 TICK = 0.5  # seconds between two looks at the clock, for the display alone
-READY, DONE, USAGE, INTERRUPTED = "ready", "done", "usage", "interrupted"
+READY, DONE, FATAL = "ready", "done", "fatal"
 
 
 def evaluate_apart(planned: Planned, workshop: Workshop, settings: Settings, *, seconds: float) -> Result:
@@ -63,9 +63,8 @@ def _shared_is_there(planned: Planned, workshop: Workshop) -> bool:
         for step in steps_of([planned]):
             if step.kind != "cell":
                 train(step, workshop)
-    except UsageError:
-        raise
-    except Exception:  # the workshop remembers it, and the cell will record it
+    except BaseException as error:  # the workshop remembers it, and the cell will record it
+        stopping.pass_on(error)
         return False
     return True
 
@@ -83,10 +82,8 @@ def _answer(planned: Planned, ours: Connection, process: SpawnProcess, seconds: 
         code = process.exitcode or 0
         how = f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
         return _failed(planned, f"the cell's process ended {how} before it had a result")
-    if kind == USAGE:
-        raise UsageError(text)
-    if kind == INTERRUPTED:
-        raise KeyboardInterrupt
+    if kind == FATAL:
+        raise Fatal(text)
     return Result.model_validate_json(text)
 
 
@@ -134,14 +131,13 @@ def _cell(theirs: Connection, planned: Planned, workshop: Workshop, settings: Se
     os.setsid()  # Ctrl-C is for the parent, which kills the whole group
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    try:
-        _shared_is_there(planned, workshop)
-        _send(theirs, READY)
-        _send(theirs, DONE, evaluate_cell(planned, workshop, settings).model_dump_json())
-    except UsageError as error:
-        _send(theirs, USAGE, str(error))
-    except KeyboardInterrupt:
-        _send(theirs, INTERRUPTED)
+    with stopping.listening():
+        try:
+            _shared_is_there(planned, workshop)
+            _send(theirs, READY)
+            _send(theirs, DONE, evaluate_cell(planned, workshop, settings).model_dump_json())
+        except Fatal as error:
+            _send(theirs, FATAL, str(error))
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from robustbench_gan import registry
 from robustbench_gan.errors import UsageError
-from robustbench_gan.registry import Spec
 
 
 def catalogue(group: str) -> list[dict[str, Any]]:
@@ -47,7 +46,7 @@ def _described(name: str, target: Any, distribution: str, version: str) -> dict[
 def _shown(default: Any, required: bool) -> Any:
     if required:
         return "(required)"
-    return str(default) if isinstance(default, Spec) else default
+    return default if default is None or isinstance(default, bool | int | float | str) else str(default)
 
 
 def print_catalogue(group: str, found: list[dict[str, Any]]) -> None:

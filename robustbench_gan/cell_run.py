@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_gan import stopping
 from robustbench_gan.attack import AttackInfo, Fitted
 from robustbench_gan.budget import Budget
 from robustbench_gan.defense import Defense, declared_gradients
@@ -86,10 +87,11 @@ class Run:
 
     def call(self, view: View, x: Tensor, goal: Goal, seed: Tensor) -> Any:
         """The attack itself, a trained one by its generators."""
-        if self.fitted:
-            attack = Fitted({target: part.attack for target, part in self.fitted.items()})
-            return attack(view, x, goal, self.budget, seed)
-        return self.function(view, x, goal, self.budget, seed, **self.parameters)
+        with stopping.PluginCall():
+            if self.fitted:
+                attack = Fitted({target: part.attack for target, part in self.fitted.items()})
+                return attack(view, x, goal, self.budget, seed)
+            return self.function(view, x, goal, self.budget, seed, **self.parameters)
 
 
 @dataclass(frozen=True)

@@ -4,44 +4,78 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from robustbench_gan import __version__
-from robustbench_gan.errors import UsageError
+from robustbench_gan import __version__, stopping, streams
+from robustbench_gan.errors import UsageError, describe, plain
 
 if TYPE_CHECKING:
     from robustbench_gan.matrix import Matrix, Planned
     from robustbench_gan.plan import Step
 
-DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2  # and 128 + the number of the signal that ended a command
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def user_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors a user can mend into one line and exit code 2, Ctrl-C into 130. A bug keeps its traceback."""
+def user_errors(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Turn errors a user can mend into one line and their exit code, signals into 128 + their number.
+
+    What the command returns is its exit code: it does not exit itself, so that an exit is always a plugin's. A bug
+    keeps its traceback.
+    """
 
     @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except UsageError as error:
-            click.echo(f"rbg: {error}", err=True)
-            sys.exit(BAD_USAGE)
-        except KeyboardInterrupt:
-            click.echo(
-                "rbg: interrupted. What was finished is kept; the same command goes on from there.", err=True
-            )
-            sys.exit(INTERRUPTED)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        with streams.forgiving(), stopping.listening():
+            code = _exit_code(command, *args, **kwargs)
+        if code:
+            sys.exit(code)
 
     return wrapped
+
+
+def _exit_code(command: Callable[P, int | None], *args: P.args, **kwargs: P.kwargs) -> int:
+    try:
+        with stopping.PluginCall():
+            code = command(*args, **kwargs) or DONE
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        click.echo(f"rbg: {error}", err=True)
+        return error.code
+    except KeyboardInterrupt as interrupt:
+        if not stopping.is_users(interrupt):
+            return _left(interrupt)
+        stopping.let_go()
+        number = getattr(interrupt, "number", signal.SIGINT)
+        click.echo(
+            f"rbg: {stopping.ended_by(number)}. What was finished is kept; the same command goes on from there.",
+            err=True,
+        )
+        return int(128 + number)
+    except SystemExit as left:
+        return _left(left)
+
+
+def _left(error: BaseException) -> int:
+    """Say where a plugin tried to end the command."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    click.echo(
+        f"rbg: {plain(frame.filename)}:{frame.lineno} raised {describe(error)}: a plugin must not end the command. "
+        "Mend or uninstall it.",
+        err=True,
+    )
+    return SOME_FAILED
 
 
 BATCH_SIZE = click.option(
@@ -206,7 +240,7 @@ def evaluate(
     matrix: Path | None, preset: str | None, weights: tuple[Path, ...], batch_size: int,
     max_cell_minutes: float | None, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
     strict: bool, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Evaluate defenses against attacks under threat models.
 
     With no argument: the preset `quick`. MATRIX is a TOML file of the same form as a preset; options given
@@ -226,12 +260,12 @@ def evaluate(
     planned = matrices.lay_out(asked, workshop)
     if dry_run:
         _show_plan(asked, planned, as_json)
-        return
+        return DONE
     code = run(
         asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
         cell_timeout=cell_timeout,
     )  # fmt: skip
-    sys.exit(code)
+    return code
 
 
 def _one_each(classifiers: Sequence[str], weights: Sequence[Path]) -> tuple[str, ...]:
@@ -389,7 +423,7 @@ def sweep(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
     weights: Path | None, batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
     strict: bool, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
     `rbg sweep defense-gan:iterations=100 --over iterations=25,50,100,200,400,800,1600 --over restarts=1,2,5,10,20
@@ -413,12 +447,12 @@ def sweep(
     laid = sweeps.plan(asked, found, reference or defenses[0], workshop)
     if dry_run:
         _show_plan(asked, laid.cells, as_json)
-        return
+        return DONE
     code = sweeps.run(
         laid, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
         cell_timeout=cell_timeout,
     )  # fmt: skip
-    sys.exit(code)
+    return code
 
 
 @main.command()
@@ -484,7 +518,7 @@ def audit(
     defense: str | None, self_test: bool, seeds: tuple[int, ...], weights: Path | None,
     checks: tuple[str, ...], batch_size: int, device: str, max_check_minutes: float | None, out: Path,
     dry_run: bool, strict: bool, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Ask whether the evaluation of DEFENSE can be believed: checks that need runs of their own.
 
     Convergence, restarts, EOT, finite differences, random search, large and unbounded budgets, batch coupling, state
@@ -496,7 +530,7 @@ def audit(
     anything invalid. Only --seed, --dataset (control-digits by default), --device and --json go with it.
     """
     if self_test:
-        _self_test(click.get_current_context(), seeds, device, as_json)
+        return _self_test(click.get_current_context(), seeds, device, as_json)
     if defense is None:
         raise UsageError("audit: give a DEFENSE to audit, as in `rbg audit magnet`, or --self-test.")
     if len(seeds) > 1:
@@ -515,13 +549,13 @@ def audit(
     system.names()
     if dry_run:
         command.plan(system, picked, as_json)
-        return
-    sys.exit(
-        command.run(system, picked, out, max_check_minutes=max_check_minutes, as_json=as_json, strict=strict)
+        return DONE
+    return command.run(
+        system, picked, out, max_check_minutes=max_check_minutes, as_json=as_json, strict=strict
     )
 
 
-def _self_test(context: click.Context, seeds: tuple[int, ...], device: str, as_json: bool) -> NoReturn:
+def _self_test(context: click.Context, seeds: tuple[int, ...], device: str, as_json: bool) -> int:
     """What `rbg audit --self-test` does. Raises UsageError for anything that it has no use for."""
     given = [p for p in context.command.params if _was_given(context, p)]
     known = ("self_test", "seeds", "dataset", "device", "as_json")
@@ -536,7 +570,7 @@ def _self_test(context: click.Context, seeds: tuple[int, ...], device: str, as_j
     from robustbench_gan import self_test
 
     dataset = context.params["dataset"] if "dataset" in {p.name for p in given} else self_test.DATASET
-    sys.exit(self_test.report(seeds or self_test.SEEDS, dataset=dataset, device=device, as_json=as_json))
+    return self_test.report(seeds or self_test.SEEDS, dataset=dataset, device=device, as_json=as_json)
 
 
 def _was_given(context: click.Context, parameter: click.Parameter) -> bool:
@@ -643,7 +677,7 @@ def leaderboard() -> None:
     "--json", "as_json", is_flag=True, help="Print what was written and which flags were raised as JSON."
 )
 @user_errors
-def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: bool) -> None:
+def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: bool) -> int:
     """Write the Markdown leaderboard, or a CSV table, of every result below DIRECTORY."""
     from robustbench_gan.flags.across import across, invalid_flags
     from robustbench_gan.leaderboard import build, load_results
@@ -667,7 +701,8 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
         click.echo(f"wrote {written}")
     if strict and invalid:
         click.echo(f"rbg: --strict: invalid flags were raised: {', '.join(invalid)}.", err=True)
-        sys.exit(SOME_FAILED)
+        return SOME_FAILED
+    return DONE
 
 
 @leaderboard.command("convert")

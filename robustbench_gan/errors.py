@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 
 class UsageError(ValueError):
-    """Bad input: the message names the value, what was expected and how to mend it."""
+    """Bad input: the message names the value, what was expected and how to mend it. `code` is the exit code."""
+
+    code = 2
 
 
 class Fatal(UsageError):

@@ -17,14 +17,14 @@ from typing import Any
 import importlib_metadata
 import torch
 
-from robustbench_gan import facts, registry
+from robustbench_gan import facts, registry, stopping
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Run, Settings, goals_of, gradients_of
 from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.coherence import coherent
 from robustbench_gan.crafting import craft
 from robustbench_gan.defense import Composed, Defense
-from robustbench_gan.errors import NotApplicable, UsageError, describe, plain, said
+from robustbench_gan.errors import NotApplicable, describe, plain, said
 from robustbench_gan.estimate import Estimate, estimate
 from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
@@ -44,8 +44,14 @@ REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
 def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
     """The result of one cell. An attack or defense that raises makes it `failed`, never robust.
 
-    Raises UsageError (bad input) and lets KeyboardInterrupt through; everything else ends in the record.
+    Raises Fatal (bad input that no cell can do without) and lets the user's interrupt through; everything else that is
+    raised, exits included, ends in the record.
     """
+    with stopping.PluginCall():
+        return _evaluated(planned, workshop, settings)
+
+
+def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
     if planned.reason:
         flags = undefined_losses(_question(planned, workshop))
         return _without_outcomes(planned, "not applicable", planned.reason, flags=flags)
@@ -67,13 +73,12 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
         return _without_outcomes(planned, "not run", reason)
     except NotApplicable as why:
         return _refused(planned, workshop, run, why)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever a plugin raises: a crash is a failed cell, never a survived attack
+    except BaseException as error:  # a crash is a failed cell, never a survived attack
+        stopping.pass_on(error)
         return _failed(planned, error)
 
 
-def _failed(planned: Planned, error: Exception) -> Result:
+def _failed(planned: Planned, error: BaseException) -> Result:
     trace, reason = _frames(error), describe(error)
     return _without_outcomes(planned, "failed", reason, traceback=trace, flags=flags_of_error(error))
 

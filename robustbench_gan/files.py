@@ -10,7 +10,7 @@ import stat
 import uuid
 from pathlib import Path
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import Fatal, UsageError
 
 REPLACED = "replaced"  # the directory, beside `results`, of records that newer ones took the place of
 
@@ -19,7 +19,7 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None
     """Write a file so that a kill at any moment leaves the old one, the new one or none, never a part.
 
     The permissions are those that the umask gives. With `overwrite=False` the first writer wins: a file that
-    appeared meanwhile stays. Raises UsageError when the directory cannot be written or the disk is full;
+    appeared meanwhile stays. Raises Fatal when the directory cannot be written or the disk is full;
     nothing that was there is lost.
     """
     temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
@@ -35,7 +35,7 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)
     except OSError as error:
-        raise UsageError(
+        raise Fatal(
             f"cannot write {path}: {error.strerror or error}. Free space or choose a writable directory; "
             "everything finished before is kept."
         ) from error
@@ -85,7 +85,7 @@ def keep_replaced(path: Path, root: Path) -> Path:
             if kept.read_bytes() == data:
                 return kept
     except OSError as error:
-        raise UsageError(f"cannot keep {path} before it is replaced: {error.strerror or error}.") from error
+        raise Fatal(f"cannot keep {path} before it is replaced: {error.strerror or error}.") from error
     raise AssertionError("numbers do not end")
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import nn
 
-from robustbench_gan import registry
+from robustbench_gan import registry, stopping
 from robustbench_gan.aside import aside
 from robustbench_gan.attack import AttackInfo, info_of
 from robustbench_gan.budget import Budget, Norm, norm_named, radius
@@ -232,8 +232,8 @@ def _try_to_build(kind: type[Defense], values: dict[str, Any]) -> None:
         kind(nn.Identity(), **values)
     except UsageError:
         raise
-    except Exception:
-        return
+    except BaseException as error:
+        stopping.pass_on(error)
 
 
 def _published(text: str, workshop: Workshop) -> str:
@@ -265,8 +265,8 @@ def _try_classifier(data: str, model: str, workshop: Workshop) -> None:
         workshop.classifier(data, model)
     except UsageError:
         raise
-    except Exception:  # remembered by the workshop; each cell that needs it records it as its failure
-        return
+    except BaseException as error:  # remembered by the workshop: each cell that needs it fails
+        stopping.pass_on(error)
 
 
 def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
@@ -342,8 +342,8 @@ def _declined(chain: str) -> str:
             kind(nn.Identity(), **values)
         except NotApplicable as why:
             return said(why) or "it does not say why"
-        except Exception:  # the cell's to record
-            continue
+        except BaseException as error:  # the cell's to record
+            stopping.pass_on(error)
     return ""
 
 
@@ -379,7 +379,8 @@ def stages_of(chain: str) -> list[Stage]:
         kind, values = registry.resolve("defenses", spec)
         try:
             stages.append(kind(nn.Identity(), **values))
-        except Exception:
+        except BaseException as error:
+            stopping.pass_on(error)
             stages.append(kind)
     return stages
 

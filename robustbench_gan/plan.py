@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from robustbench_gan import registry
+from robustbench_gan import registry, stopping
 from robustbench_gan.aside import aside
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import digest_of
-from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell, train_attack
 from robustbench_gan.files import keep_replaced, write_text_atomically
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
@@ -248,8 +247,7 @@ def _asked_at(item: Planned, done: Result, out: Path) -> Result:
 
 def _try(step: Step, workshop: Workshop) -> None:
     try:
-        train(step, workshop)
-    except UsageError:
-        raise
-    except Exception:  # remembered by the workshop; each cell that needs the step records it as its failure
-        return
+        with stopping.PluginCall():
+            train(step, workshop)
+    except BaseException as error:  # remembered by the workshop: each cell that needs it fails
+        stopping.pass_on(error)

@@ -20,9 +20,11 @@ from typing import Any
 
 import importlib_metadata
 
+from robustbench_gan import stopping
 from robustbench_gan.aside import aside
 from robustbench_gan.errors import UsageError, describe, unknown
 
+CORE = __name__.partition(".")[0]
 GROUPS = ("attacks", "defenses", "models", "datasets")
 CONTROL = "control-"  # begins the names of faults on purpose, for self-tests alone: `controls`
 Value = Any  # int | float | bool | str | None | Spec
@@ -191,7 +193,7 @@ def _parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
     function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
     try:
         hints = typing.get_type_hints(function)
-    except (NameError, TypeError):
+    except Exception:  # an annotation is a stranger's code as well
         hints = {}
     found = {}
     for p in inspect.signature(function).parameters.values():
@@ -257,6 +259,22 @@ def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
     return value
 
 
+def _is(kind: Any, dotted: str) -> bool:
+    """Is it the class of this name or derived from it? By name: importing the class would be importing torch."""
+    return any(f"{c.__module__}.{c.__qualname__}" == dotted for c in getattr(kind, "__mro__", ()))
+
+
+def _wrong_kind(group: str, found: Any) -> str:
+    """What keeps an object from being one of its group, in words; empty where nothing does."""
+    if not callable(found):
+        return "is no function or class"
+    if group == "attacks" and not _is(type(getattr(found, "info", None)), f"{CORE}.attack.AttackInfo"):
+        return "is registered as an attack but does not stand under @attack(...)"
+    if group == "defenses" and not _is(found, f"{CORE}.defense.Defense"):
+        return f"is registered as a defense but is no class derived from {CORE}.defense.Defense"
+    return ""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One registered name: which distribution brings it, and its error where it fails to import.
@@ -279,13 +297,26 @@ class Entry:
                 "Uninstall one."
             )
         try:
-            with aside():
-                return self.point.load()
-        except Exception as error:  # whatever a stranger's module raises: it breaks only itself
-            raise UsageError(
-                f"the plugin {self.name!r} ({self.distribution} {self.version}, {self.point.value}) "
-                f"fails to import: {describe(error)}. Mend or uninstall {self.distribution}."
-            ) from error
+            with stopping.PluginCall(), aside():
+                found = self.point.load()
+        except BaseException as error:  # whatever a stranger's module raises breaks only itself
+            stopping.pass_on(error)
+            raise self._broken(f"fails to import: {describe(error)}") from error
+        try:
+            wrong = _wrong_kind(self.group, found)
+            if not wrong:
+                parameters(found)
+        except Exception as error:
+            raise self._broken(f"cannot be called: {describe(error)}") from error
+        if wrong:
+            raise self._broken(wrong)
+        return found
+
+    def _broken(self, how: str) -> UsageError:
+        return UsageError(
+            f"the plugin {self.name!r} ({self.distribution} {self.version}, {self.point.value}) {how}. "
+            f"Mend or uninstall {self.distribution}."
+        )
 
 
 def entries(group: str) -> dict[str, Entry]:

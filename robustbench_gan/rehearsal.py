@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from robustbench_gan import stopping
 from robustbench_gan.attack import AttackInfo, Training
 from robustbench_gan.budget import Budget
 from robustbench_gan.defense import Defense
@@ -48,7 +49,7 @@ def refusal(function: Any, info: AttackInfo, parameters: Mapping[str, Any], aske
     Raises UsageError for parameters that it refuses. Any other error is for the cell to record.
     """
     try:
-        with own_generators(0):
+        with stopping.PluginCall(), own_generators(0):
             if info.trained:
                 _train(function, parameters, asked)
             else:
@@ -58,8 +59,10 @@ def refusal(function: Any, info: AttackInfo, parameters: Mapping[str, Any], aske
         return said(why) or "it does not say why"
     except UsageError:
         raise
-    except (_FirstPass, SystemExit, Exception):
+    except _FirstPass:
         return ""
+    except BaseException as error:
+        stopping.pass_on(error)
     return ""
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
-from robustbench_gan import progress
+from robustbench_gan import progress, stopping
 from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.aside import aside
 from robustbench_gan.cell_run import Settings
@@ -92,6 +92,7 @@ def run(
     console = console_for(stderr=True)
     _check_writable(out)
     finished: list[Result] = []
+    ran: list[Result] = []
     replaced: list[Path] = []
     settings = Settings(batch_size, asked.max_cell_minutes)
     run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
@@ -112,19 +113,34 @@ def run(
         def on_result(item: Planned, result: Result, stored: bool) -> None:
             finished.append(result)
             bars.advance(overall)
+            if not stored:
+                ran.append(result)
             if not stored and result.status != "not applicable":
                 console.print(_line(result, called))
 
+        def close() -> None:
+            if finished:
+                build(out, current=finished, say=console.print)
+
         try:
-            with progress.reporting_to(RichReporter(bars)):
+            with (
+                progress.reporting_to(RichReporter(bars)),
+                stopping.closing(close),
+                stopping.closing(bars.stop),
+            ):
                 execute(
                     planned, workshop, settings, out, on_step=on_step, on_result=on_result,
                     on_replaced=replaced.append, run_cell=run_cell,
                 )  # fmt: skip
-        except (KeyboardInterrupt, UsageError):
+        except (KeyboardInterrupt, UsageError) as error:
+            stopping.let_go()
+            if isinstance(error, UsageError) and ran:
+                error.code = 1  # it is not the command that was wrong
             say_replaced(replaced, out, console)
-            if finished:
-                build(out, current=finished, say=console.print)
+            try:
+                close()
+            except UsageError as unwritten:  # on a full disk there is no room for the page either
+                raise error from unwritten
             raise
     page = build(out, current=finished, say=console.print)
     findings = across(finished)

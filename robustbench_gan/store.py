@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from robustbench_gan import machine
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import Fatal, UsageError
 from robustbench_gan.files import slug, write_atomically
 from robustbench_gan.user_weights import what_it_is
 
@@ -91,7 +91,7 @@ class Store:
         """The artifact of a recipe: loaded where it is bundled or stored, built, stored and then loaded where not.
 
         `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added.
-        Two processes that build the same one at once both go on with the file of the first. Raises UsageError
+        Two processes that build the same one at once both go on with the file of the first. Raises Fatal
         when a file is corrupt or does not hold what was stored: a bundled one what the zoo's index says of it, one of
         the user's what its own header says.
         """
@@ -162,43 +162,43 @@ def _sealed(digest: str, header: Mapping[str, str]) -> str:
 def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -> Artifact:
     """Load one safetensors file with its facts, widened to the types it was trained in.
 
-    Raises UsageError, which ends with how to `mend` it, when it is missing, corrupt or truncated.
+    Raises Fatal, which ends with how to `mend` it, when it is missing, corrupt or truncated.
     """
     try:
         if why := what_it_is(path):
-            raise UsageError(why)
+            raise Fatal(why)
         tensors, header = load_file(path), read_header(path)
         info = json.loads(header.get("info", "{}"))
         tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise UsageError(f"cannot read weights {path}: {error}. {mend}") from error
+        raise Fatal(f"cannot read weights {path}: {error}. {mend}") from error
     digest = content_digest(tensors)
     if header.get(CONTENT, sealed := _sealed(digest, header)) != sealed:
-        raise UsageError(f"{path} does not hold what was stored in it: it was edited or damaged. {mend}")
+        raise Fatal(f"{path} does not hold what was stored in it: it was edited or damaged. {mend}")
     return Artifact(key, tensors, info, digest)
 
 
 def _check_recipe(path: Path, kind: str, recipe: Recipe, mend: str) -> None:
-    """Raise UsageError where a file was given the name of another recipe than the one in its header."""
+    """Raise Fatal where a file was given the name of another recipe than the one in its header."""
     header = read_header(path)
     there = [header.get("kind", kind), json.loads(header.get("recipe", "null"))]
     asked = [kind, json.loads(json.dumps(recipe, default=str))]
     if "recipe" in header and json.dumps(there, sort_keys=True) != json.dumps(asked, sort_keys=True):
-        raise UsageError(f"{path} holds the weights of another recipe than its name says. {mend}")
+        raise Fatal(f"{path} holds the weights of another recipe than its name says. {mend}")
 
 
 def _check_bundled(path: Path) -> None:
-    """Raise UsageError where a bundled file is not the one that its zoo's index was written for."""
+    """Raise Fatal where a bundled file is not the one that its zoo's index was written for."""
     index = path.parent / INDEX
     try:
         state = index.stat()
         pinned = _pinned(index, (state.st_ino, state.st_mtime_ns)).get(path.stem)
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot compare {path} with {index}: {error}. {AS_BUNDLED}") from error
+        raise Fatal(f"cannot compare {path} with {index}: {error}. {AS_BUNDLED}") from error
     if found != pinned:
         said = f"has the SHA-256 {pinned}" if pinned else "knows nothing of it"
-        raise UsageError(f"{path} is not the file that was bundled: {index.name} {said}. {AS_BUNDLED}")
+        raise Fatal(f"{path} is not the file that was bundled: {index.name} {said}. {AS_BUNDLED}")
 
 
 @functools.lru_cache(maxsize=4)

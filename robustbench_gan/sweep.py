@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from robustbench_gan import registry
+from robustbench_gan import registry, stopping
 from robustbench_gan.errors import UsageError, unknown
 from robustbench_gan.files import keep_replaced, write_atomically, write_text_atomically
 from robustbench_gan.leaderboard.flat import clean_interval, measured, robust_interval
@@ -199,10 +199,11 @@ def run(
     from robustbench_gan import run as runs
 
     try:
-        return runs.run(
-            sweep.asked, sweep.cells, workshop, out=out, batch_size=batch_size, as_json=as_json,
-            strict=strict, cell_timeout=cell_timeout,
-        )  # fmt: skip
+        with stopping.closing(lambda: write(sweep, out)):
+            return runs.run(
+                sweep.asked, sweep.cells, workshop, out=out, batch_size=batch_size, as_json=as_json,
+                strict=strict, cell_timeout=cell_timeout,
+            )  # fmt: skip
     finally:
         write(sweep, out)
 

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import door, registry
+from robustbench_gan import door, registry, stopping
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
 from robustbench_gan.digests import module_digest
-from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.errors import Fatal, NotApplicable, UsageError
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
 from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest
@@ -59,7 +59,7 @@ class Judged(NamedTuple):
 class Failure(NamedTuple):
     """An error that making something ended in, and where."""
 
-    error: Exception
+    error: BaseException
     traceback: TracebackType | None
 
 
@@ -90,9 +90,8 @@ class Workshop:
         if key not in self.memory:
             try:
                 self.memory[key] = make()
-            except (UsageError, KeyboardInterrupt):
-                raise
-            except Exception as error:
+            except BaseException as error:
+                stopping.pass_on(error)
                 self.memory[key] = Failure(error, error.__traceback__)
                 raise
         found = self.memory[key]
@@ -150,7 +149,10 @@ class Workshop:
     def _classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
         data = self.dataset(dataset)
         if is_file_reference(text):
-            return self._users_classifier(data, self.aliases[text])
+            try:
+                return self._users_classifier(data, self.aliases[text])
+            except UsageError as error:  # of the user's own file, which every cell needs
+                raise Fatal(str(error)) from error
         factory, params = registry.resolve("models", Spec.parse(text))
         schedule = schedule_of(factory)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)

@@ -5,6 +5,12 @@ Each is as small as its one property allows, and named after it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +18,7 @@ from robustbench_gan.attack import attack
 from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense
+from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule, trained
 from robustbench_gan.outcome import Goal
 from robustbench_gan.seeds import normal
@@ -214,8 +221,9 @@ def no_backward(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor)
 
 @attack(needs="gradient", paper="planted")
 def interrupted(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
-    """What Ctrl-C during an attack looks like from inside."""
-    raise KeyboardInterrupt
+    """Ctrl-C arrives while it works."""
+    signal.raise_signal(signal.SIGINT)
+    return x.clone()
 
 
 @attack(needs="gradient", paper="planted")
@@ -223,8 +231,6 @@ def waits(
     view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 60.0
 ) -> Tensor:
     """Takes its time, so that a signal finds it at work."""
-    import time
-
     time.sleep(seconds)
     return x.clone()
 
@@ -232,11 +238,67 @@ def waits(
 @attack(needs="gradient", paper="planted")
 def dies(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
     """Takes its whole process with it, as a lack of memory does. Never run it but apart."""
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGKILL)
     return x.clone()
+
+
+def _endless() -> None:
+    _endless()
+
+
+def _raised(what: str) -> BaseException:
+    """One of the exceptions that look like the end of a run, or have no ordinary text."""
+    made = {
+        "exit": SystemExit(0), "exit-3": SystemExit(3), "interrupt": KeyboardInterrupt(), "base": BaseException("base"),
+        "generator": GeneratorExit(), "stop": StopIteration(), "cancel": asyncio.CancelledError(),
+        "memory": MemoryError(), "usage": UsageError("planted: cannot be"), "half": RuntimeError("half \udcff \x1b[2J"),
+        "huge": RuntimeError("A" * 3_000_000), "mute": Mute(),
+    }  # fmt: skip
+    one = made[what]
+    one.__cause__, one.__context__ = one, one  # a cycle
+    return one
+
+
+class Mute(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("planted: no text")
+
+
+@attack(needs="gradient", paper="planted")
+def raises(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, what: str = "exit") -> Tensor:
+    """Raises what is asked for."""
+    _looked(view, x, goal)
+    if what == "recursion":
+        _endless()
+    raise _raised(what)
+
+
+@attack(needs="gradient", paper="planted")
+def clings(
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 600.0
+) -> Tensor:
+    """Swallows every interrupt for so long, and then gives back a legal image."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.02)
+    return honest(view, x, goal, budget)
+
+
+@attack(needs="gradient", paper="planted")
+def leaves_a_copy(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """Forks, and lets both processes return."""
+    made = honest(view, x, goal, budget)
+    os.fork()
+    return made
+
+
+def honest(view: View, x: Tensor, goal: Goal, budget: Budget) -> Tensor:
+    """One step of the sign of the gradient."""
+    _, grad, _ = view.value_and_grad(goal.loss, x)
+    return (x + budget.eps * budget.steepest(grad)).clamp(0, 1)
 
 
 # ---- attacks with a known answer
@@ -309,6 +371,28 @@ class FailsToFit(Defense):
 
     def fit(self, data: object, seed: int, store: object) -> None:
         raise ArithmeticError("planted: no convergence")
+
+
+class ExitsWhereAsked(Defense):
+    """Exits in its constructor, its training or its answer."""
+
+    purifies = True
+
+    def __init__(self, base: nn.Module, *, where: str = "init") -> None:
+        super().__init__(base)
+        self.where = where
+        self._exit("init")
+
+    def _exit(self, here: str) -> None:
+        if self.where == here:
+            raise SystemExit(0)
+
+    def fit(self, data: object, seed: int, store: object) -> None:
+        self._exit("fit")
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        self._exit("purify")
+        return x * 1.0
 
 
 class Remembers(Defense):

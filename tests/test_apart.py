@@ -13,7 +13,7 @@ from test_resume import files, start
 
 from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import Fatal
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.plan import execute
@@ -81,11 +81,13 @@ def test_a_process_that_dies_fails_its_cell_alone(tmp_path):
     assert "ended by signal 9" in result.reason and "before it had a result" in result.reason
 
 
-def test_errors_that_end_a_run_end_it_from_a_process_as_well(tmp_path):
-    with pytest.raises(UsageError, match="steps >= 1"):
-        apart(workshop(tmp_path), attacks="pgd:steps=0")
-    with pytest.raises(KeyboardInterrupt):
-        apart(workshop(tmp_path), attacks="interrupted")
+def test_what_ends_a_run_ends_it_from_a_process_as_well_and_what_does_not_does_not(tmp_path):
+    interrupted = apart(workshop(tmp_path), attacks="raises:what=interrupt")
+    assert (interrupted.status, interrupted.reason) == ("failed", "KeyboardInterrupt")
+    (tmp_path / "artifacts" / "file").parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "artifacts" / "file").touch()
+    with pytest.raises(Fatal, match="cannot write"):
+        apart(workshop(tmp_path / "artifacts" / "file"), classifiers="quick")
 
 
 def children(pid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +246,7 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(rbg, tmp_path, monkeypatch):
     from robustbench_gan.audit import quantisation
 
     def interrupted(run):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     checks = ["--check", "state", "--check", "convergence", "--check", "quantisation"]
     with monkeypatch.context() as during:

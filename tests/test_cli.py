@@ -330,7 +330,10 @@ def test_cells_above_the_time_limit_are_not_run_and_the_table_says_so(rbg, tmp_p
 def test_a_broken_plugin_breaks_only_itself(rbg):
     listed = json.loads(rbg("list", "attacks", "--json").stdout)
     broken = {e["name"]: e["error"] for e in listed if e["error"]}
-    assert broken.keys() == {"broken"} and "ImportError: planted: no such thing" in broken["broken"]
+    assert (
+        broken.keys() == {"broken", "unregistered"}
+        and "ImportError: planted: no such thing" in broken["broken"]
+    )
     assert {"fgsm", "pgd", "same"} <= {e["name"] for e in listed}
     shown = rbg("list", "attacks", env={"COLUMNS": "1000"})
     assert shown.exit_code == 0 and "no such thing" in shown.stdout

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from itertools import chain
 
 import pytest
@@ -9,11 +13,11 @@ import torch
 from planted_cells import Fixed, grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401
 
+from robustbench_gan import stopping
 from robustbench_gan.budget import Budget
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.crafting import AttackFault, check_examples
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.probe import PROBED
 from robustbench_gan.seeds import fold, sample_seeds
@@ -132,9 +136,47 @@ def test_ctrl_c_is_no_failure(shop):
         cell(shop, attacks="interrupted")
 
 
-def test_a_usage_error_inside_an_attack_stays_one(shop):
-    with pytest.raises(UsageError, match="steps >= 1"):
-        cell(shop, attacks="pgd:steps=0")
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("exit", "SystemExit: 0"), ("exit-3", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt"),
+        ("base", "BaseException: base"), ("generator", "GeneratorExit"), ("stop", "StopIteration"),
+        ("cancel", "CancelledError"), ("memory", "MemoryError"), ("usage", "UsageError: planted: cannot be"),
+        ("recursion", "RecursionError: "), ("mute", "Mute: (its text cannot be made"),
+        ("half", r"RuntimeError: half \udcff \x1b[2J"), ("huge", "RuntimeError: AAA"),
+    ],
+)  # fmt: skip
+def test_whatever_an_attack_raises_is_the_failure_of_its_cell(shop, what, reason):
+    with stopping.listening():  # as a command does; no signal arrives
+        result = cell(shop, attacks=f"raises:what={what}")
+    assert result.status == "failed" and result.outcomes is None
+    assert result.reason.startswith(reason) and len(result.reason) < 2200 and len(result.traceback) < 60
+
+
+@pytest.mark.parametrize("where", ["init", "fit", "purify"])
+def test_a_defense_that_exits_fails_its_cell(shop, where):
+    result = cell(shop, defenses=f"exitswhereasked:where={where}")
+    assert (result.status, result.reason) == ("failed", "SystemExit: 0")
+
+
+def test_a_swallowed_interrupt_is_raised_after_the_call_and_nothing_is_recorded(shop):
+    with stopping.listening():
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
+        started = time.monotonic()
+        with pytest.raises(stopping.Stopped) as stopped:
+            cell(shop, attacks="clings:seconds=0.6")
+        stopping.let_go()
+    assert stopped.value.number == signal.SIGTERM and time.monotonic() - started > 0.6
+
+
+def test_a_copy_of_the_process_goes_no_further_than_its_attack(shop, tmp_path):
+    home = os.getpid()
+    result = cell(shop, attacks="leaves-a-copy")
+    (tmp_path / str(os.getpid())).touch()  # a second run would come here as well
+    assert result.status == "ok" and os.getpid() == home
+    _, status = os.wait()
+    assert os.waitstatus_to_exitcode(status) == stopping.COPY
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [str(home)]
 
 
 def test_zero_gradients_are_suspect_and_bpda_sees_through_them(shop):

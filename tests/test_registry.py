@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from planted import plant
 
-from robustbench_gan import registry
+from robustbench_gan import registry, stopping
 from robustbench_gan.catalogue import catalogue
 from robustbench_gan.errors import UsageError
 from robustbench_gan.registry import Spec, bind, parse_chain
@@ -206,6 +206,8 @@ def test_a_planted_plugin_is_found_loaded_and_resolved(plugin_path):
         {
             "rbg_planted/__init__.py": "",
             "rbg_planted/zap.py": (
+                "from robustbench_gan.attack import attack\n\n\n"
+                '@attack(needs="labels", paper="x")\n'
                 'def zap(view, x, *, power: int = 3):\n    """Zap.\n\n    More."""\n    return power\n'
             ),
         },
@@ -225,14 +227,48 @@ def test_a_planted_plugin_is_found_loaded_and_resolved(plugin_path):
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def zap(:", "SyntaxError"),
         ("x = 1", "AttributeError"),
+        ("import sys\nsys.exit('install foo')", "SystemExit: install foo"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("def f(): f()\nf()", "RecursionError"),
+        ("raise BaseException('x' * 10**7)", "BaseException: xxx"),
     ],
 )
 def test_a_plugin_that_fails_to_import_breaks_only_itself(plugin_path, source, error):
     plant(plugin_path, "broken", POINT.format(name="zap", value="rbg_broken:zap"), {"rbg_broken.py": source})
     assert "zap" in registry.names("attacks")
     assert callable(registry.load("attacks", "pgd"))
-    with pytest.raises(UsageError, match=f"'zap' .broken 1.0, rbg_broken:zap. fails to import: {error}"):
+    with (
+        stopping.listening(),
+        pytest.raises(
+            UsageError, match=f"'zap' .broken 1.0, rbg_broken:zap. fails to import: {error}"
+        ) as told,
+    ):
         registry.load("attacks", "zap")
+    assert len(str(told.value)) < 2500
+
+
+@pytest.mark.parametrize(
+    ("group", "source", "wrong"),
+    [
+        ("attacks", "zap = 'a text'", "no function or class"),
+        ("attacks", "zap = None", "no function or class"),
+        ("attacks", "import sys\nzap = sys", "no function or class"),
+        ("models", "zap = 3", "no function or class"),
+        ("datasets", "zap = []", "no function or class"),
+        ("attacks", "class zap: pass", "does not stand under @attack"),
+        ("attacks", "zap = print", "does not stand under @attack"),
+        ("defenses", "def zap(base): return base", "no class derived from robustbench_gan.defense.Defense"),
+        ("defenses", "from torch import nn\nclass zap(nn.Module): pass", "no class derived from"),
+        ("models", "zap = min", "cannot be called: ValueError"),
+    ],
+)
+def test_what_is_of_another_kind_is_listed_with_its_error_and_refused(plugin_path, group, source, wrong):
+    point = POINT.format(name="zap", value="rbg_broken:zap").replace("attacks", group)
+    plant(plugin_path, "broken", point, {"rbg_broken.py": source})
+    with pytest.raises(UsageError, match=f"'zap' .broken 1.0, rbg_broken:zap. .*{wrong}"):
+        registry.load(group, "zap")
+    (listed,) = [entry for entry in catalogue(group) if entry["error"]]
+    assert listed["name"] == "zap" and wrong in listed["error"]
 
 
 def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(plugin_path):

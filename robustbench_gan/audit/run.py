@@ -13,13 +13,14 @@ from pathlib import Path
 import importlib_metadata
 from pydantic import ValidationError
 
+from robustbench_gan import stopping
 from robustbench_gan.aside import aside
 from robustbench_gan.audit.compare import corrected, row
 from robustbench_gan.audit.record import Audit, Finding, Row
 from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import code_of, digest_of
-from robustbench_gan.errors import NotApplicable, UsageError, describe
+from robustbench_gan.errors import NotApplicable, UsageError, describe, said
 from robustbench_gan.files import slug, write_text_atomically
 from robustbench_gan.matrix import Planned
 from robustbench_gan.plan import execute, finished
@@ -108,9 +109,8 @@ def _too_long(check: Check, system: System, out: Path, limit: float) -> str:
         costs = [system.cell_seconds(w) for w in todo]
         looking = 0.0 if _stored(check, system, out) else check.seconds(system)
         longest = max(sum(costs) + looking, system.cell_seconds(base) if shared else 0.0)
-    except (UsageError, KeyboardInterrupt):
-        raise
-    except Exception:
+    except BaseException as error:
+        stopping.pass_on(error)
         return ""
     if longest <= 60 * limit:
         return ""
@@ -150,12 +150,12 @@ def _looked(check: Check, system: System, out: Path) -> Finding:
     if known := _stored(check, system, out):
         return known
     try:
-        found = check.look(system)
-    except (UsageError, KeyboardInterrupt):
-        raise
+        with stopping.PluginCall():
+            found = check.look(system)
     except NotApplicable as why:
-        return Finding(not_applicable=str(why))
-    except Exception as error:  # whatever a defense raises: a check that crashed has not passed
+        return Finding(not_applicable=said(why))
+    except BaseException as error:  # whatever a defense raises: a check that crashed has not passed
+        stopping.pass_on(error)
         return Finding(failed=describe(error))
     if check.kept:
         write_text_atomically(_place(check, system, out), found.model_dump_json(indent=1) + "\n")
