@@ -79,6 +79,13 @@ class Defense(nn.Module):
         """The gradients that `auto` tries, worst per sample."""
         return ("full", "bpda") if self.purifies else ("full",)
 
+    def why_not(self, shape: tuple[int, int, int], classes: int) -> str:
+        """Why the defense has no use for images of this shape, (C, H, W), in so many classes; empty where it has.
+
+        Asked before anything is run, by the parameters alone: all cells of the defense are then `not applicable`.
+        """
+        return ""
+
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train or load what the defense needs; every trained part goes through `store.fetch`."""
 
@@ -278,6 +285,10 @@ class Composed(Defense):
         """Those that apply to every stage, a stage that changes nothing having no say."""
         common = [declared_gradients(s) for s in self._defenses if s.purifies]
         return tuple(g for g in common[0] if all(g in other for other in common)) if common else ("full",)
+
+    def why_not(self, shape: tuple[int, int, int], classes: int) -> str:
+        """What the first stage that has no use for them says: all see images of one shape."""
+        return next(filter(None, (stage.why_not(shape, classes) for stage in self._defenses)), "")
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Fit from the classifier outwards: each stage stands on the classifier that the inner ones made."""

@@ -21,7 +21,7 @@ from robustbench_gan.budget import Budget, Norm, norm_named, radius
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
-from robustbench_gan.errors import NotApplicable, UsageError, said, unknown
+from robustbench_gan.errors import NotApplicable, UsageError, plain, said, unknown
 from robustbench_gan.files import slug
 from robustbench_gan.own import DIGITS, FileReference, is_file_reference
 from robustbench_gan.record import GOALS, Cell
@@ -192,9 +192,9 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
         _try_classifier(data, model, workshop)
         chain = "+".join(canonical("defenses", spec) for spec in parse_chain(defense))
         identity = _identity(workshop, data, model, chain, block.train_seed)
-        declined, stages = _declined(chain), stages_of(chain)
         images = workshop.dataset(data)
         form = images.shape, len(images.classes)
+        declined, stages = _declined(chain, *form), stages_of(chain)
         for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
             first, samples = _samples(block, threat, len(images.test))
             info = info_of(functions[attack])
@@ -334,12 +334,17 @@ def _samples(block: Block, threat: ThreatModel, total: int) -> tuple[int, int]:
     return (HOLDOUT if block.samples <= total - HOLDOUT else 0), block.samples
 
 
-def _declined(chain: str) -> str:
-    """Why a defense cannot be built as asked, as its constructor says; empty where it can, or fails otherwise."""
+def _declined(chain: str, shape: tuple[int, int, int], classes: int) -> str:
+    """Why a defense cannot be built as asked, or not for such images, as it says itself; empty where it can.
+
+    Asked once for all of its cells, so that no attack is declined alone.
+    """
     for spec in parse_chain(chain):
         kind, values = registry.resolve("defenses", spec)
         try:
-            kind(nn.Identity(), **values)
+            answer = kind(nn.Identity(), **values).why_not(shape, classes)
+            if isinstance(answer, str) and answer:
+                return plain(answer)
         except NotApplicable as why:
             return said(why) or "it does not say why"
         except BaseException as error:  # the cell's to record
@@ -369,6 +374,7 @@ def _classes(chain: str) -> list[type[Defense]]:
     return [registry.load("defenses", spec.name) for spec in parse_chain(chain)]
 
 
+@aside()
 def stages_of(chain: str) -> list[Stage]:
     """The defenses of a chain around no classifier, since a parameter may decide what one is.
 

@@ -233,7 +233,10 @@ class Workshop:
             stages.append(kind(base, **params))
         defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
         defense.base_key = artifact.key
-        defense.fit(TrainingData(self.dataset(dataset)), seed, self.store)
+        data = self.dataset(dataset)
+        if why := defense.why_not(data.shape, len(data.classes)):
+            raise UsageError(f"{text}: {why}.")
+        defense.fit(TrainingData(data), seed, self.store)
         freeze(defense.to(self.device))
         if defense.core is not base:
             core = self._looked_at(defense.core, self.dataset(dataset))

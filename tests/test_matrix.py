@@ -286,3 +286,22 @@ def test_a_radius_written_as_a_fraction_asks_the_same_questions(tmp_path):
     assert (first.cell, second.cell) == (third.cell, fourth.cell)
     with pytest.raises(UsageError, match=r"m: eps\.0 = '8/256/2': eps=8/256/2 is no radius.* 8/255\.$"):
         read_matrix('eps = ["8/256/2"]', "m", {})
+
+
+def test_a_defense_for_other_images_is_not_applicable_and_stops_nothing_else(tmp_path):
+    """Known from its parameters, for all of its cells alike, alone and in a composition."""
+    laid = planned(
+        workshop(tmp_path), defenses=["none", "median:size=4", "median:size=5", "noisy+median:size=5"],
+        attacks=["fgsm", "fmn"],
+    )  # fmt: skip
+    reasons = {(item.cell.defense, item.cell.attack.partition(":")[0]): item.reason for item in laid}
+    wide = "median:size=5 is wider than images of 4x4: give at most 4"
+    assert reasons == {
+        (defense, attack): wide if "size=5" in defense else ""
+        for defense in ("none", "median:size=4", "median:size=5", "noisy+median:size=5")
+        for attack in ("fgsm", "fmn")
+    }
+    with pytest.raises(
+        UsageError, match="wider than images of 4x4"
+    ):  # asked for by itself, as rbg train does
+        workshop(tmp_path).defense("grey", "fixed", "median:size=5")

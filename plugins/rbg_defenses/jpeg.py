@@ -44,14 +44,20 @@ class JPEG(Defense):
         """BPDA alone."""
         return ("bpda",)
 
+    def why_not(self, shape: tuple[int, int, int], classes: int) -> str:
+        """The format has images of some sizes alone."""
+        channels, height, width = shape
+        if channels in MODES and max(height, width) <= LARGEST:
+            return ""
+        return (
+            f"jpeg takes images of 1 or 3 channels and at most {LARGEST} pixels a side, not {channels} channels of "
+            f"{height}x{width}"
+        )
+
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Nothing is trained; only the size of the images is looked at."""
-        channels, height, width = data.shape
-        if channels not in MODES or max(height, width) > LARGEST:
-            raise UsageError(
-                f"jpeg takes images of 1 or 3 channels and at most {LARGEST} pixels a side, not {channels} channels "
-                f"of {height}x{width}."
-            )
+        if why := self.why_not(data.shape, len(data.classes)):
+            raise UsageError(f"{why}.")
 
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         """What a JPEG reader makes of each image alone, in [0, 1]; detached."""

@@ -29,13 +29,18 @@ class Median(Defense):
             raise UsageError(f"median:size={size} makes no window: give 2 or more, 3 for 3x3 pixels.")
         self.size = size
 
+    def why_not(self, shape: tuple[int, int, int], classes: int) -> str:
+        """The window must fit into the image."""
+        _, height, width = shape
+        least = min(height, width)
+        if self.size <= least:
+            return ""
+        return f"median:size={self.size} is wider than images of {height}x{width}: give at most {least}"
+
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Nothing is trained; only the size of the images is looked at."""
-        _, height, width = data.shape
-        if self.size > min(height, width):
-            raise UsageError(
-                f"median:size={self.size} is wider than images of {height}x{width}: give at most {min(height, width)}."
-            )
+        if why := self.why_not(data.shape, len(data.classes)):
+            raise UsageError(f"{why}.")
 
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         """The filtered image, (N, C, H, W); every value is one of x."""
