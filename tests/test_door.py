@@ -106,14 +106,18 @@ def test_a_model_held_in_another_precision_is_given_its_own(dtype):
 
 def programs():
     plain = net()
-    dynamic = ({0: torch.export.Dim("n")},)
     return {
         "scripted": lambda: torch.jit.script(plain),
         "traced": lambda: torch.jit.trace(plain, X[:2]),
         "frozen": lambda: torch.jit.freeze(torch.jit.script(plain)),
-        "exported": lambda: torch.export.export(plain, (X[:3],), dynamic_shapes=dynamic).module(),
+        "exported": lambda: exported(plain),
         "as exported": lambda: without_a_mode(torch.fx.symbolic_trace(plain)),
     }
+
+
+def exported(model):
+    dynamic = ({0: torch.export.Dim("n")},)
+    return torch.export.export(model, (X[:3],), dynamic_shapes=dynamic).module()
 
 
 def without_a_mode(graph):

@@ -121,7 +121,7 @@ def _slopes(view: View, x: Tensor, goal: Goal, norm: Norm, candidates: int) -> t
         nearest = (gaps[todo] / slope[todo]).amin(dim=1, keepdim=True)
         steepest = slope[todo].amax(dim=1, keepdim=True)
         todo = todo[(following < nearest * steepest * STEEPER).any(dim=1)]
-    slope = slope.scatter(1, own, 0.0)  # as far down as a masked class, and taken among the candidates for that
+    slope = slope.scatter(1, own, 0.0)  # it may stand among the candidates where other classes are masked
     return active, slope[active]
 
 
