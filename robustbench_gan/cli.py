@@ -607,13 +607,15 @@ def list_(what: str, as_json: bool, names: bool) -> None:
 @click.option(
     "--classifier", default="small-cnn", show_default=True, help="Classifier that defenses stand on."
 )
+@WEIGHTS
 @click.option("--train-seed", type=int, default=0, show_default=True, help="Seed of the training.")
 @DEVICE
 @JSON_ARRAY
 @user_errors
 def train(
-    specs: tuple[str, ...], dataset: str, classifier: str, train_seed: int, device: str, as_json: bool
-) -> None:
+    specs: tuple[str, ...], dataset: str, classifier: str, weights: Path | None, train_seed: int, device: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Train classifiers and defenses into the store, e.g. `rbg train a c magnet`.
 
     Prints each one's accuracy on the test images; a defense's with its classifier behind it.
@@ -622,7 +624,7 @@ def train(
     from robustbench_gan.store import Store
     from robustbench_gan.workshop import Workshop, pick_device
 
-    workshop = Workshop(Store(), pick_device(device), train_seed)
+    workshop = Workshop(Store(), pick_device(device), train_seed, weights)
     rows = train_all(specs, workshop, dataset=dataset, classifier=classifier)
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -163,12 +163,7 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
     """
     planned: dict[str, Planned] = {}
     blocks = list(matrix.blocks())
-    files = [FileReference.parse(c) for b in blocks for c in b.classifiers if is_file_reference(c)]
-    if workshop.weights is not None and all(given.weights for given in files):
-        raise UsageError(
-            f"--weights {workshop.weights}: they are those of a classifier given as a file that names none itself; "
-            "write --classifier path/to/file.py:factory."
-        )
+    check_weights([c for b in blocks for c in b.classifiers], workshop)
     for block in blocks:
         for item in _cells(block, workshop):
             known = planned.get(item.cell.fingerprint, item)
@@ -178,6 +173,16 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
     return list(planned.values())
 
 
+def check_weights(classifiers: Iterable[str], workshop: Workshop) -> None:
+    """Raise UsageError for a workshop's weights that none of these classifiers takes."""
+    files = [FileReference.parse(text) for text in classifiers if is_file_reference(text)]
+    if workshop.weights is not None and all(given.weights for given in files):
+        raise UsageError(
+            f"--weights {workshop.weights}: they are those of a classifier given as a file that names none itself; "
+            "write --classifier path/to/file.py:factory."
+        )
+
+
 def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     attacks = [canonical("attacks", Spec.parse(text)) for text in block.attacks]
     threats = [_threat(text, block) for text in block.threats]
@@ -185,9 +190,9 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     budgets = [_budget(block.norm, eps) for eps in block.eps]
     functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
     digests = {text: code_digest(function) for text, function in functions.items()}
-    models = {text: _classifier(text, workshop) for text in block.classifiers}
+    models = {text: name_classifier(text, workshop) for text in block.classifiers}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
-        data = _published(canonical("datasets", Spec.parse(dataset)), workshop)
+        data = name_dataset(canonical("datasets", Spec.parse(dataset)), workshop)
         model = models[classifier]
         _try_classifier(data, model, workshop)
         chain = "+".join(canonical("defenses", spec) for spec in parse_chain(defense))
@@ -236,7 +241,7 @@ def _try_to_build(kind: type[Defense], values: dict[str, Any]) -> None:
         stopping.pass_on(error)
 
 
-def _published(text: str, workshop: Workshop) -> str:
+def name_dataset(text: str, workshop: Workshop) -> str:
     """The data set's text for records: one found by a path is called by its own name and digits of its content.
 
     Paths are private, and what a user calls `mnist` may be anything.
@@ -250,7 +255,7 @@ def _published(text: str, workshop: Workshop) -> str:
     return workshop.adopt(str(Spec(name, registry.as_params(kept))), text, data.digest)
 
 
-def _classifier(text: str, workshop: Workshop) -> str:
+def name_classifier(text: str, workshop: Workshop) -> str:
     """The classifier's text for records: a registered one in full, a user's file by its name and its content."""
     if is_file_reference(text):
         return workshop.adopt_classifier(text)

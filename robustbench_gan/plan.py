@@ -79,12 +79,12 @@ def _shared(item: Planned, called: Labels) -> list[tuple[Kind, str, list[str]]]:
     if cell.threat_name == "black-box" and info.needs != "nothing" and item.threat.substitute != "dynamic":
         asked = called("defense", learnt_from) if learnt_from == cell.defense else short(learnt_from)
         asked = "the classifier alone" if item.threat.oracle == "undefended" else asked
-        label = f"{item.threat.model}, {item.threat.rounds} rounds, against {asked}"
+        label = f"{item.threat.model}, {item.threat.rounds} rounds, against {name} / {asked}"
         chain.append(("substitute", label, [*base, *_oracle(item), cell.threat]))
     if info.trained:
         goal = "every class" if attack.conditional else cell.goal
         attack_name = called("attack", cell.attack)
-        label = f"{attack_name} {cell.norm} {cell.eps:g}, {goal}, {cell.threat_name} {defense}"
+        label = f"{attack_name} {cell.norm} {cell.eps:g}, {goal}, {cell.threat_name} {name} / {defense}"
         where = [_core(cell)] if cell.threat_name == "gray-box" else [cell.defense, cell.threat]
         chain.append(("attack", label, [*base, *where, cell.attack, goal, cell.norm, repr(cell.eps)]))
     return chain
@@ -117,7 +117,7 @@ def _key(kind: Kind, parts: list[str], item: Planned) -> str:
 
 
 def _label(item: Planned, called: Labels) -> str:
-    kinds = [called(kind, getattr(item.cell, kind)) for kind in ("defense", "threat", "attack")]
+    kinds = [called(kind, getattr(item.cell, kind)) for kind in called.telling("defense", "threat", "attack")]
     return f"{' / '.join(kinds)} {item.cell.norm} {item.cell.eps:g}"
 
 

@@ -26,7 +26,8 @@ from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
 from robustbench_gan.leaderboard.contradictions import told
 from robustbench_gan.leaderboard.labels import Labels
-from robustbench_gan.matrix import Matrix, Planned, canonical
+from robustbench_gan.matrix import Matrix, Planned, canonical, check_weights, name_classifier, name_dataset
+from robustbench_gan.own import is_file_reference
 from robustbench_gan.plan import Step, execute, labels_of, steps_of
 from robustbench_gan.progress import Advance
 from robustbench_gan.record import Result
@@ -173,9 +174,8 @@ def _check_writable(out: Path) -> None:
 def _line(result: Result, called: Labels) -> Text:
     """One finished cell on one line, by names that tell the cells of this run apart."""
     cell, robust = result.cell, result.accuracy("robust")
-    what = " / ".join(
-        called(kind, getattr(cell, kind)) for kind in ("classifier", "defense", "threat", "attack")
-    )
+    kinds = called.telling("classifier", "defense", "threat", "attack")
+    what = " / ".join(called(kind, getattr(cell, kind)) for kind in kinds)
     number = f"  robust {robust}, n {robust.n}" if robust and result.status in ("ok", "suspect") else ""
     reason = f"  {result.reason}" if result.reason else ""
     spent = result.seconds.crafting + result.seconds.judging
@@ -222,8 +222,9 @@ def train_all(
     Raises UsageError for a spec that cannot be before anything is trained.
     """
     console, done = console_for(stderr=True), []
-    data = canonical("datasets", Spec.parse(dataset))
-    base = canonical("models", Spec.parse(classifier))
+    check_weights([classifier], workshop)
+    data = name_dataset(canonical("datasets", Spec.parse(dataset)), workshop)
+    base = name_classifier(classifier, workshop)
     models = names("models")
     asked = [(text, *_in_full(text, models)) for text in specs]
     with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
@@ -240,6 +241,11 @@ def train_all(
 
 def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
     """Whether a spec names a model rather than a defense, and the spec with every parameter."""
+    if is_file_reference(text):
+        raise UsageError(
+            f"{text}: a classifier given as a file brings its own weights; train what stands on it, as in "
+            f"`rbg train magnet --classifier {text} --weights FILE.safetensors`."
+        )
     chain = parse_chain(text)
     if len(chain) == 1 and chain[0].name in models:
         return True, canonical("models", chain[0])

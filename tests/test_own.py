@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -210,6 +211,18 @@ def test_a_file_that_changes_while_its_run_goes_on_is_refused(tmp_path, rbg):
         shop.classifier(item.cell.dataset, item.cell.classifier)
 
 
+def test_what_stands_on_a_file_is_trained_around_it(rbg):
+    done = rbg("train", "none", "--dataset", "grey", "--classifier", "b/model.py:make", "--weights",
+               "one.safetensors", "--json")  # fmt: skip
+    test = grey().test
+    at = test.images.double().flatten(1) / 255 - 0.5
+    right = (at @ WEIGHTS["one"].double().T).argmax(1) == test.labels
+    assert json.loads(done.stdout)[0]["test_accuracy"] == right.double().mean().item()
+    assert "brings its own weights" in rbg("train", "b/model.py:make", "--dataset", "grey", code=2).stderr
+    refused = rbg("train", "quick", "--dataset", "grey", "--weights", "one.safetensors", code=2).stderr
+    assert "a classifier given as a file" in refused
+
+
 # ---- folders
 
 
@@ -229,8 +242,9 @@ def test_folders_of_one_name_are_told_apart_and_from_what_is_bundled(tmp_path, r
     shutil.copytree(tmp_path / "a" / "mnist", tmp_path / "c" / "mnist")
     asked = [*ASKED[2:], "--samples", "8", "--classifier", "quick"]
     specs = [f"folder:path={folder}/mnist,size=4,channels=1" for folder in "abc"]
-    rbg("evaluate", *asked, *(part for spec in specs for part in ("--dataset", spec)), "--out", "o")
+    done = rbg("evaluate", *asked, *(part for spec in specs for part in ("--dataset", spec)), "--out", "o")
     results = load_results(tmp_path / "o")
+    assert all(f"ok       {r.cell.dataset.partition(':')[0]} / quick / none" in done.stderr for r in results)
     names = [r.cell.dataset.partition(":")[0] for r in results]
     assert len(set(names)) == len(names) == 2 and all(name.startswith("mnist@") for name in names)
     alone = []

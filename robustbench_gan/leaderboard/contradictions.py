@@ -39,7 +39,9 @@ def places(one: Across, by_cell: dict[str, Result], labels: Labels) -> list[str]
 def _place(cell: Cell, labels: Labels) -> str:
     names = f"{labels('defense', cell.defense)} × {labels('attack', cell.attack)}, {labels('threat', cell.threat)}"
     goal = "" if cell.goal == "untargeted" else f", {cell.goal}"
-    return f"{names}{goal}, {radius(cell.norm, cell.eps)}"
+    among = [kind for kind in ("dataset", "classifier") if kind in labels.telling()]
+    where = "".join(f"{labels(kind, getattr(cell, kind))} / " for kind in among)
+    return f"{where}{names}{goal}, {radius(cell.norm, cell.eps)}"
 
 
 def facts(one: Across) -> str:

@@ -16,6 +16,7 @@ from robustbench_gan.registry import Spec, parse_chain
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 KINDS = ("dataset", "classifier", "defense", "attack", "threat")
+LINE = ("dataset", "classifier", "defense", "threat", "attack")  # in the order that a line names them
 
 
 def one_line(text: str, limit: int | None = None) -> str:
@@ -76,6 +77,10 @@ class Labels:
             said = ", ".join(f"{asked} as {value}" for asked, value in sorted(became.items()))
             made.of["defense"][text] += f" [{said}]"
         return made
+
+    def telling(self, *always: str) -> tuple[str, ...]:
+        """The kinds that a line has to name: some always, the others where these results have several."""
+        return tuple(kind for kind in LINE if kind in always or len(self.of[kind]) > 1)
 
     def __call__(self, kind: str, text: str) -> str:
         """The label of one spec."""
