@@ -170,7 +170,8 @@ def execute(
     """Run what is not finished, write each result as it comes, and return all of them in the order planned.
 
     `on_step` is told of each step before it starts, `on_result` of each result and whether it was already there.
-    `run_cell` runs one cell, in this process by default; wherever it does, the answer must be the same.
+    `run_cell` runs one cell and makes what it stands on, in this process by default; wherever it does, the answer must
+    be the same.
     Whatever was finished stays on disk, however this ends: another answer to the same question, by other code, data or
     weights, is moved to OUT/replaced before it is written over, and `on_replaced` is told where to. What is stored of
     a system counts as finished only where its weights are those that this run judges the system with.
@@ -203,10 +204,11 @@ def execute(
 
     def work(items: list[Planned]) -> None:
         for step in steps_of(items):
-            on_step(step)
             if step.kind == "cell":
+                on_step(step)
                 record(step.planned)
-            else:
+            elif run_cell is None:  # who runs cells elsewhere makes there what they stand on
+                on_step(step)
                 _try(step, workshop)
 
     for item in planned:

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -295,6 +297,26 @@ def leaves_a_copy(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tenso
     return made
 
 
+@attack(needs="gradient", paper="planted")
+def strays(
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, where: str = "", then: str = "return"
+) -> Tensor:
+    """Starts processes that leave its group and session and forget their parent; writes their numbers to a file."""
+    made = honest(view, x, goal, budget)
+    own = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    twice = subprocess.run(
+        ["sh", "-c", "setsid sleep 300 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True, check=True
+    )
+    marked = then == "dies"  # what is left of a process that died is known by its environment alone
+    bare = subprocess.Popen(["sleep", "300"], env=None if marked else {}, start_new_session=True)
+    Path(where).write_text(f"{own.pid} {int(twice.stdout)} {bare.pid}")
+    if then == "hangs":
+        time.sleep(600)
+    if then == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return made
+
+
 def honest(view: View, x: Tensor, goal: Goal, budget: Budget) -> Tensor:
     """One step of the sign of the gradient."""
     _, grad, _ = view.value_and_grad(goal.loss, x)
@@ -393,6 +415,13 @@ class ExitsWhereAsked(Defense):
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         self._exit("purify")
         return x * 1.0
+
+
+class DiesInTraining(Defense):
+    """Takes its whole process with it while it is trained. Never run it but apart."""
+
+    def fit(self, data: object, seed: int, store: object) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Remembers(Defense):

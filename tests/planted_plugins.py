@@ -25,11 +25,11 @@ HERE = Path(__file__).parent
 ATTACKS = (
     "same", "over", "out_of_box", "nan", "wrong_shape", "wrong_dtype", "no_tensor", "edits", "crashes",
     "never_calls", "no_backward", "interrupted", "waits", "dies", "bit",
-    "raises", "clings", "leaves_a_copy",
+    "raises", "clings", "leaves_a_copy", "strays",
 )  # fmt: skip
 DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",
-    "Remembers", "ExitsWhereAsked", "OtherRange", "Untrained", "Descends", "Notices", "Swaps",
+    "Remembers", "ExitsWhereAsked", "DiesInTraining", "OtherRange", "Untrained", "Descends", "Notices", "Swaps",
 )  # fmt: skip
 MODELS = ("fixed", "bent", "quick", "sharp", "stepped", "softmaxed", "dropped")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_a_cell_apart_finds_what_it_finds_at_home(tmp_path, asked):
     assert found(ours) == found(cell(workshop(tmp_path), **asked))
 
 
-def test_the_process_trains_nothing_and_its_start_does_not_count(tmp_path):
+def test_what_cells_share_is_trained_once_and_stored(tmp_path):
     where = workshop(tmp_path)
     result = apart(where, 60, attacks="fgsm", classifiers="quick")
     assert result.status == "ok"
@@ -53,11 +54,34 @@ def test_the_process_trains_nothing_and_its_start_does_not_count(tmp_path):
     assert again.status == "ok" and files(tmp_path) == before and len(before) == 1
 
 
-def test_what_is_not_applicable_or_fails_before_the_attack_needs_no_process(tmp_path, monkeypatch):
+def test_what_is_not_applicable_needs_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_context", lambda kind: pytest.fail("a process was asked for"))
     assert apart(workshop(tmp_path), threats="gray-box").status == "not applicable"
-    failed = apart(workshop(tmp_path), defenses="failstofit")
-    assert (failed.status, failed.reason) == ("failed", "ArithmeticError: planted: no convergence")
+
+
+def test_a_training_that_takes_its_process_with_it_fails_the_cells_that_need_it(tmp_path, monkeypatch):
+    where = workshop(tmp_path)
+    cells = planned(where, attacks=["noise", "fgsm"], defenses="diesintraining")
+    first = evaluate_apart(cells[0], where, Settings(), seconds=0.001)  # training does not count
+    assert (first.status, first.outcomes) == ("failed", None)
+    assert "made its defense" in first.reason and "ended by signal 11" in first.reason
+    monkeypatch.setattr("multiprocessing.get_context", lambda kind: pytest.fail("it was tried again"))
+    assert evaluate_apart(cells[1], where, Settings(), seconds=60).reason == first.reason
+
+
+@pytest.mark.parametrize("then", ["return", "dies", pytest.param("hangs", marks=pytest.mark.slow)])
+def test_what_an_attack_leaves_behind_ends_with_its_cell(tmp_path, then):
+    pids = tmp_path / "pids"
+    own = subprocess.Popen(["sleep", "300"])  # of somebody else, and not to be touched
+    try:
+        seconds = 1.5 if then == "hangs" else 60
+        result = apart(workshop(tmp_path), seconds, attacks=f"strays:where='{pids}',then={then}")
+        assert result.status == ("ok" if then == "return" else "failed")
+        strays = [int(pid) for pid in pids.read_text().split()]
+        assert len(strays) == 3 and all(map(gone, strays)) and own.poll() is None
+    finally:
+        own.kill()
+        own.wait()
 
 
 def test_a_hung_cell_fails_with_its_seconds_and_the_rest_goes_on(tmp_path):
@@ -105,23 +129,29 @@ def gone(pid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL], ids=["interrupted", "hung-up", "killed"]
+)
 def test_whoever_ends_the_run_ends_the_cell_and_what_is_finished_stays(tmp_path, installed, how):  # noqa: F811
-    run = start(tmp_path, installed, "run", "--attack", "noise", "--attack", "waits", "--threat", "white-box",
+    pids = tmp_path / "pids"
+    hung = f"strays:where='{pids}',then=hangs"
+    run = start(tmp_path, installed, "run", "--attack", "noise", "--attack", hung, "--threat", "white-box",
                 "--defense", "none", "--cell-timeout", "600")  # fmt: skip
     out, deadline = tmp_path / "run" / "out", time.monotonic() + 600
     while time.monotonic() < deadline and not list(out.rglob("noise*.json")):
         time.sleep(0.05)
-    while time.monotonic() < deadline and not (cells := children(run.pid)):
+    while time.monotonic() < deadline and not pids.exists():
         time.sleep(0.05)
-    time.sleep(1)
-    (child,) = cells
+    time.sleep(0.2)
+    (child,) = children(run.pid)
+    strays = [int(pid) for pid in pids.read_text().split()]
     run.send_signal(how)
     run.communicate(timeout=300)
-    assert run.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
-    while time.monotonic() < deadline and not gone(child):
+    assert run.returncode == (-how if how == signal.SIGKILL else 128 + how)
+    ended = time.monotonic() + 20
+    while time.monotonic() < ended and not all(map(gone, (child, *strays))):
         time.sleep(0.05)
-    assert gone(child)
+    assert all(map(gone, (child, *strays)))
     assert [r.status for r in load_results(out)] == ["ok"]
 
 
