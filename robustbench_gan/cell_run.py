@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +26,14 @@ from robustbench_gan.workshop import Workshop
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides how a cell is computed but never what comes out."""
+    """What decides how a cell is computed but never what comes out.
+
+    With `keep`, the directory of a run, each cell's examples are kept beside its record there.
+    """
 
     batch_size: int = 200
     max_cell_minutes: float | None = None
+    keep: Path | None = None
 
 
 @dataclass

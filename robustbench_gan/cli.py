@@ -231,6 +231,11 @@ def main() -> None:
 @DEVICE
 @out_option("rbg-results", "Where results and the leaderboard go.")
 @click.option(
+    "--keep-adversarial",
+    is_flag=True,
+    help="Keep each cell's adversarial images as safetensors beside its record, which holds their digest.",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Show what would be trained and run, and what is not applicable."
 )
 @STRICT
@@ -239,7 +244,7 @@ def main() -> None:
 def evaluate(
     matrix: Path | None, preset: str | None, weights: tuple[Path, ...], batch_size: int,
     max_cell_minutes: float | None, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
-    strict: bool, as_json: bool, **options: Any,
+    keep_adversarial: bool, strict: bool, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Evaluate defenses against attacks under threat models.
 
@@ -263,7 +268,7 @@ def evaluate(
         return DONE
     code = run(
         asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
-        cell_timeout=cell_timeout,
+        cell_timeout=cell_timeout, keep_adversarial=keep_adversarial,
     )  # fmt: skip
     return code
 

@@ -15,6 +15,7 @@ import numpy as np
 from robustbench_gan.detection import TOGETHER, allowed, auc_interval, share
 from robustbench_gan.errors import UsageError
 from robustbench_gan.flags.catalogue import CATALOGUE
+from robustbench_gan.places import place
 from robustbench_gan.record import (
     FALSE_POSITIVE_RATES,
     SLACK,
@@ -93,6 +94,18 @@ def _absent(result: Result) -> Iterator[str]:
         yield from (
             f"{name}: a result that is {result.status!r} has none" for name in facts if getattr(result, name)
         )
+
+
+def _kept(result: Result) -> Iterator[str]:
+    """The examples lie beside the record, nowhere else."""
+    if result.adversarial is None:
+        return
+    try:
+        own = place(result.cell).with_suffix(".safetensors").name
+    except UsageError:
+        own = ""
+    if result.adversarial.file != own:
+        yield "adversarial.file: not the name of the record with the ending .safetensors"
 
 
 def _measured(result: Result) -> Iterator[str]:
@@ -454,6 +467,6 @@ def _parameters(threat: str) -> Mapping[str, Any]:
 
 
 CHECKS: Final[tuple[Callable[[Result], Iterator[str]], ...]] = (
-    _status, _flags, _absent, _measured, _texts, _question, _outcomes, _accuracies, _distortion, _gradients,
+    _status, _flags, _absent, _kept, _measured, _texts, _question, _outcomes, _accuracies, _distortion, _gradients,
     _attackers, _detection,
 )  # fmt: skip

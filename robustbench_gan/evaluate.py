@@ -28,6 +28,7 @@ from robustbench_gan.errors import NotApplicable, describe, plain, said
 from robustbench_gan.estimate import Estimate, estimate
 from robustbench_gan.fitting import Order, trained
 from robustbench_gan.judging import Verdict, detection_of, judge
+from robustbench_gan.kept import keep
 from robustbench_gan.matrix import Planned, stages_of
 from robustbench_gan.own import is_file_reference
 from robustbench_gan.probe import probe
@@ -188,6 +189,8 @@ def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
     controls = facts.controls(run, verdict.clean)
     flags = red_flags(_evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls))
     invalid = [f for f in flags if f.severity == "invalid"]
+    to = run.settings.keep
+    kept = None if to is None else keep(to, cell, [one.examples for one in crafted], run.y)
     return Result(
         cell=cell,
         fingerprint=cell.fingerprint,
@@ -203,6 +206,7 @@ def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
         zero_gradients=facts.zero_gradients(counts),
         substitute=substitute,
         trained=facts.training(run),
+        adversarial=kept,
         queries=facts.queries(run, counts),
         attacked_copy=facts.attacked_copy(run, verdict.clean),
         precision=dict(run.defense.precision()),

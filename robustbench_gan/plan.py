@@ -16,6 +16,7 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import digest_of
 from robustbench_gan.evaluate import evaluate_cell, train_attack
 from robustbench_gan.files import keep_replaced, write_text_atomically
+from robustbench_gan.kept import are_kept
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.matrix import Planned
@@ -126,9 +127,10 @@ def result_path(out: Path, item: Planned) -> Path:
     return out / "results" / place(item.cell)
 
 
-def finished(out: Path, item: Planned) -> Result | None:
+def finished(out: Path, item: Planned, keep: bool = False) -> Result | None:
     """The stored result of a cell, if it need not be run: right fingerprint, not failed, not to be tried again.
 
+    With `keep` one that has a number must have its examples beside it as well, or they are made again.
     Raises UsageError for a file that is there but is no valid record of this version.
     """
     path = result_path(out, item)
@@ -137,6 +139,8 @@ def finished(out: Path, item: Planned) -> Result | None:
     result = read_result(path)
     if result.fingerprint != item.cell.fingerprint or result.status in ("failed", "not run"):
         return None  # one that was not run is estimated anew: the machine may be another, or have been busy
+    if keep and result.outcomes is not None and not are_kept(path, result):
+        return None
     return result
 
 
@@ -212,7 +216,7 @@ def execute(
                 _try(step, workshop)
 
     for item in planned:
-        done = finished(out, item)
+        done = finished(out, item, settings.keep is not None)
         if done is None:
             todo.append(item)
         else:

@@ -81,11 +81,13 @@ def run(
     as_json: bool,
     strict: bool = False,
     cell_timeout: float | None = None,
+    keep_adversarial: bool = False,
 ) -> int:
     """Run a matrix and write DIR/results and DIR/README.md; returns the exit code, 1 if a cell failed.
 
     `strict` also returns 1 for an `invalid` flag, of a cell or across cells. With `cell_timeout`, in seconds, each
-    cell runs in a process of its own that is killed after so long.
+    cell runs in a process of its own that is killed after so long. `keep_adversarial` keeps each cell's examples
+    beside its record.
 
     Interrupted, or stopped by an error that the user can mend, it writes the leaderboard of what is finished
     and passes the exception on.
@@ -95,7 +97,7 @@ def run(
     finished: list[Result] = []
     ran: list[Result] = []
     replaced: list[Path] = []
-    settings = Settings(batch_size, asked.max_cell_minutes)
+    settings = Settings(batch_size, asked.max_cell_minutes, out if keep_adversarial else None)
     run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
     called = labels_of(planned)
     trained = sum(s.kind != "cell" for s in steps_of(planned))

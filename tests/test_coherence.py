@@ -221,11 +221,22 @@ def mutations(raw: Raw) -> Iterator[tuple[tuple[Any, ...], Raw]]:
         yield place_, changed
 
 
+def same_numbers(one: Result, other: Result) -> bool:
+    """Same status and clean accuracy; the robust one apart by no more than images that were wrong unperturbed.
+
+    What these answer to their examples is not in a record, and the accuracy on the examples holds it.
+    """
+    clean, robust = ([r.accuracy(name) for r in (one, other)] for name in ("clean", "robust"))  # type: ignore[arg-type]
+    if not (clean[0] and clean[1] and robust[0] and robust[1]):
+        return one.status == other.status and clean == robust
+    moved = abs(robust[0].value - robust[1].value)
+    return one.status == other.status and clean[0] == clean[1] and moved <= 1 - clean[0].value + 1e-9
+
+
 def tried(tmp_path: Path, results: list[Result], every: int, seal: bool) -> tuple[Counter[str], Counter[str]]:
     """What becomes of one mutation in `every`, and, of those that pass and change the page, where they were made.
 
-    None that passes changes the status, clean or robust accuracy: left are the clock, the machine, passes, and bits that
-    change places.
+    None that passes changes the numbers: left are the clock, the machine, passes, and bits that change places.
     """
     told: Counter[str] = Counter()
     where: Counter[str] = Counter()
@@ -239,8 +250,7 @@ def tried(tmp_path: Path, results: list[Result], every: int, seal: bool) -> tupl
                 told["refused"] += 1
                 continue
             read = read_result(tmp_path / "record.json")
-            assert read.accuracy("robust") == result.accuracy("robust"), place_
-            assert read.accuracy("clean") == result.accuracy("clean") and read.status == result.status, place_
+            assert same_numbers(read, result), place_
             same = markdown([read]) == page
             told["read, same page" if same else "read, other page"] += 1
             where[".".join(str(key) for key in place_ if not isinstance(key, int))] += not same

@@ -1,0 +1,61 @@
+"""The adversarial examples of a cell, in a safetensors file beside its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robustbench_gan.errors import UsageError
+from robustbench_gan.files import no_file, write_atomically
+from robustbench_gan.places import place
+from robustbench_gan.record import Cell, Kept, Result
+from robustbench_gan.store import content_digest, packed, read_artifact
+
+MEND = "Run its command again with --keep-adversarial."
+
+
+def keep(out: Path, cell: Cell, sets: list[Tensor], labels: Tensor) -> Kept:
+    """Write examples, S sets of (N, C, H, W) in [0, 1], and labels (N,); what the record is to say of them.
+
+    The file is whole or not there at all. Raises UsageError where it cannot be written.
+    """
+    tensors = {"examples": torch.stack([one.detach().float() for one in sets]), "labels": labels.long()}
+    path = beside(out / "results" / place(cell))
+    write_atomically(path, packed(tensors, {"fingerprint": cell.fingerprint}))
+    return Kept(file=path.name, digest=content_digest(tensors))
+
+
+def beside(record: Path) -> Path:
+    """Where the examples of a record lie."""
+    return record.with_suffix(".safetensors")
+
+
+def examples_of(record: Path, result: Result) -> tuple[Tensor, Tensor]:
+    """The examples kept beside a record, (S, N, C, H, W), and their labels (N,).
+
+    Raises UsageError where none were kept, where the file is missing or broken, or where it holds others than the
+    record says.
+    """
+    if result.adversarial is None:
+        raise UsageError(f"{record} was made without its examples. {MEND}")
+    path = record.with_name(result.adversarial.file)
+    if why := no_file(path):
+        raise UsageError(f"the examples of {record} are gone: {path}: {why}. {MEND}")
+    artifact = read_artifact(path, mend=MEND)
+    if artifact.digest != result.adversarial.digest:
+        raise UsageError(f"{path} holds other examples than {record} says: it was edited or mixed up. {MEND}")
+    tensors = artifact.tensors
+    if set(tensors) != {"examples", "labels"} or tensors["examples"].shape[1:2] != tensors["labels"].shape:
+        raise UsageError(f"{path} does not hold examples and labels. {MEND}")
+    return tensors["examples"], tensors["labels"]
+
+
+def are_kept(record: Path, result: Result) -> bool:
+    """Are the examples there, as the record says they were?"""
+    try:
+        examples_of(record, result)
+    except UsageError:
+        return False
+    return True
