@@ -51,9 +51,10 @@ def _shown(default: Any, required: bool) -> Any:
 
 def print_catalogue(group: str, found: list[dict[str, Any]]) -> None:
     """The catalogue as a table for people."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from robustbench_gan.terminal import Plain
 
     table = Table(title=group, title_justify="left", show_lines=True)
     for column in ("name", "summary", "parameters", "from"):
@@ -65,4 +66,4 @@ def print_catalogue(group: str, found: list[dict[str, Any]]) -> None:
             summary.append(" Scale-free.", style="dim")
         source = f"{entry['distribution']} {entry['version']}"
         table.add_row(Text(entry["name"], style="bold"), summary, Text(parameters), Text(source))
-    Console().print(table)
+    Plain().print(table)

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from robustbench_gan import __version__, stopping, streams
-from robustbench_gan.errors import UsageError, describe, plain
+from robustbench_gan.errors import UsageError, describe, told
 
 if TYPE_CHECKING:
     from robustbench_gan.matrix import Matrix, Planned
@@ -51,7 +51,7 @@ def _exit_code(command: Callable[P, int | None], *args: P.args, **kwargs: P.kwar
         sys.stdout.flush()
         return code
     except UsageError as error:
-        click.echo(f"rbg: {error}", err=True)
+        click.echo(f"rbg: {told(str(error))}", err=True)
         return error.code
     except KeyboardInterrupt as interrupt:
         if not stopping.is_users(interrupt):
@@ -71,7 +71,7 @@ def _left(error: BaseException) -> int:
     """Say where a plugin tried to end the command."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     click.echo(
-        f"rbg: {plain(frame.filename)}:{frame.lineno} raised {describe(error)}: a plugin must not end the command. "
+        f"rbg: {told(frame.filename)}:{frame.lineno} raised {told(describe(error))}: a plugin must not end the command. "
         "Mend or uninstall it.",
         err=True,
     )
@@ -318,19 +318,18 @@ def _matrix(path: Path | None, preset: str | None, overrides: dict[str, Any]) ->
 
 def _show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
     """Print the shared steps and the cells of a matrix without running any."""
-    from rich.console import Console
-
     from robustbench_gan.plan import labels_of, steps_of
+    from robustbench_gan.terminal import Plain
 
     steps, called = steps_of(planned), labels_of(planned)
     if as_json:
-        cells = [{**p.cell.model_dump(mode="json"), "not_applicable": p.reason} for p in planned]
+        cells = [{**json.loads(p.cell.model_dump_json()), "not_applicable": p.reason} for p in planned]
         shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps if s.kind != "cell"]
         click.echo(
             json.dumps({"matrix": asked.model_dump(mode="json"), "steps": shared, "cells": cells}, indent=1)
         )
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = Plain(soft_wrap=True, highlight=False)
     console.print(f"{asked.name}: trained once and shared by cells", style="bold")
     for line in _trained_lines(steps):
         console.print(f"  {line}", markup=False)
@@ -636,20 +635,43 @@ def train(
 
 
 @main.command()
-@click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the record's row as JSON.")
+@click.argument(
+    "results",
+    nargs=-1,
+    required=True,
+    metavar="RESULT...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the record's row as JSON; of several records an array of rows.",
+)
 @user_errors
-def show(result: Path, as_json: bool) -> None:
-    """Show one result with its flags explained."""
+def show(results: tuple[Path, ...], as_json: bool) -> None:
+    """Show results with their flags explained, and whether examples that were kept are still the same."""
     from robustbench_gan.leaderboard import rows
     from robustbench_gan.showing import print_result
     from robustbench_gan.stored import read_result
 
-    record = read_result(result)
-    if as_json:
-        click.echo(json.dumps(rows([record])[0], indent=1, allow_nan=False))
-    else:
-        print_result(record)
+    shown, faults = [], []
+    for path in results:
+        try:
+            record = read_result(path)
+        except UsageError as error:
+            faults.append(error)
+            continue
+        if as_json:
+            shown.append(rows([record])[0])
+        else:
+            print_result(record, path)
+    if as_json and shown:
+        click.echo(json.dumps(shown if len(results) > 1 else shown[0], indent=1, allow_nan=False))
+    for fault in faults[:-1]:
+        click.echo(f"rbg: {told(str(fault))}", err=True)
+    if faults:
+        raise faults[-1]
 
 
 @main.command()
@@ -688,9 +710,7 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
     """Write the Markdown leaderboard, or a CSV table, of every result below DIRECTORY."""
     from robustbench_gan.flags.across import across, invalid_flags
     from robustbench_gan.leaderboard import build, load_results
-
-    def say(line: str) -> None:
-        click.echo(f"rbg: {line}", err=True)
+    from robustbench_gan.terminal import say
 
     written, results = build(directory, out, say=say, strict=strict), load_results(directory)
     findings = across(results)
@@ -705,7 +725,7 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
         }
         click.echo(json.dumps(facts, indent=1))
     else:
-        click.echo(f"wrote {written}")
+        click.echo(told(f"wrote {written}"))
     if strict and invalid:
         click.echo(f"rbg: --strict: invalid flags were raised: {', '.join(invalid)}.", err=True)
         return SOME_FAILED
@@ -715,7 +735,7 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
 @leaderboard.command("convert")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @user_errors
-def leaderboard_convert(directory: Path) -> None:
+def leaderboard_convert(directory: Path) -> int:
     """Rewrite every record of an older schema below DIRECTORY as one of today's, with a digest over all of it.
 
     One that contradicts itself is named, left as it is, and makes the exit code 1.
@@ -725,9 +745,8 @@ def leaderboard_convert(directory: Path) -> None:
     done = convert(directory)
     click.echo(f"{done.converted} records converted, {done.kept} were of today's schema already.")
     for fault in done.refused:
-        click.echo(f"rbg: {fault}", err=True)
-    if done.refused:
-        sys.exit(SOME_FAILED)
+        click.echo(f"rbg: {told(fault)}", err=True)
+    return SOME_FAILED if done.refused else DONE
 
 
 @main.group()

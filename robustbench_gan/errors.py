@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -76,6 +77,26 @@ def plain(text: str) -> str:
     kept = _ADDRESS.sub("", kept)
     cut = str.__len__(text) - LONGEST
     return kept.translate(_CONTROLS) + (f" ... ({cut} more characters)" if cut > 0 else "")
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """A text without newlines, control or invisible characters, cut to `limit` characters where given.
+
+    What is printed or written of names, reasons and messages goes through this: no terminal obeys it, and no line of it
+    can be mistaken for another.
+    """
+    start = text if limit is None else text[: 4 * limit]
+    visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in start)
+    line = " ".join(visible.split())
+    if limit is None or (len(line) <= limit and len(start) == len(text)):
+        return line
+    return line[: limit - 1].rstrip() + "…"
+
+
+def told(text: str) -> str:
+    """`one_line` of a message for a terminal, which says how much of a huge one was left out."""
+    line = one_line(text, LONGEST)
+    return line if len(text) <= 4 * LONGEST else f"{line} ({len(text):,} characters in all)"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:

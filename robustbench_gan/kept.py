@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import no_file, write_atomically
+from robustbench_gan.files import keep_replaced, no_file, write_atomically
 from robustbench_gan.places import place
 from robustbench_gan.record import Cell, Kept, Result
-from robustbench_gan.store import content_digest, packed, read_artifact
+from robustbench_gan.store import content_digest, packed, read_artifact, read_header
 
 MEND = "Run its command again with --keep-adversarial."
 
@@ -23,8 +23,20 @@ def keep(out: Path, cell: Cell, sets: list[Tensor], labels: Tensor) -> Kept:
     """
     tensors = {"examples": torch.stack([one.detach().float() for one in sets]), "labels": labels.long()}
     path = beside(out / "results" / place(cell))
+    _set_aside(path, cell, out)
     write_atomically(path, packed(tensors, {"fingerprint": cell.fingerprint}))
     return Kept(file=path.name, digest=content_digest(tensors))
+
+
+def _set_aside(path: Path, cell: Cell, out: Path) -> None:
+    """The examples of another answer to the same question are kept where its record will be."""
+    if path.exists() and not no_file(path):
+        try:
+            same = read_header(path).get("fingerprint") == cell.fingerprint
+        except Exception:  # what cannot be read is no one's
+            return
+        if not same:
+            keep_replaced(path, out)
 
 
 def beside(record: Path) -> Path:

@@ -16,7 +16,7 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import digest_of
 from robustbench_gan.evaluate import evaluate_cell, train_attack
 from robustbench_gan.files import keep_replaced, write_text_atomically
-from robustbench_gan.kept import are_kept
+from robustbench_gan.kept import are_kept, beside
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.matrix import Planned
@@ -191,6 +191,9 @@ def execute(
         path = result_path(out, item)
         if _answers_otherwise(path, result):
             on_replaced(keep_replaced(path, out))
+            if result.adversarial is None and beside(path).exists():
+                keep_replaced(beside(path), out)
+                beside(path).unlink()
         write_text_atomically(path, write_text(result))
         on_result(item, result, False)
         results[item.cell.fingerprint] = result
@@ -239,7 +242,9 @@ def _answers_otherwise(path: Path, result: Result) -> bool:
     if not path.exists():
         return False
     there = read_result(path)
-    return there.fingerprint != result.fingerprint or there.outcomes is not None
+    if there.fingerprint != result.fingerprint:
+        return True
+    return there.outcomes is not None and (there.outcomes, there.weights) != (result.outcomes, result.weights)
 
 
 def _asked_at(item: Planned, done: Result, out: Path) -> Result:

@@ -20,12 +20,13 @@ from robustbench_gan import progress, stopping
 from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.aside import aside
 from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import UsageError, told
 from robustbench_gan.files import REPLACED, write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
-from robustbench_gan.leaderboard.contradictions import told
-from robustbench_gan.leaderboard.labels import Labels
+from robustbench_gan.leaderboard.contradictions import told as told_across
+from robustbench_gan.leaderboard.flat import robust_interval
+from robustbench_gan.leaderboard.labels import Labels, radius
 from robustbench_gan.matrix import Matrix, Planned, canonical, check_weights, name_classifier, name_dataset
 from robustbench_gan.own import is_file_reference
 from robustbench_gan.plan import Step, execute, labels_of, steps_of
@@ -33,6 +34,7 @@ from robustbench_gan.progress import Advance
 from robustbench_gan.record import Result
 from robustbench_gan.registry import Spec, names, parse_chain
 from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.terminal import console_for
 from robustbench_gan.threat import Defended, answer
 from robustbench_gan.training import accuracy
 from robustbench_gan.workshop import Workshop
@@ -50,17 +52,11 @@ class RichReporter:
     @contextmanager
     def task(self, description: str, total: float) -> Iterator[Advance]:
         """A bar that lives as long as the step."""
-        task = self.bars.add_task(description, total=total)
+        task = self.bars.add_task(told(description), total=total)
         try:
             yield lambda amount: self.bars.advance(task, amount)
         finally:
             self.bars.remove_task(task)
-
-
-def console_for(*, stderr: bool) -> Console:
-    """A console as wide as the terminal; into a file or pipe wide enough that no row is broken."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=200)
 
 
 def live_bars(console: Console) -> Progress:
@@ -111,7 +107,7 @@ def run(
         overall = bars.add_task("cells", total=len(planned))
 
         def on_step(step: Step) -> None:
-            bars.update(overall, description=f"cells, now {step.kind}: {step.label}")
+            bars.update(overall, description=told(f"cells, now {step.kind}: {step.label}"))
 
         def on_result(item: Planned, result: Result, stored: bool) -> None:
             finished.append(result)
@@ -174,15 +170,20 @@ def _check_writable(out: Path) -> None:
 
 
 def _line(result: Result, called: Labels) -> Text:
-    """One finished cell on one line, by names that tell the cells of this run apart."""
-    cell, robust = result.cell, result.accuracy("robust")
+    """One finished cell on one line, by names that tell the cells of this run apart, with the numbers of the table."""
+    cell = result.cell
     kinds = called.telling("classifier", "defense", "threat", "attack")
     what = " / ".join(called(kind, getattr(cell, kind)) for kind in kinds)
-    number = f"  robust {robust}, n {robust.n}" if robust and result.status in ("ok", "suspect") else ""
+    numbers = []
+    for eps in result.budgets or [cell.eps]:
+        if robust := robust_interval(result, eps):
+            where = f" at {radius(cell.norm, eps)}" if result.budgets else ""
+            numbers.append(f"robust {robust}{where}, n {robust.n}")
+    shown = "".join(f"  {number}" for number in numbers)
     reason = f"  {result.reason}" if result.reason else ""
     spent = result.seconds.crafting + result.seconds.judging
     text = Text(f"{result.status:8}", style=STYLES.get(result.status, "dim"))
-    return text.append(f" {what}{number}{reason}  ({spent:.1f} s)", style="default")
+    return text.append(told(f" {what}{shown}{reason}  ({spent:.1f} s)"), style="default")
 
 
 def _print_end(
@@ -203,7 +204,7 @@ def _print_end(
     ):
         if status in by_status:
             console.print(f"{by_status[status]} {status} cells {meaning}.")
-    for severity, line in told(findings, finished):
+    for severity, line in told_across(findings, finished):
         console.print(Text(f"{severity}: {line}", style=FLAG_STYLES.get(severity, "default")))
     raised = {f.id for r in finished for f in r.flags} | {one.flag.id for one in findings.found}
     if raised:

@@ -27,8 +27,9 @@ from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.flags.across import across
 from robustbench_gan.matrix import Matrix, lay_out
 from robustbench_gan.record import Result
-from robustbench_gan.run import RichReporter, console_for, live_bars
+from robustbench_gan.run import RichReporter, live_bars
 from robustbench_gan.store import Store
+from robustbench_gan.terminal import console_for
 from robustbench_gan.workshop import Workshop, pick_device
 
 DATASET, SAMPLES, SEEDS = "control-digits", 100, (0, 1, 2)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_gan.errors import UsageError, one_line, told
 from robustbench_gan.flags import CATALOGUE
+from robustbench_gan.kept import examples_of
 from robustbench_gan.leaderboard import console_table
 from robustbench_gan.leaderboard.detected import FIGURES, figures
-from robustbench_gan.leaderboard.labels import one_line
 from robustbench_gan.record import Detection, Result
-from robustbench_gan.run import console_for
 from robustbench_gan.store import Store, read_header
+from robustbench_gan.stored import digest
+from robustbench_gan.terminal import console_for
 
 
-def print_result(result: Result) -> None:
-    """One result: its row, what the attacker knew, controls, flags with their explanation, time."""
+def print_result(result: Result, path: Path | None = None) -> None:
+    """One result: its row, what the attacker knew, controls, flags with their explanation, time.
+
+    With the file it was read from, also whether the examples that were kept beside it are the ones it speaks of.
+    """
     console = console_for(stderr=False)
     console.print(console_table([result]))
     cell = result.cell
@@ -43,20 +49,35 @@ def print_result(result: Result) -> None:
         "hardware": ", ".join(f"{k} {v}" for k, v in result.hardware.items()),
         "versions": ", ".join(f"{k} {v}" for k, v in result.versions.items()),
         "weights": ", ".join(f"{k} {v}" for k, v in result.weights.items()),
-        "traceback": "\n".join(result.traceback),
+        "traceback": "\n".join(map(one_line, result.traceback)),
+        "examples": _examples(result, path),
         "fingerprint": result.fingerprint,
+        "digest": digest(result),
     }  # fmt: skip
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         if value:
-            table.add_row(Text(name, style="bold"), Text(value))
+            table.add_row(Text(name, style="bold"), Text("\n".join(map(told, value.split("\n")))))
     console.print(table)
     if result.detection:
         console.print(detection_table(result.detection))
     for flag in result.flags:
         evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
-        console.print(Text(f"{flag.severity}: {flag.id} ({evidence})", style="yellow"))
-        console.print(Text(f"  {CATALOGUE[flag.id].explanation if flag.id in CATALOGUE else flag.message}"))
+        console.print(Text(told(f"{flag.severity}: {flag.id} ({evidence})"), style="yellow"))
+        explained = CATALOGUE[flag.id].explanation if flag.id in CATALOGUE else flag.message
+        console.print(Text(f"  {told(explained)}"))
+
+
+def _examples(result: Result, path: Path | None) -> str:
+    """Where the examples lie and whether they are the record's; empty where none were kept."""
+    if result.adversarial is None or path is None:
+        return ""
+    try:
+        examples, _ = examples_of(path, result)
+    except UsageError as error:
+        return str(error)
+    shape = " x ".join(map(str, examples.shape))
+    return f"{result.adversarial.file}, {shape}, digest {result.adversarial.digest} as the record says"
 
 
 def detection_table(found: Detection) -> Table:

@@ -18,10 +18,10 @@ from typing import Any
 from torch import nn
 
 from robustbench_gan import registry, stopping
-from robustbench_gan.errors import UsageError, unknown
+from robustbench_gan.errors import UsageError, one_line, told, unknown
 from robustbench_gan.files import keep_replaced, write_atomically, write_text_atomically
-from robustbench_gan.leaderboard.flat import clean_interval, measured, robust_interval
-from robustbench_gan.leaderboard.labels import one_line, short_labels
+from robustbench_gan.leaderboard.flat import clean_interval, csv_text, measured, robust_interval
+from robustbench_gan.leaderboard.labels import short_labels
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.matrix import Matrix, Planned, lay_out, read_matrix
 from robustbench_gan.plan import result_path
@@ -222,7 +222,7 @@ def write(sweep: Sweep, out: Path) -> None:
     write_text_atomically(out / "sweep.md", markdown(sweep, rows, "sweep.png" if drawn else None))
     said = "sweep.md, sweep.csv, sweep.png" if drawn else "sweep.md, sweep.csv"
     more = "" if drawn else "; no figure: matplotlib is missing (pip install 'robustbench-gan[plots]')"
-    click.echo(f"sweep: {said} in {out}{more}", err=True)
+    click.echo(told(f"sweep: {said} in {out}{more}"), err=True)
     if kept:
         click.echo(f"sweep: the tables of another sweep that were there are kept in {kept}", err=True)
 
@@ -273,9 +273,9 @@ def as_csv(sweep: Sweep, rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     columns = list(dict.fromkeys(name for each in rows for name in each))
     columns.sort(key=lambda name: 0 if name in ("defense", "varied") else 1 if name in varied_names else 2)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_text, columns))
+    writer.writerows([csv_text(each.get(name, "")) for name in columns] for each in rows)
     return text.getvalue()
 
 

@@ -14,9 +14,10 @@ from robustbench_gan.audit.printing import closing, console_table, markdown
 from robustbench_gan.audit.record import Audit, read_audit, write_text
 from robustbench_gan.audit.run import audit, why_not
 from robustbench_gan.audit.system import Check, System
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import UsageError, told
 from robustbench_gan.files import keep_replaced, write_text_atomically
-from robustbench_gan.run import RichReporter, console_for, live_bars, say_replaced
+from robustbench_gan.run import RichReporter, live_bars, say_replaced
+from robustbench_gan.terminal import console_for
 
 
 def plan(system: System, checks: Sequence[Check], as_json: bool) -> None:
@@ -37,7 +38,7 @@ def plan(system: System, checks: Sequence[Check], as_json: bool) -> None:
         return
     for row in rows:
         cost = f"not applicable: {row['not_applicable']}" if row["not_applicable"] else row["cost"]
-        click.echo(f"{row['check']} ({row['pitfall']}): {row['question']}\n    {cost}")
+        click.echo(f"{row['check']} ({row['pitfall']}): {row['question']}\n    {told(str(cost))}")
     cells = {w for check in checks if not why_not(check, system) for w in check.cells(system)}
     runs = sum(not row["not_applicable"] for row in rows)
     click.echo(f"{runs} of {len(rows)} checks to run, which share {len(cells)} cells.")

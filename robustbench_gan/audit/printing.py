@@ -6,7 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_gan.audit.record import Audit, Row
+from robustbench_gan.errors import one_line, told
 from robustbench_gan.flags.thresholds import LEVEL
+from robustbench_gan.leaderboard.labels import escape
 
 STYLES = {"invalid": "red", "warning": "yellow", "failed": "red", "not run": "dim", "not applicable": "dim"}
 HEADER = ("check", "what was asked", "figure", "verdict")
@@ -33,7 +35,9 @@ def console_table(audit: Audit) -> Table:
     for row in audit.rows:
         worst = row.flags[0].severity if row.flags else row.verdict
         cells = [f"{row.check} ({row.pitfall})", row.question, figure(row)]
-        table.add_row(*map(Text, cells), Text(verdict(row), style=STYLES.get(worst, "default")))
+        table.add_row(
+            *map(Text, map(told, cells)), Text(told(verdict(row)), style=STYLES.get(worst, "default"))
+        )
     return table
 
 
@@ -56,15 +60,17 @@ def markdown(audit: Audit) -> str:
     """The page audit.md."""
     a = audit.asked
     lines = [
-        f"# Audit of {a.defense}",
+        f"# Audit of {escape(a.defense)}",
         "",
-        f"{a.dataset}, classifier {a.classifier}, {a.norm} eps {a.eps:g}, {a.samples} images, seed {a.seed}, PGD of "
-        f"{a.steps} steps with every gradient that applies.",
+        f"{escape(a.dataset)}, classifier {escape(a.classifier)}, {a.norm} eps {a.eps:g}, {a.samples} images, "
+        f"seed {a.seed}, PGD of {a.steps} steps with every gradient that applies.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "| " + " | ".join("---" for _ in HEADER) + " |",
     ]
     for row in audit.rows:
-        cells = [f"{row.check} ({row.pitfall})", row.question, figure(row), verdict(row)]
-        lines.append("| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |")
+        shown = one_line(figure(row)).replace("|", "\\|")
+        lines.append(
+            f"| {escape(row.check)} ({row.pitfall}) | {escape(row.question)} | {shown} | {escape(verdict(row), 300)} |"
+        )
     return "\n".join([*lines, "", "\n\n".join(closing(audit))]) + "\n"

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from robustbench_gan.flags.catalogue import CATALOGUE, explained, known
 from robustbench_gan.flags.known import COMPUTED, Known
+from robustbench_gan.terminal import console_for
 
 
 def print_flags(as_json: bool) -> None:
@@ -23,7 +23,7 @@ def print_flags(as_json: bool) -> None:
     for entry in CATALOGUE.values():
         severities = " or ".join(entry.severities)
         table.add_row(*map(Text, (entry.id, severities, COMPUTED[entry.where], entry.summary)))
-    _console().print(table)
+    console_for(stderr=False).print(table)
 
 
 def print_flag(name: str, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def print_flag(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_plain(known(name)), indent=1))
         return
-    console = _console()
+    console = console_for(stderr=False)
     first, *rest = explained(name)
     console.print(Text(first, style="bold"))
     for line in rest:
@@ -40,9 +40,3 @@ def print_flag(name: str, as_json: bool) -> None:
 
 def _plain(entry: Known) -> dict[str, object]:
     return {**asdict(entry), "computed": COMPUTED[entry.where]}
-
-
-def _console() -> Console:
-    """As wide as the terminal; into a file or pipe wide enough that no row is broken."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import LONGEST, UsageError, one_line
 from robustbench_gan.flags.across import Findings, across
 from robustbench_gan.leaderboard.load import order
 from robustbench_gan.record import FALSE_POSITIVE_RATES, Interval, Outcomes, Result, finite, interval
@@ -143,6 +143,27 @@ def cost(result: Result) -> dict[str, float | None]:
         "training_seconds": finite(result.seconds.training) if ran else None,
         "estimate_seconds": None if estimate is None else finite(estimate),
     }
+
+
+def csv_text(value: Any) -> Any:
+    """A value for a cell of a CSV file: a text that a spreadsheet would compute begins with an apostrophe.
+
+    A number is a number, also one that begins with a minus.
+    """
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    if not isinstance(value, str):
+        return value
+    line = one_line(value, LONGEST)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) and not _is_number(line) else line
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def frame(results: Iterable[Result]) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import UsageError, one_line
 from robustbench_gan.record import Result
 from robustbench_gan.registry import Spec, parse_chain
 
@@ -17,13 +16,6 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 KINDS = ("dataset", "classifier", "defense", "attack", "threat")
 LINE = ("dataset", "classifier", "defense", "threat", "attack")  # in the order that a line names them
-
-
-def one_line(text: str, limit: int | None = None) -> str:
-    """A text without newlines, control or invisible characters, cut to `limit` characters where given."""
-    visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text)
-    line = " ".join(visible.split())
-    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def escape(text: str, limit: int | None = None) -> str:

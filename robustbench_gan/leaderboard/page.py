@@ -15,7 +15,7 @@ from robustbench_gan.leaderboard import randomness
 from robustbench_gan.leaderboard.attackers import attackers
 from robustbench_gan.leaderboard.contradictions import contradictions
 from robustbench_gan.leaderboard.detected import FIGURES, together
-from robustbench_gan.leaderboard.flat import cost, frame, measured, median_size, robust_interval
+from robustbench_gan.leaderboard.flat import cost, csv_text, frame, measured, median_size, robust_interval
 from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Table, tables
 from robustbench_gan.leaderboard.labels import Labels, duration, escape, number, radius
 from robustbench_gan.leaderboard.load import load_results
@@ -50,7 +50,11 @@ def build(
     results = load_results(directory, only, current, say, strict)
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
-    text = frame(results).to_csv(index=False) if path.suffix.lower() == ".csv" else markdown(results)
+    text = (
+        frame(results).map(csv_text).to_csv(index=False)
+        if path.suffix.lower() == ".csv"
+        else markdown(results)
+    )
     write_text_atomically(path, text)
     return path
 
