@@ -71,8 +71,8 @@ def _left(error: BaseException) -> int:
     """Say where a plugin tried to end the command."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     click.echo(
-        f"rbg: {told(frame.filename)}:{frame.lineno} raised {told(describe(error))}: a plugin must not end the command. "
-        "Mend or uninstall it.",
+        f"rbg: {told(frame.filename)}:{frame.lineno} raised {told(describe(error))}: a plugin must not end the "
+        "command. Mend or uninstall it.",
         err=True,
     )
     return SOME_FAILED
