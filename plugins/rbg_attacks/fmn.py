@@ -16,7 +16,9 @@ from robustbench_gan.threat import View, blend
 
 LAST_ALPHA = 0.01  # what alpha falls to, as a share of it
 LAST_GAMMA = 0.001  # what gamma falls to
-ROUNDING = 1e-6  # of its logits: a margin below is not kept, another batch might round it to a failure
+# A margin below these shares of its logits, and of the margin at x, is not kept: another batch might round it to a
+# failure. Logits may be small differences of what rounds, so that their own size does not say it all.
+ROUNDING, CLEAR = 1e-6, 1e-5
 
 
 @attack(
@@ -58,7 +60,8 @@ def fmn(
             f"fmn needs steps >= 1, alpha > 0 and {LAST_GAMMA} <= gamma < 1, not {steps}, {alpha} and {gamma}."
         )
     margin, grad, out = view.value_and_grad(goal.margin, x)
-    todo = torch.nonzero(~_won(view, goal, x, out, torch.ones_like(margin, dtype=torch.bool)))[:, 0]
+    everyone = torch.ones_like(margin, dtype=torch.bool)
+    todo = torch.nonzero(~_won(view, goal, x, out, everyone, torch.zeros_like(margin)))[:, 0]
     best = x.clone()
     if len(todo) > 0:
         start = x[todo], margin[todo], grad[todo]
@@ -84,7 +87,7 @@ def _search(
     farthest = norm_of(torch.maximum(x, 1 - x), norm)  # no ball need be larger
     best, most, at = x.clone(), margin, x
     size, radius = torch.full_like(farthest, torch.inf), torch.zeros_like(farthest)
-    won = torch.zeros_like(farthest, dtype=torch.bool)
+    won, least = torch.zeros_like(farthest, dtype=torch.bool), CLEAR * margin.abs().nan_to_num(posinf=0)
     for step in range(steps):
         share = (1 + math.cos(math.pi * step / steps)) / 2
         change = LAST_GAMMA + (gamma - LAST_GAMMA) * share
@@ -99,7 +102,7 @@ def _search(
 
         margin, grad, out = view.value_and_grad(goal.margin, at)
         here = norm_of(at - x, norm)
-        won = _won(view, goal, at, out, here < size)
+        won = _won(view, goal, at, out, here < size, least)
         better = torch.where(won, here < size, (size == torch.inf) & (margin > most))
         best, most = blend(better, at, best), torch.where(better, margin, most)
         size = torch.where(won & better, here, size)
@@ -124,25 +127,26 @@ def _along(grad: Tensor, length: float) -> Tensor:
     return (grad * per_sample(scale, grad)).nan_to_num(0, 0, 0)
 
 
-def _won(view: View, goal: Goal, x: Tensor, out: Output, matters: Tensor) -> Tensor:
-    """(N,) bool: the goal is reached, by more than rounding.
+def _won(view: View, goal: Goal, x: Tensor, out: Output, matters: Tensor, least: Tensor) -> Tensor:
+    """(N,) bool: the goal is reached, by more than rounding and `least` (N,).
 
     An answer in bfloat16 is confirmed by one in float32 where it `matters`, (N,) bool.
     """
-    won = _clear(goal, out)
+    won = _clear(goal, out, least)
     if view.fast:
         rows = torch.nonzero(won & matters)[:, 0]
         if len(rows) > 0:
-            won[rows] = _clear(goal.rows(rows), view.rows(rows).output(x[rows]))
+            won[rows] = _clear(goal.rows(rows), view.rows(rows).output(x[rows]), least[rows])
     return won
 
 
-def _clear(goal: Goal, out: Output) -> Tensor:
-    """(N,) bool: the margin is above the rounding of the two logits that it is the difference of.
+def _clear(goal: Goal, out: Output, least: Tensor) -> Tensor:
+    """(N,) bool: the margin is above `least` (N,) and the rounding of the two logits that it is the difference of.
 
     The size of no other class matters: a masked one may have any. An infinite logit has no rounding.
     """
     own = goal.classes[:, None]
     other = out.logits.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True)
     compared = torch.cat([out.logits.gather(1, own), other], dim=1)
-    return goal.margin(out) > ROUNDING * compared.abs().nan_to_num(posinf=0).amax(dim=1)
+    rounding = ROUNDING * compared.abs().nan_to_num(posinf=0).amax(dim=1)
+    return goal.margin(out) > torch.maximum(rounding, least)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from planted import Detector, WrongInBfloat16, conv, flatter, images, seeds, view_of
+from planted import Detector, WrongInBfloat16, conv, flatter, images, optimum, seeds, view_of
 from rbg_attacks._fmn_balls import project
 from rbg_attacks.fmn import fmn
 
@@ -16,40 +16,6 @@ from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.threat import Defended
 
 N = 40
-
-
-def optimum(model, x, y, norm):
-    """The smallest size that takes two-class samples over the boundary inside the box, (N,), to 1e-4 or better.
-
-    A value i moved by d_i closes the gap by |w_i| d_i, up to its room: l0 and l1 take the best values first, l2 and
-    linf move all along w or its sign, as far as each can go, by bisection on how far.
-    """
-    rows = torch.arange(len(x))
-    with torch.no_grad():
-        logits = model(x).double()
-        w = (model.weight[1 - y] - model.weight[y]).double()
-    gap, flat = logits[rows, y] - logits[rows, 1 - y], x.flatten(1).double()
-    room, w_abs = torch.where(w > 0, 1 - flat, flat), w.abs()
-    if norm == "l0":
-        gain = (w_abs * room).sort(dim=1, descending=True).values.cumsum(dim=1)
-        return (gain < gap[:, None]).sum(dim=1) + 1.0
-    if norm == "l1":
-        order = w_abs.argsort(dim=1, descending=True)
-        room, w_abs = room.gather(1, order), w_abs.gather(1, order)
-        gain = (room * w_abs).cumsum(dim=1)
-        last = (gain < gap[:, None]).sum(dim=1, keepdim=True)
-        before = (gain - room * w_abs).gather(1, last)[:, 0]
-        return (room.cumsum(dim=1) - room).gather(1, last)[:, 0] + (gap - before) / w_abs.gather(1, last)[
-            :, 0
-        ]
-    way = w_abs if norm == "l2" else torch.ones_like(w_abs)
-    low, high = torch.zeros(len(x), dtype=torch.float64), torch.full((len(x),), 100.0, dtype=torch.float64)
-    for _ in range(60):
-        mid = (low + high) / 2
-        short = (w_abs * torch.minimum(mid[:, None] * way, room)).sum(dim=1) < gap
-        low, high = torch.where(short, mid, low), torch.where(short, high, mid)
-    moved = torch.minimum(high[:, None] * way, room)
-    return moved.norm(p=2, dim=1) if norm == "l2" else moved.amax(dim=1)
 
 
 def run(model, x, goal, norm, eps=math.inf, **parameters):
