@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from robustbench_gan.attack import AttackInfo, Fitted
 from robustbench_gan.budget import Budget
 from robustbench_gan.defense import Defense, declared_gradients
 from robustbench_gan.fitting import Trained
+from robustbench_gan.guard import Attributes, Kept, left_alone
 from robustbench_gan.matrix import Planned
 from robustbench_gan.outcome import Goal
 from robustbench_gan.record import Cell
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
+from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Bare, Counts, Deadline, Defended, System, ThreatModel, View, answer
 from robustbench_gan.workshop import Workshop
 
@@ -55,6 +58,7 @@ class Run:
     y: Tensor
     fitted: dict[int | None, Trained] = field(default_factory=dict)
     deadline: Deadline | None = None
+    around: Surroundings | None = None  # as they were before any plugin ran
 
     @property
     def cell(self) -> Cell:
@@ -91,12 +95,25 @@ class Run:
         return self.cell.dataset, self.cell.classifier, self.cell.defense
 
     def call(self, view: View, x: Tensor, goal: Goal, seed: Tensor) -> Any:
-        """The attack itself, a trained one by its generators."""
-        with stopping.PluginCall():
+        """The attack itself, a trained one by its generators. Raises Meddled where it changes what is not its own."""
+        given = Kept({"the goal": goal.classes, "the seeds of the view": view.seed})
+        with self._others_left_alone(view, given), stopping.PluginCall():
             if self.fitted:
                 attack = Fitted({target: part.attack for target, part in self.fitted.items()})
                 return attack(view, x, goal, self.budget, seed)
             return self.function(view, x, goal, self.budget, seed, **self.parameters)
+
+    def _others_left_alone(self, view: View, given: Kept) -> AbstractContextManager[None]:
+        shop, names, base = self.workshop, self.system_names(), self.defense.base
+        models = [view.system.model] if isinstance(view.system, Bare) else []
+        attacks = [part.attack for part in self.fitted.values()]
+        own = shop.seals(self.defense, self.held)
+        return left_alone(
+            "the attack", view, given, shop.kept_images(self.x), shop.loaded(names[0]), *shop.answers(names),
+            *shop.seals(base, *models, *attacks),
+            state=[*own, Attributes([*own, *shop.seals(base)])],
+            suspects=shop.suspects(names, Bare(base), view.system), around=self.around,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,7 +159,9 @@ def substitutes_of(run: Run) -> list[tuple[nn.Module, Artifact]]:
     if run.threat.substitute == "dynamic":
         parts = run.fitted.values()
         return [(part.substitute, part.artifact) for part in parts if part.substitute is not None]
-    return [run.workshop.substitute(*run.system_names(), run.threat)]
+    model, artifact = run.workshop.substitute(*run.system_names(), run.threat)
+    run.workshop.put_back(run.system_names(), model)
+    return [(model, artifact)]
 
 
 def goals_of(run: Run) -> list[Goal]:

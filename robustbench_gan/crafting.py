@@ -14,7 +14,7 @@ from torch import Tensor
 from robustbench_gan import progress
 from robustbench_gan.budget import SLACK, Budget
 from robustbench_gan.cell_run import Crafted, Run, goals_of, systems_of
-from robustbench_gan.guard import form, plain, same
+from robustbench_gan.guard import Kept, form, plain, same
 from robustbench_gan.outcome import REJECTED, Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold
@@ -56,7 +56,20 @@ def craft(run: Run) -> tuple[list[Crafted], float]:
     asked = run.cell.model_dump(
         include={"dataset", "attack", "goal", "norm", "eps", "first", "samples", "seed"}
     )
-    return run.workshop.once(("crafted", _attacked_alone(run), *sorted(asked.items())), make)
+    key = ("crafted", _attacked_alone(run), *sorted(asked.items()))
+    sets, seconds, kept = run.workshop.once(key, lambda: _kept(*make()))
+    kept.put_back()
+    return sets, seconds
+
+
+def _kept(sets: list[Crafted], seconds: float) -> tuple[list[Crafted], float, Kept]:
+    """Examples for other cells, with a copy of them."""
+    tensors = {
+        f"{at} {name}": tensor
+        for at, one in enumerate(sets)
+        for name, tensor in {"examples": one.examples, "goal": one.goal.classes, **vars(one.counts)}.items()
+    }
+    return sets, seconds, Kept(tensors)
 
 
 def _attacked_alone(run: Run) -> tuple[str, ...]:

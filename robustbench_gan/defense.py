@@ -156,6 +156,21 @@ class Defense(nn.Module):
             path[-1] = StraightThrough.apply(path[-1], stand_in)  # type: ignore[no-untyped-call]
         return Output(self.core(path[-1]), self._scores_along(path, seed))
 
+    @property
+    def has_own_code(self) -> bool:
+        """It does something to an answer: a hook is its own, or what answers is not the classifier it was given."""
+        hooks = ("purify", "scores", "surrogate", "truncated", "controls")
+        return self.core is not self.base or any(
+            getattr(type(stage), hook) is not getattr(Defense, hook)
+            for stage in self._chain
+            for hook in hooks
+        )
+
+    @property
+    def _chain(self) -> Sequence[Defense]:
+        """The defenses that it is made of, the outermost first."""
+        return [self]
+
     @final
     def purified(self, x: Tensor, seed: Tensor) -> Tensor:
         """`purify`, with what it is given and what it returns checked as on the way to an answer."""
@@ -274,6 +289,11 @@ class Composed(Defense):
     @property
     def _defenses(self) -> list[Defense]:
         return [s for s in self.stages if isinstance(s, Defense)]
+
+    @property
+    def _chain(self) -> Sequence[Defense]:
+        """Its stages."""
+        return self._defenses
 
     @property
     def detectors(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -19,7 +19,7 @@ import torch
 
 from robustbench_gan import facts, registry, stopping
 from robustbench_gan.attack import info_of
-from robustbench_gan.cell_run import Run, Settings, goals_of, gradients_of
+from robustbench_gan.cell_run import Crafted, Run, Settings, goals_of, gradients_of
 from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.coherence import coherent
 from robustbench_gan.crafting import craft
@@ -35,6 +35,7 @@ from robustbench_gan.probe import probe
 from robustbench_gan.record import Cell, Result, Seconds, Status
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
+from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Counts, Deadline, OutOfTime
 from robustbench_gan.workshop import Workshop
 
@@ -140,6 +141,7 @@ def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
     held = defense
     if planned.threat.copies:
         held = workshop.copy(cell.dataset, cell.classifier, cell.defense)
+    workshop.put_back((cell.dataset, cell.classifier, cell.defense), defense.base, defense, held)
     x, y = workshop.images(cell.dataset, cell.first, cell.samples)
     run = Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
     if planned.threat.differentiates:
@@ -178,12 +180,19 @@ def _fit(run: Run) -> None:
 
 def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
     """Craft and judge. What may take longer than its limit, though not surely, is begun, and stopped there."""
-    cell, limit = run.cell, 60 * (run.settings.max_cell_minutes or 0)
+    limit = 60 * (run.settings.max_cell_minutes or 0)
     _fit(run)
+    run.workshop.defense(run.cell.dataset, run.cell.classifier, "none")  # which is asked as well
     if expected is not None and expected.most > limit:
         run.deadline = Deadline(time.monotonic() + limit)
+    run.around = Surroundings()
     crafted, crafting = craft(run)
-    verdict = judge(run, crafted)
+    with run.workshop.answering(run.system_names(), copy=run.held, around=run.around):
+        return _judged(run, crafted, crafting, expected)
+
+
+def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimate | None) -> Result:
+    cell, verdict = run.cell, judge(run, crafted)
     counts = reduce(Counts.plus, (c.counts for c in crafted))
     substitute = facts.substitute(run, verdict.clean)
     controls = facts.controls(run, verdict.clean)

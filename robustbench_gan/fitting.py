@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,11 +16,13 @@ from robustbench_gan.budget import Budget
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.defense import declared_gradients, recipe_of
 from robustbench_gan.digests import code_digest
+from robustbench_gan.guard import Attributes, left_alone
 from robustbench_gan.outcome import Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
 from robustbench_gan.substitute import dynamic
+from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View
 from robustbench_gan.training import freeze, fresh
 from robustbench_gan.workshop import Names, Workshop
@@ -125,17 +128,35 @@ def _trained(workshop: Workshop, order: Order) -> Trained:
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
         counts = Counts.zeros(1, workshop.device)
         training = Training(on.images, _batch_views(on, counts))
-        if "substitute" in parts:
-            info = _in_turns(workshop, order, module, on, training)
-        else:
-            info = module.fit(training, order.target, order.budget, seed)
+        with _others_left_alone(workshop, order, on):
+            if "substitute" in parts:
+                info = _in_turns(workshop, order, module, on, training)
+            else:
+                info = module.fit(training, order.target, order.budget, seed)
         totals = {name: int(value) for name, value in vars(counts).items()}
         return parts.state_dict(), {**info, **totals, "images": len(on.images)}
 
     artifact = workshop.store.fetch("attack", recipe, build)
     parts.load_state_dict(dict(artifact.tensors))
     freeze(parts)
+    for name, part in parts.items():
+        workshop.seal(part, f"the trained {name}")
     return Trained(module, artifact, on, substitute)
+
+
+def _others_left_alone(workshop: Workshop, order: Order, on: Ground) -> AbstractContextManager[None]:
+    """While an attack is trained: what it is trained on and through stays as it is."""
+    real = workshop.defense(*order.names)
+    held = on.system.defense if isinstance(on.system, Defended) else real
+    through = [on.system.model] if isinstance(on.system, Bare) else []
+    own = workshop.seals(real, held)
+    workshop.put_back(order.names, real.base, real, held, *through)
+    return left_alone(
+        "the attack, when it was trained,",
+        workshop.loaded(order.names[0]).whole(), *workshop.seals(real.base, *through),
+        state=[*own, Attributes([*own, *workshop.seals(real.base)])],
+        suspects=workshop.suspects(order.names, Bare(real.base), on.system), around=Surroundings(generators=True),
+    )  # fmt: skip
 
 
 def _batch_views(on: Ground, counts: Counts) -> Callable[[Tensor], View]:

@@ -38,7 +38,7 @@ else:  # pragma: no cover
 ENGINE = (
     "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection",
     "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe",
-    "record", "rehearsal", "seeds", "substitute", "threat", "training", "user_models", "user_weights",
+    "record", "rehearsal", "seeds", "substitute", "surroundings", "threat", "training", "user_models", "user_weights",
     "workshop",
 )  # fmt: skip
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares

@@ -230,6 +230,14 @@ class Counts:
         return Counts(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
 
 
+@dataclass
+class Tally:
+    """How often a view, with all that were narrowed from it, wrote into its counts, and the passes in all."""
+
+    edits: int = 0
+    total: int = 0
+
+
 class QueryLimit(RuntimeError):
     """An attack asked for more queries an image than its threat model grants."""
 
@@ -281,6 +289,7 @@ class View:
     limit: int = 0
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
     deadline: Deadline | None = None
+    tally: Tally = field(default_factory=Tally)
 
     @classmethod
     def on(cls, system: System, seed: Tensor, **options: Any) -> View:
@@ -291,6 +300,15 @@ class View:
     def rows(self, index: Tensor) -> View:
         """The same view narrowed to some samples, so that finished samples stop costing."""
         return replace(self, seed=self.seed[index], index=self.index[index])
+
+    def put_back(self) -> list[str]:
+        """Names the counts where somebody else wrote into them: an attack has done what its view says it did."""
+        edits = sum(count._version for count in vars(self.counts).values())
+        total = sum(int(count.sum()) for count in (self.counts.forward, self.counts.backward))
+        if (edits, total) == (self.tally.edits, self.tally.total):
+            return []
+        self.tally.edits, self.tally.total = edits, total
+        return ["the counts of its passes"]
 
     def part(self, name: str) -> nn.Module:
         """A named module of the defense. Raises PermissionError where the threat model does not give it."""
@@ -457,6 +475,7 @@ class View:
     def _count(self, *, backward: bool, times: int = 1) -> None:
         calls = self.counts.calls  # a sample that stands in several rows was asked in one call
         calls.index_copy_(0, self.index, calls.index_select(0, self.index) + 1)
+        self.tally.edits += 1
         self._add(self.counts.forward, self.draws)
         if backward:
             self._add(self.counts.gradients, 1)
@@ -480,8 +499,11 @@ class View:
 
     def _add(self, counter: Tensor, each: Tensor | int) -> None:
         """Charge every row; a sample that stands in several rows (`rows` may repeat one) pays for each."""
+        self.tally.edits += 1
         if isinstance(each, int):
             counter.index_add_(0, self.index, torch.ones_like(self.index), alpha=each)
+            if counter is self.counts.forward or counter is self.counts.backward:
+                self.tally.total += each * len(self.index)
         else:
             counter.index_add_(0, self.index, each.to(counter.dtype))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,7 @@ from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
 from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import Fatal, NotApplicable, UsageError
+from robustbench_gan.guard import Kept, Loaded, Meddled, Quick, Seal, Suspect, Theirs, left_alone
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
 from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest
@@ -29,6 +32,7 @@ from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
 from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
 from robustbench_gan.substitute import Oracle, papernot, static
+from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import NOTHING_TO_COPY, Bare, Defended, System, ThreatModel, answer
 from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
 from robustbench_gan.user_models import factory_from_file
@@ -54,6 +58,7 @@ class Judged(NamedTuple):
 
     out: Output
     seconds: float
+    kept: Kept
 
 
 class Failure(NamedTuple):
@@ -133,18 +138,52 @@ class Workshop:
                 found = self.dataset(own.place)
                 _check_unchanged(own, found.digest)
                 return found
-            build, params = registry.resolve("datasets", Spec.parse(text))
-            data: Dataset = build(**params)
-            return data
+            return self._build(text)
 
         return self.once(("dataset", text), make)
+
+    def _build(self, text: str) -> Dataset:
+        own = self.aliases.get(text)
+        build, params = registry.resolve("datasets", Spec.parse(own.place if own else text))
+        data: Dataset = build(**params)
+        return data
+
+    def loaded(self, text: str) -> Loaded:
+        """The tensors of a data set, under guard."""
+
+        def tensors(data: Dataset) -> dict[str, Tensor]:
+            parts = {"train": data.train, "validation": data.validation, "test": data.test}
+            images = {f"the {name} images": split.images for name, split in parts.items()}
+            return {**images, **{f"the {name} labels": split.labels for name, split in parts.items()}}
+
+        data = self.dataset(text)
+
+        def again() -> dict[str, Tensor]:
+            return tensors(self._build(text))
+
+        return self.once(("loaded", id(data)), lambda: Loaded(tensors(data), again))
+
+    def seal(self, module: nn.Module, name: str, without: Iterable[nn.Module] = ()) -> None:
+        """Put a network that cells share under guard, as it is now."""
+        self.memory["seal", id(module)] = Seal(module, name, without)
+
+    def seals(self, *modules: nn.Module) -> list[Seal]:
+        """Those of some networks, each once, for what has one."""
+        keys = dict.fromkeys(("seal", id(module)) for module in modules)
+        return [self.memory[key] for key in keys if key in self.memory]
 
     def classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
         """A trained, frozen classifier and its artifact; the module must not be changed."""
         name = text
         if is_file_reference(text) and text not in self.aliases:
             name = self.adopt_classifier(text)
-        return self.once(("classifier", dataset, name), lambda: self._classifier(dataset, name))
+
+        def make() -> tuple[nn.Module, Artifact]:
+            model, artifact = self._classifier(dataset, name)
+            self.seal(model, "the classifier")
+            return model, artifact
+
+        return self.once(("classifier", dataset, name), make)
 
     def _classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
         data = self.dataset(dataset)
@@ -227,21 +266,26 @@ class Workshop:
 
     def _defense(self, dataset: str, classifier: str, text: str, seed: int) -> Defense:
         base, artifact = self.classifier(dataset, classifier)
-        stages = []
-        for spec in parse_chain(text):
-            kind, params = registry.resolve("defenses", spec)
-            stages.append(kind(base, **params))
-        defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
-        defense.base_key = artifact.key
-        data = self.dataset(dataset)
-        if why := defense.why_not(data.shape, len(data.classes)):
-            raise UsageError(f"{text}: {why}.")
-        defense.fit(TrainingData(data), seed, self.store)
-        freeze(defense.to(self.device))
+        chain, stages = parse_chain(text), []
+        name = "+".join(spec.name for spec in chain)
+        data, loaded = self.dataset(dataset), self.loaded(dataset).whole()
+        with left_alone(
+            f"{name}, when it was fitted,", *self.seals(base), loaded, around=Surroundings(generators=True)
+        ):
+            for spec in chain:
+                kind, params = registry.resolve("defenses", spec)
+                stages.append(kind(base, **params))
+            defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
+            defense.base_key = artifact.key
+            if why := defense.why_not(data.shape, len(data.classes)):
+                raise UsageError(f"{text}: {why}.")
+            defense.fit(TrainingData(data), seed, self.store)
+            freeze(defense.to(self.device))
         if defense.core is not base:
-            core = self._looked_at(defense.core, self.dataset(dataset))
+            core = self._looked_at(defense.core, data)
             for stage in (defense, *stages):
                 stage.core = core
+        self.seal(defense, "the defense", without=[base])
         return defense
 
     def substitute(
@@ -257,15 +301,72 @@ class Workshop:
 
         def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
             rounds, seed = threat.rounds, self.train_seed
-            if threat.substitute == "static":
-                info = static(model, images, oracle, rounds=rounds, seed=seed)
-            else:
-                info = papernot(model, images, oracle, rounds=rounds, seed=seed, step_sign=threat.step_sign)
+            with self.answering(names):
+                if threat.substitute == "static":
+                    info = static(model, images, oracle, rounds=rounds, seed=seed)
+                else:
+                    info = papernot(
+                        model, images, oracle, rounds=rounds, seed=seed, step_sign=threat.step_sign
+                    )
             return model.state_dict(), info
 
         artifact = self.store.fetch("substitute", recipe, build)
         model.load_state_dict(dict(artifact.tensors))
-        return freeze(model), artifact
+        self.seal(freeze(model), "the substitute")
+        return model, artifact
+
+    @contextmanager
+    def answering(
+        self, names: Names, *, copy: Defense | None = None, around: Surroundings | None = None
+    ) -> Iterator[None]:
+        """While a defended system, or a `copy` beside it, answers: all but what a defense holds is left as it is.
+
+        Raises Meddled where it is not, and forgets the answers given meanwhile. What a defense holds for itself is put
+        back, so that cells are alike. The classifier with nothing in front of it was watched when it was attacked.
+        """
+        defense = self.defense(*names)
+        if not defense.has_own_code and copy in (None, defense):
+            yield
+            return
+        known = set(self.memory)
+        own = [Theirs(seal) for seal in self.seals(defense, *([copy] if copy else []))]
+        try:
+            with left_alone(
+                class_names(defense), *self.seals(defense.base), self.loaded(names[0]), *own,
+                suspects=self.suspects(names, Bare(defense.base)), around=around,
+            ):  # fmt: skip
+                yield
+        except Meddled:
+            for key in self.memory.keys() - known:
+                if key[0] in ("judged", "probe"):
+                    del self.memory[key]
+            raise
+
+    def suspects(self, names: Names, *systems: System) -> list[Suspect]:
+        """The classifiers and defenses that run while an attack does, from the innermost on."""
+        data = self.dataset(names[0])
+
+        def ask(system: System) -> None:
+            x = data.validation.pixels(slice(0, 2)).to(self.device)
+            seed = torch.zeros(len(x), dtype=torch.int64, device=self.device)
+            with torch.no_grad():
+                system(x, seed)
+            with torch.enable_grad():
+                system(x.requires_grad_(), seed)
+
+        return [
+            Suspect(
+                class_names(system.defense) if isinstance(system, Defended) else "the classifier",
+                functools.partial(ask, system),
+            )
+            for system in systems
+        ]
+
+    def put_back(self, names: Names, *modules: nn.Module) -> None:
+        """Undo whatever was changed where nobody looked, before anything is computed from it."""
+        self.loaded(names[0]).put_back()
+        for seal in self.seals(*modules):
+            seal.put_back(quick=True)
 
     def attackers_images(self, dataset: str, threat: ThreatModel) -> Split:
         """The images that a black-box attacker owns: none of them is ever judged.
@@ -331,14 +432,44 @@ class Workshop:
             started = time.perf_counter()
             with torch.no_grad():
                 out = answer(Defended(defense), x, judge_seeds(seed, k, x, first))
-            return Judged(out, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            kept = Kept({"the answers to other cells": out.logits, "the scores of other cells": out.scores})
+            self.answers(names).append(Quick(kept))
+            return Judged(out, seconds, kept)
 
-        return self.once(("judged", names, content, first, seed, k), make)
+        key = ("judged", names, content, first, seed, k)
+        known = key in self.memory
+        found = self.once(key, make)
+        if known:
+            found.kept.put_back()
+        return found
+
+    def answers(self, names: Names) -> list[Quick]:
+        """All answers of a defended system that are remembered."""
+        return self.once(("answers", names), list)
 
     def images(self, dataset: str, first: int, samples: int) -> tuple[Tensor, Tensor]:
-        """Test images (N, C, H, W) in [0, 1] and labels (N,) from `first` on."""
-        split = self.dataset(dataset).test.take(slice(first, first + samples))
-        return split.pixels().to(self.device), split.labels.to(self.device)
+        """Test images (N, C, H, W) in [0, 1] and labels (N,) from `first` on; the latest are remembered."""
+        asked = (dataset, first, samples)
+        if self.memory.get("images", (None,))[0] != asked:
+            split = self.dataset(dataset).test.take(slice(first, first + samples))
+            x, y = split.pixels().to(self.device), split.labels.to(self.device)
+            tensors = {"the judged images": x, "their labels": y, "the test images": split.images}
+            self.memory["images"] = asked, x, y, Kept(tensors)
+        _, x, y, kept = self.memory["images"]
+        kept.put_back(quick=True)
+        return x, y
+
+    def kept_images(self, x: Tensor) -> Kept:
+        """The guard of images that `images` gave."""
+        latest = self.memory.get("images")
+        return latest[3] if latest and latest[1] is x else Kept({"the judged images": x})
+
+
+def class_names(defense: Defense) -> str:
+    """A defense by its class, a composition by those of its stages."""
+    stages = defense.stages if isinstance(defense, Composed) else [defense]
+    return "+".join(type(stage).__name__ for stage in stages)
 
 
 def _check_unchanged(own: Own, digest: str) -> None:

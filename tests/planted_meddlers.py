@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import warnings
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from planted_cells import UNTRAINED, Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.attack import attack
+from robustbench_gan.attack import TrainedAttack, Training, attack
 from robustbench_gan.budget import Budget
 from robustbench_gan.defense import Defense
+from robustbench_gan.models import trained
 from robustbench_gan.outcome import Goal
 from robustbench_gan.threat import View
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 returns = planted_meddlers:returns
+meddles = planted_meddlers:meddles
+meddles-in-fit = planted_meddlers:MeddlesInFit
+[robustbench_gan.models]
+drifting = planted_meddlers:drifting
 [robustbench_gan.defenses]
+fit-meddles = planted_meddlers:FitMeddles
+answers-meddle = planted_meddlers:AnswersMeddle
+scaled = planted_meddlers:Scaled
 edits-input = planted_meddlers:EditsInput
 edits-scored = planted_meddlers:EditsScored
 returns-other = planted_meddlers:ReturnsOther
@@ -148,3 +163,196 @@ class NearestTest(Defense):
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         known = self.known.float() / 255
         return known[torch.cdist(x.flatten(1), known.flatten(1)).argmin(dim=1)]
+
+
+# ---- what is not theirs
+
+
+def _double(base: Any) -> None:
+    base.double()
+
+
+def _zeros_by_numpy(base: Any) -> None:
+    base.weight.detach().numpy()[...] = 0
+
+
+def _another_weight(base: Any) -> None:
+    base.weight = nn.Parameter(torch.zeros_like(base.weight), requires_grad=False)
+
+
+def _another_forward(base: Any) -> None:
+    base.forward = lambda x: torch.ones(len(x), 3)
+
+
+def _another_layer(base: Any) -> None:
+    base.add_module("more", nn.Dropout())
+
+
+def _code(base: Any) -> None:
+    base.__class__ = type("Other", (type(base),), {"forward": lambda self, x: torch.ones(len(x), 3)})
+
+
+WEIGHTS: dict[str, tuple[Callable[[Any], object], str]] = {  # of the classifier, and how that is said
+    "half": (lambda base: base.weight.data.mul_(0.5), "the weights (weight) of the classifier"),
+    "flip": (
+        lambda base: base.weight.data.copy_(base.weight.flip(0)),
+        "the weights (weight) of the classifier",
+    ),
+    "numpy": (_zeros_by_numpy, "the weights (weight) of the classifier"),
+    "double": (_double, "the weights (weight) of the classifier"),
+    "train": (lambda base: base.train(), "the training mode of the classifier"),
+    "grad": (lambda base: base.requires_grad_(True), "requires_grad of the classifier"),
+    "weight": (_another_weight, "the parameters of the classifier"),
+    "layer": (_another_layer, "the layers of the classifier"),
+    "pre-hook": (
+        lambda base: base.register_forward_pre_hook(lambda m, x: None),
+        "the hooks of the classifier",
+    ),
+    "forward": (_another_forward, "the code of the classifier"),
+    "class": (_code, "the code of the classifier"),
+}
+HELD: list[Any] = []
+
+
+def _entered(context: Any) -> None:
+    HELD.append(context)
+    context.__enter__()
+
+
+AROUND: dict[str, tuple[Callable[[], object], str]] = {
+    "dtype": (lambda: torch.set_default_dtype(torch.float64), "the default dtype"),
+    "device": (lambda: torch.set_default_device("meta"), "the default device"),
+    "mode": (lambda: _entered(torch.device("meta")), "torch's function modes"),
+    "no-grad": (lambda: _entered(torch.no_grad()), "grad mode"),
+    "inference": (lambda: _entered(torch.inference_mode()), "inference mode"),
+    "autocast": (lambda: _entered(torch.autocast("cpu", torch.bfloat16)), "autocast"),
+    "on-cpu": (lambda: _entered(torch.autograd.graph.save_on_cpu()), "the hooks on saved tensors"),
+    "threads": (lambda: torch.set_num_threads(torch.get_num_threads() + 1), "the number of threads"),
+    "deterministic": (lambda: torch.use_deterministic_algorithms(True), "deterministic algorithms"),
+    "anomaly": (lambda: torch.autograd.set_detect_anomaly(True), "anomaly detection"),
+    "denormals": (lambda: torch.set_flush_denormal(True), "the flushing of denormals"),
+    "precision": (lambda: torch.set_float32_matmul_precision("medium"), "a setting of torch.backends"),
+    "hooks": (
+        lambda: nn.modules.module.register_module_forward_hook(lambda m, x, out: None), "the hooks of all modules",
+    ),
+    "numpy-errors": (lambda: np.seterr(all="raise"), "numpy's handling of errors"),
+    "filters": (lambda: warnings.simplefilter("error"), "the warning filters"),
+    "recursion": (lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 1), "the recursion limit"),
+    "directory": (lambda: os.chdir("/"), "the working directory"),
+    "environment": (lambda: os.environ.update(RBG_PLANTED="1"), "the environment"),
+    "umask": (lambda: os.umask(0o777), "the umask"),
+    "handlers": (lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN), "the signal handlers"),
+}  # fmt: skip
+VIEWED: dict[str, tuple[Callable[[View, Goal], object], str]] = {
+    "attribute": (lambda view, goal: setattr(view.system.defense, "factor", 0.5), "factor of the defense"),
+    "list": (lambda view, goal: view.system.defense.steps.clear(), "steps of the defense"),
+    "own-weights": (
+        lambda view, goal: view.system.defense.shift.data.add_(1),
+        "the weights (shift) of the defense",
+    ),
+    "passes": (lambda view, goal: view.counts.backward.data.fill_(100), "the counts of its passes"),
+    "goal": (lambda view, goal: goal.classes.zero_(), "the goal"),
+    "seeds": (lambda view, goal: view.seed.add_(1), "the seeds of the view"),
+}
+
+
+@attack(norms=("linf",), needs="gradient", paper="planted")
+def meddles(
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, what: str = "nothing"
+) -> Tensor:
+    """FGSM that changes one thing before it ends, and catches what that breaks."""
+    made = _stepped(view, x, goal, budget)
+    if what in WEIGHTS:
+        WEIGHTS[what][0](view.system.defense.base)
+    if what in AROUND:
+        AROUND[what][0]()
+    if what in VIEWED:
+        VIEWED[what][0](view, goal)
+    return made
+
+
+@attack(norms=("linf",), needs="gradient", paper="planted")
+class MeddlesInFit(TrainedAttack):
+    """Trains nothing, and zeroes the classifier it is trained through."""
+
+    def fit(self, training: Training, goal_class: int | None, budget: Budget, seed: int) -> dict[str, float]:
+        system = training.view(torch.zeros(1, dtype=torch.int64)).system
+        system.defense.base.weight.data.zero_()
+        return {"steps": 1}
+
+    def forward(self, view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+        return x.clone()
+
+
+class Scaled(Defense):
+    """An honest purifier that keeps what it made at its first answer, and counts its answers where nobody looks."""
+
+    purifies = True
+
+    def __init__(self, base: nn.Module, *, factor: float = 1.0) -> None:
+        super().__init__(base)
+        self.factor, self.kernel, self.steps = factor, None, [1]
+        self.register_buffer("shift", torch.zeros(1))
+        self.register_buffer("answers", torch.zeros(1))
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        if self.kernel is None:
+            self.kernel = torch.full((1, 1, 1, 1), self.factor)
+        self.answers += 1
+        return x * self.kernel + self.shift
+
+
+class FitMeddles(Defense):
+    """Changes in `fit` what it is given to learn from."""
+
+    def __init__(self, base: nn.Module, *, what: str = "weights") -> None:
+        super().__init__(base)
+        self.what = what
+
+    def fit(self, data, seed, store):
+        if self.what == "weights":
+            self.base.weight.data.zero_()
+        elif self.what == "images":
+            data.train.images.numpy()[...] = 0
+        elif self.what == "order":
+            data.validation.images.data.copy_(data.validation.images.flip(0))
+        elif self.what == "labels":
+            data.train.labels.zero_()
+        elif self.what == "dtype":
+            torch.set_default_dtype(torch.float64)
+
+
+class AnswersMeddle(Defense):
+    """Changes, while it answers a judge, what others stand on."""
+
+    purifies = True
+
+    def __init__(self, base: nn.Module, *, what: str = "weights") -> None:
+        super().__init__(base)
+        self.what = what
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            if self.what == "weights":
+                self.base.weight.data.mul_(1.5)
+            else:
+                AROUND[self.what][0]()
+        return x * 1.0
+
+
+class Drifting(Fixed):
+    """The known model behind a normalisation that goes on learning while it answers."""
+
+    def __init__(self, classes: int, side: int) -> None:
+        super().__init__(classes, side=side)
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(0.1 * x.detach().mean())
+        return super().forward(x - self.mean)
+
+
+@trained(UNTRAINED)
+def drifting(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A model with a state."""
+    return Drifting(classes, shape[1])

@@ -6,10 +6,11 @@ import pytest
 import torch
 from planted import on_the_path, plant, separable
 from planted_cells import grey
-from planted_meddlers import EDITS, ENTRY_POINTS, FORMS
+from planted_meddlers import AROUND, EDITS, ENTRY_POINTS, FORMS, VIEWED, WEIGHTS
 from planted_plugins import cell, installed, judged, workshop  # noqa: F401
 
 from robustbench_gan.data.dataset import Dataset, TrainingData
+from robustbench_gan.surroundings import Surroundings
 
 HONEST_FORMS = ("plain", "graph", "inference", "channels", "negative", "strided", "flipped")
 
@@ -112,3 +113,83 @@ def test_nor_by_the_memory_that_splits_share():
 def test_splits_of_their_own_are_not_copied():
     whole = grey()
     assert TrainingData(whole).train.images is whole.train.images
+
+
+# ---- what belongs to others
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory, meddlers):
+    """What FGSM comes to on each defense where nobody meddles."""
+    return {
+        defense: judged(cell(workshop(tmp_path_factory.mktemp("honest")), defenses=defense))
+        for defense in ("none", "scaled")
+    }
+
+
+@pytest.mark.parametrize("what", [*WEIGHTS, *AROUND, *VIEWED])
+def test_an_attack_that_changes_what_is_not_its_own_fails_and_changes_no_other_cell(shop, honest, what):
+    found = {**WEIGHTS, **AROUND, **VIEWED}[what][1]
+    before = Surroundings(generators=True)
+    result = cell(shop, attacks=f"meddles:what={what}", defenses="scaled")
+    assert before.put_back() == []  # the test's own fault if not
+    assert result.status == "failed" and result.outcomes is None
+    assert result.reason == f"Meddled: the attack changed what is not its own: {found}"
+    assert judged(cell(shop, defenses="scaled")) == honest["scaled"]
+    assert judged(cell(shop)) == honest["none"]
+
+
+def test_an_attack_that_changes_nothing_and_a_defense_that_only_counts_are_left_alone(shop, honest):
+    assert judged(cell(shop, attacks="meddles", defenses="scaled")) == honest["scaled"]
+
+
+def test_a_poisoned_classifier_trains_no_substitute(shop, tmp_path):
+    asked = {"attacks": "fgsm", "threats": "black-box:rounds=2"}
+    alone = cell(workshop(tmp_path / "alone"), **asked)
+    assert cell(shop, attacks="meddles:what=numpy").status == "failed"
+    after = cell(shop, **asked)
+    assert after.weights == alone.weights and "substitute" in alone.weights
+    assert judged(after) == judged(alone)
+
+
+def test_nor_does_an_attack_that_meddles_while_it_is_trained(shop, honest):
+    result = cell(shop, attacks="meddles-in-fit")
+    said = "Meddled: the attack, when it was trained, changed what is not its own: the weights (weight) of the classifier"
+    assert result.status == "failed" and result.reason == said
+    assert judged(cell(shop)) == honest["none"]
+
+
+@pytest.mark.parametrize(
+    ("what", "found"),
+    [
+        ("weights", "the weights (weight) of the classifier"), ("images", "the train images"),
+        ("order", "the validation images"), ("labels", "the train labels"), ("dtype", "the default dtype"),
+    ],
+)  # fmt: skip
+def test_a_defense_changes_nothing_of_others_in_its_fit(shop, honest, what, found):
+    result = cell(shop, defenses=f"fit-meddles:what={what}")
+    said = f"Meddled: fit-meddles, when it was fitted, changed what is not its own: {found}"
+    assert result.status == "failed" and result.reason == said
+    data, (name,) = grey(), {key[1] for key in shop.memory if key[0] == "dataset"}
+    for part in ("train", "validation", "test"):
+        split, held = getattr(data, part), getattr(shop.dataset(name), part)
+        assert torch.equal(split.images, held.images) and torch.equal(split.labels, held.labels)
+    assert judged(cell(shop)) == honest["none"]
+
+
+@pytest.mark.parametrize("what", ["weights", "dtype", "environment"])
+@pytest.mark.parametrize("attack", ["fgsm", "noise"])  # through the defense, and past it
+def test_a_defense_that_meddles_while_it_answers_is_named_in_the_place_of_the_attack(
+    shop, honest, what, attack
+):
+    result = cell(shop, defenses=f"answers-meddle:what={what}", attacks=attack, gradient="bpda")
+    assert result.status == "failed"
+    assert result.reason.startswith("Meddled: AnswersMeddle changed what is not its own: ")
+    assert judged(cell(shop)) == honest["none"]
+
+
+def test_a_classifier_that_changes_itself_is_named(shop):
+    result = cell(shop, classifiers="drifting")
+    assert result.status == "failed"
+    said = "Meddled: the classifier changed what is not its own: the weights (mean) of the classifier"
+    assert result.reason == said

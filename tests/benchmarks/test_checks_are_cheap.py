@@ -13,6 +13,7 @@ import pytest
 from real import store_of
 
 import robustbench_gan.evaluate as engine
+from robustbench_gan import cell_run, guard
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.flags.across import across
@@ -25,6 +26,10 @@ ROUNDS = 9
 SHORT = (
     "defense-gan:width=32,iterations=20,restarts=2,gan_steps=20,critic_steps=1"  # the time of a trained one
 )
+CHECKS = (
+    (engine, "probe"), (engine, "red_flags"), (View, "_watch"), (engine, "Surroundings"), (guard, "_settle"),
+    (cell_run, "Kept"), (cell_run, "Attributes"), (Workshop, "put_back"),
+)  # fmt: skip
 CELLS = {
     "none-alone": ("none", "full", ["fgsm"]),
     "bit-depth-alone": ("bit-depth", "bpda", ["fgsm"]),
@@ -65,7 +70,7 @@ def plan(shop, defense, gradient, attacks):
 @pytest.mark.parametrize("name", CELLS)
 def test_the_checks_take_a_twentieth_of_the_cells_at_most(shop, monkeypatch, name):
     clock, shares = Clock(), []
-    for place, what in ((engine, "probe"), (engine, "red_flags"), (View, "_watch")):
+    for place, what in CHECKS:
         monkeypatch.setattr(place, what, clock.around(getattr(place, what)))
     cells = plan(shop, *CELLS[name])
     for turn in range(ROUNDS + 1):
