@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import sys
 import traceback
@@ -17,6 +18,7 @@ from click.core import ParameterSource
 
 from robustbench_gan import __version__, stopping, streams
 from robustbench_gan.errors import UsageError, describe, told
+from robustbench_gan.files import expanded
 
 if TYPE_CHECKING:
     from robustbench_gan.matrix import Matrix, Planned
@@ -78,6 +80,14 @@ def _left(error: BaseException) -> int:
     return SOME_FAILED
 
 
+class Place(click.Path):
+    """A path, `~` written out: a shell does so only at the beginning of a word."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as a Path."""
+        return super().convert(expanded(os.fspath(value)), param, ctx)
+
+
 BATCH_SIZE = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -96,7 +106,7 @@ MAX_CELL_MINUTES = click.option(
 
 WEIGHTS = click.option(
     "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False, path_type=Path),
     help="Safetensors weights of a classifier given as a file.",
 )
 
@@ -145,7 +155,7 @@ JSON_ARRAY = click.option("--json", "as_json", is_flag=True, help="Print a JSON 
 
 def out_option(default: str, help: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """The option --out of a command that writes a directory."""
-    place = click.Path(file_okay=False, path_type=Path)
+    place = Place(file_okay=False, path_type=Path)
     return click.option(
         "--out", type=place, default=Path(default), show_default=True, metavar="DIR", help=help
     )
@@ -158,7 +168,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("matrix", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("matrix", required=False, type=Place(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--preset",
     metavar="P",
@@ -175,7 +185,7 @@ def main() -> None:
 )
 @click.option(
     "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     metavar="FILE",
     help="Safetensors weights of the classifiers given as files: once for all of them, or once for each, in order.",
@@ -640,7 +650,7 @@ def train(
     nargs=-1,
     required=True,
     metavar="RESULT...",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False, path_type=Path),
 )
 @click.option(
     "--json",
@@ -694,10 +704,10 @@ def leaderboard() -> None:
 
 
 @leaderboard.command("build")
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", type=Place(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows.",
 )
@@ -733,7 +743,7 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
 
 
 @leaderboard.command("convert")
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", type=Place(exists=True, file_okay=False, path_type=Path))
 @user_errors
 def leaderboard_convert(directory: Path) -> int:
     """Rewrite every record of an older schema below DIRECTORY as one of today's, with a digest over all of it.

@@ -22,10 +22,10 @@ from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
 from robustbench_gan.errors import NotApplicable, UsageError, plain, said, unknown
-from robustbench_gan.files import slug
+from robustbench_gan.files import read_text, slug
 from robustbench_gan.own import DIGITS, FileReference, is_file_reference
 from robustbench_gan.record import GOALS, Cell
-from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.registry import LONGEST, Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.threat import ACCESS_ORDER, NOTHING_TO_COPY, THREATS, ThreatModel
 from robustbench_gan.workshop import Workshop
@@ -41,6 +41,7 @@ ENGINE = (
     "record", "rehearsal", "seeds", "substitute", "surroundings", "threat", "training", "user_models", "user_weights",
     "workshop",
 )  # fmt: skip
+LARGEST = 1 << 20  # bytes of a matrix file
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
 
@@ -121,8 +122,12 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
 
     Raises UsageError naming the source and the line, or the key, that is wrong.
     """
+    if any(len(line) > LONGEST for line in text.splitlines()):
+        raise UsageError(f"{source} is no matrix: a line has more than {LONGEST} characters.")
     try:
         raw = tomllib.loads(text)
+    except RecursionError:
+        raise UsageError(f"{source} is not valid TOML: it is nested too deeply.") from None
     except tomllib.TOMLDecodeError as error:
         # tomllib gives a line everywhere but at the end of the file
         last = f"(at line {max(len(text.splitlines()), 1)}, where the file ends)"
@@ -141,17 +146,13 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {source}:", place, Matrix.model_fields) from error
         why = str(first.get("ctx", {}).get("error", first["msg"])).rstrip(".")
-        raise UsageError(f"{source}: {place} = {first['input']!r}: {why}.") from error
+        raise UsageError(f"{source}: {place} = {first['input']!r:.100}: {why}.") from error
     return matrix
 
 
 def read_matrix_file(path: Path, overrides: dict[str, Any]) -> Matrix:
     """`read_matrix` for a file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}.") from error
-    return read_matrix(text, str(path), overrides)
+    return read_matrix(read_text(path, LARGEST), str(path), overrides)
 
 
 @aside()
@@ -257,6 +258,10 @@ def name_dataset(text: str, workshop: Workshop) -> str:
 
 def name_classifier(text: str, workshop: Workshop) -> str:
     """The classifier's text for records: a registered one in full, a user's file by its name and its content."""
+    if text.strip().endswith(".py"):
+        raise UsageError(
+            f"--classifier {text}: add the function in it that makes the model, as in {text}:factory."
+        )
     if is_file_reference(text):
         return workshop.adopt_classifier(text)
     return canonical("models", Spec.parse(text))

@@ -95,7 +95,8 @@ def _pickle(path: Path, so: str = "it is") -> str:
 
 
 def _convert(load: str, path: Path) -> str:
-    out = path.with_suffix(".safetensors").name
+    suffix = "-converted.safetensors" if path.suffix == ".safetensors" else ".safetensors"
+    out = f"{path.stem}{suffix}"
     return (
         f"convert it once: import torch, safetensors.torch; state = {load}; "
         f"safetensors.torch.save_file(state, {out!r})"

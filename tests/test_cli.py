@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -98,6 +99,8 @@ def refused(result, *says):
         (["--attack", "pgd:steps=0"], ["steps >= 1"]),
         (["--bogus"], ["--bogus"]),
         (["nothing.toml"], ["nothing.toml", "does not exist"]),
+        (["/dev/zero"], ["cannot read /dev/zero", "device"]),
+        (["--classifier", "dir/net.py"], ["add the function", "dir/net.py:factory"]),
         (["--classifier", "nothing.py:make", "--weights", __file__], ["nothing.py"]),
         (["--weights", "nothing.safetensors"], ["nothing.safetensors", "does not exist"]),
     ],
@@ -578,3 +581,22 @@ def test_a_name_that_two_plugins_claim_harms_only_those_who_use_it(rbg, plugin_p
     assert rbg("evaluate", *SMALL, "--dry-run").exit_code == 0
     assert "Uninstall one" in rbg("list", "attacks", "--json").stdout
     refused(rbg("evaluate", *SMALL, "--attack", "zap", "--dry-run"), "two plugins register attack 'zap'")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("eps = " + "[" * 9000, "nested too deeply"), ("a." * 10**5 + "b = 1", "a line has more than"), ("#\n" * 10**6, "bytes")],
+    ids=["deep", "dotted", "huge"],
+)  # fmt: skip
+def test_a_matrix_that_nobody_wrote_is_one_line_at_once(rbg, tmp_path, text, says):
+    (tmp_path / "m.toml").write_text(text)
+    refused(rbg("evaluate", tmp_path / "m.toml", "--dry-run"), says)
+    os.mkfifo(tmp_path / "pipe.toml")
+    refused(rbg("evaluate", tmp_path / "pipe.toml", "--dry-run"), "pipe.toml")
+
+
+def test_a_tilde_in_an_option_is_the_home_directory(rbg, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "m.toml").write_text('datasets = ["grey"]\nclassifiers = ["fixed"]\nsamples = 10\n')
+    assert rbg("evaluate", "~/m.toml", "--dry-run").exit_code == 0
+    refused(rbg("evaluate", "~nobody-here/m.toml", "--dry-run"), "~nobody-here/m.toml", "does not exist")
