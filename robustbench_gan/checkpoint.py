@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +14,19 @@ from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically
 from robustbench_gan.store import Recipe, Store, packed, read_artifact, recipe_key
 
+SECONDS = 60.0  # between two states at most
 
-@dataclass(frozen=True)
+
 class Checkpoint:
-    """One file for one training; `every` is how many steps lie between two states, the most that a kill loses."""
+    """One file for one training. A state is due every so many steps, and as soon as the last one is a minute old."""
 
-    path: Path
-    every: int = 1000
+    def __init__(self, path: Path, every: int = 1000) -> None:
+        self.path, self._every, self._saved = path, every, time.monotonic()
+
+    @property
+    def every(self) -> int:
+        """A state is due after a step whose number this divides: any, where the last state is SECONDS old."""
+        return 1 if time.monotonic() - self._saved >= SECONDS else self._every
 
     @classmethod
     def of(cls, store: Store, kind: str, recipe: Recipe, every: int | None = None) -> Checkpoint:
@@ -39,6 +45,7 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, float]) -> None:
         """Replace the last state by this one, at once or not at all."""
         write_atomically(self.path, packed(tensors, {"info": json.dumps(dict(facts))}))
+        self._saved = time.monotonic()
 
     def clear(self) -> None:
         """The training is finished: its result is in the store."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import re
 import stat
+import time
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 from robustbench_gan.errors import Fatal, UsageError
 
+HOUR = 3600.0
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
 REPLACED = "replaced"  # the directory, beside `results`, of records that newer ones took the place of
 
 
@@ -22,26 +27,77 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None
     appeared meanwhile stays. Raises Fatal when the directory cannot be written or the disk is full;
     nothing that was there is lost.
     """
-    temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
+    temporary = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        temporary, opened = _claimed(path.parent)
+        with opened as file:  # open, and so claimed, until it is in its place
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(path)
-        else:
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
+            if overwrite:
+                temporary.replace(path)
+            else:
+                with contextlib.suppress(FileExistsError):
+                    os.link(temporary, path)
     except OSError as error:
         raise Fatal(
             f"cannot write {path}: {error.strerror or error}. Free space or choose a writable directory; "
             "everything finished before is kept."
         ) from error
     finally:
+        if temporary != path:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _claimed(directory: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file that is locked while it is open, so that `remove_leftovers` lets it be."""
+    while True:
+        temporary = directory / f".tmp-{uuid.uuid4().hex}"
+        file = temporary.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        file.close()  # taken for a leftover in the moment before it was locked
+
+
+def remove_leftovers(directory: Path, *, below: bool = False) -> None:
+    """Delete the temporary files of writes that were killed, in a directory or anywhere below it.
+
+    Those of living writers are locked. Where the file system knows no locks, only those older than an hour go.
+    """
+    for path in directory.rglob(".tmp-*") if below else directory.glob(".tmp-*"):
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            if _TEMPORARY.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode) and _abandoned(path):
+                path.unlink()
+
+
+def _abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return time.time() - path.stat().st_mtime > HOUR
+    return True
+
+
+def refuse_links(path: Path, root: Path) -> None:
+    """Raise Fatal where a file below `root`, or a directory on the way to it, is a symbolic link.
+
+    What belongs into a directory is neither read nor written somewhere else.
+    """
+    for one in (path, *path.parents):
+        if one == root:
+            return
+        if one.is_symlink():
+            raise Fatal(
+                f"{one} is a symbolic link: nothing in {root} is read or written through one. Remove the link, or give "
+                "the directory that it leads to."
+            )
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.digests import digest_of
 from robustbench_gan.evaluate import evaluate_cell, train_attack
-from robustbench_gan.files import keep_replaced, write_text_atomically
+from robustbench_gan.files import keep_replaced, refuse_links, write_text_atomically
 from robustbench_gan.kept import are_kept, beside
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
@@ -189,6 +189,7 @@ def execute(
         result = (run_cell or evaluate_cell)(item, workshop, settings)
         result = result.model_copy(update={"budgets": list(item.budgets)})
         path = result_path(out, item)
+        refuse_links(path, out)
         if _answers_otherwise(path, result):
             on_replaced(keep_replaced(path, out))
             if result.adversarial is None and beside(path).exists():

@@ -21,7 +21,7 @@ from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.aside import aside
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError, told
-from robustbench_gan.files import REPLACED, write_atomically
+from robustbench_gan.files import REPLACED, refuse_links, remove_leftovers, write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, rows
 from robustbench_gan.leaderboard.contradictions import told as told_across
@@ -29,7 +29,7 @@ from robustbench_gan.leaderboard.flat import robust_interval
 from robustbench_gan.leaderboard.labels import Labels, radius
 from robustbench_gan.matrix import Matrix, Planned, canonical, check_weights, name_classifier, name_dataset
 from robustbench_gan.own import is_file_reference
-from robustbench_gan.plan import Step, execute, labels_of, steps_of
+from robustbench_gan.plan import Step, execute, labels_of, result_path, steps_of
 from robustbench_gan.progress import Advance
 from robustbench_gan.record import Result
 from robustbench_gan.registry import Spec, names, parse_chain
@@ -90,6 +90,10 @@ def run(
     """
     console = console_for(stderr=True)
     _check_writable(out)
+    for item in planned:
+        refuse_links(result_path(out, item), out)
+    remove_leftovers(out)
+    remove_leftovers(out / "results", below=True)
     finished: list[Result] = []
     ran: list[Result] = []
     replaced: list[Path] = []
@@ -141,14 +145,23 @@ def run(
             except UsageError as unwritten:  # on a full disk there is no room for the page either
                 raise error from unwritten
             raise
-    page = build(out, current=finished, say=console.print)
+    gone = sum(not result_path(out, item).is_file() for item in planned)
+    page = build(out, current=finished, say=console.print) if gone < len(planned) else None
     findings = across(finished)
     _print_end(finished, planned, page, as_json, findings)
     say_replaced(replaced, out, console)
+    if gone:
+        console.print(
+            Text(
+                f"{gone} of {len(planned)} results are not in {out} any more: they were deleted or moved "
+                "while this ran. The same command runs them again.",
+                style="red",
+            )
+        )
     doubtful = strict and invalid_flags(finished, findings)
     if doubtful:
         console.print(f"--strict: invalid flags were raised: {', '.join(doubtful)}.")
-    return 1 if doubtful or any(r.status == "failed" for r in finished) else 0
+    return 1 if doubtful or gone or any(r.status == "failed" for r in finished) else 0
 
 
 def say_replaced(replaced: Sequence[Path], out: Path, console: Console) -> None:
@@ -187,7 +200,7 @@ def _line(result: Result, called: Labels) -> Text:
 
 
 def _print_end(
-    finished: Sequence[Result], planned: list[Planned], page: Path, as_json: bool, findings: Findings
+    finished: Sequence[Result], planned: list[Planned], page: Path | None, as_json: bool, findings: Findings
 ) -> None:
     shown = [r for r in finished if r.status != "not applicable"]
     console = console_for(stderr=as_json)
@@ -211,7 +224,8 @@ def _print_end(
         console.print(
             f"{len(raised)} kinds of red flags were raised; `rbg explain FLAG` says what one means."
         )
-    console.print(f"leaderboard: {page}")
+    if page is not None:
+        console.print(f"leaderboard: {page}")
     if as_json:
         click.echo(json.dumps(rows(finished, findings=findings), indent=1, allow_nan=False))
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from robustbench_gan import machine
 from robustbench_gan.errors import Fatal, UsageError
-from robustbench_gan.files import slug, write_atomically
+from robustbench_gan.files import remove_leftovers, slug, write_atomically
 from robustbench_gan.user_weights import what_it_is
 
 ZOO = Path(__file__).parent / "zoo"
@@ -101,6 +101,8 @@ class Store:
         path = self.stored(key)
         if path is None:
             path = self.path(key)
+            remove_leftovers(self.root)
+            remove_leftovers(self.root / "unfinished")
             started = time.perf_counter()
             tensors, facts = build()
             info = {**facts, "build_seconds": time.perf_counter() - started}

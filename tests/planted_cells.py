@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -222,9 +223,11 @@ def no_backward(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor)
 
 
 @attack(needs="gradient", paper="planted")
-def interrupted(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
-    """Ctrl-C arrives while it works."""
-    signal.raise_signal(signal.SIGINT)
+def interrupted(
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, number: int = int(signal.SIGINT)
+) -> Tensor:
+    """Ctrl-C, or another signal, arrives while it works."""
+    signal.raise_signal(number)
     return x.clone()
 
 
@@ -279,9 +282,11 @@ def raises(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, w
 
 @attack(needs="gradient", paper="planted")
 def clings(
-    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 600.0
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 600.0, where: str = ""
 ) -> Tensor:
-    """Swallows every interrupt for so long, and then gives back a legal image."""
+    """Swallows every interrupt for so long, and then gives back legal images. `where` says that it is at it."""
+    if where:
+        Path(where).touch()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(BaseException):
@@ -315,6 +320,17 @@ def strays(
     if then == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     return made
+
+
+@attack(needs="gradient", paper="planted")
+def tidies(
+    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, where: str = "", link: str = ""
+) -> Tensor:
+    """Deletes a directory, or puts a link in its place."""
+    shutil.rmtree(where)
+    if link:
+        Path(where).symlink_to(link)
+    return honest(view, x, goal, budget)
 
 
 def honest(view: View, x: Tensor, goal: Goal, budget: Budget) -> Tensor:

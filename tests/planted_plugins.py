@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 ATTACKS = (
     "same", "over", "out_of_box", "nan", "wrong_shape", "wrong_dtype", "no_tensor", "edits", "crashes",
     "never_calls", "no_backward", "interrupted", "waits", "dies", "bit",
-    "raises", "clings", "leaves_a_copy", "strays",
+    "raises", "clings", "leaves_a_copy", "strays", "tidies",
 )  # fmt: skip
 DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -320,6 +321,43 @@ def test_ctrl_c_is_130_and_keeps_what_is_finished(rbg, tmp_path):
     assert result.exit_code == 130 and "interrupted" in result.stderr and "Traceback" not in result.stderr
     assert [r.cell.attack for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
     assert (tmp_path / "here" / "out" / "README.md").exists()
+
+
+def test_results_that_vanish_while_it_runs_are_said(rbg, tmp_path):
+    result = rbg("evaluate", *SMALL, "--attack", "tidies:where=out", "--attack", "noise", "--out", "out")
+    assert result.exit_code == 1
+    assert "1 of 3 results are not in out any more" in result.stderr.replace("\n", " ")
+    assert {r.cell.attack for r in load_results(tmp_path / "here" / "out")} == {
+        "noise",
+        "tidies:link='',where=out",
+    }
+
+
+def test_nothing_is_written_through_a_link_that_appears_while_it_runs(rbg, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tidies = f"tidies:where=out/results,link='{elsewhere}'"
+    result = rbg("evaluate", *SMALL, "--attack", tidies, "--attack", "noise", "--out", "out")
+    assert result.exit_code == 1 and "out/results is a symbolic link" in result.stderr
+    assert list(elsewhere.iterdir()) == []
+    refused(rbg("evaluate", *SMALL, "--out", "out"), "out/results", "symbolic link")
+
+
+def test_leftovers_of_killed_writes_are_removed(rbg, tmp_path):
+    left = [tmp_path / "here" / "out" / where / f".tmp-{'0a' * 16}" for where in ("", "results/grey")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert rbg("evaluate", *SMALL, "--out", "out").exit_code == 0
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_end_a_run_as_ctrl_c_does(rbg, tmp_path, number, code):
+    result = rbg("evaluate", *SMALL, "--attack", f"interrupted:number={int(number)}", "--out", "out")
+    assert result.exit_code == code and f"ended by {number.name}" in result.stderr
+    assert "Traceback" not in result.stderr and (tmp_path / "here" / "out" / "README.md").exists()
+    assert [r.cell.attack for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
 
 
 def test_cells_above_the_time_limit_are_not_run_and_the_table_says_so(rbg, tmp_path):

@@ -118,13 +118,34 @@ def test_a_run_killed_between_its_first_results_keeps_them(undisturbed, tmp_path
     kept = files(results)
     assert kept  # each is whole: a record is written at once or not at all
     for name in kept:
-        assert json.loads((results / name).read_text())["schema_version"] == 1
+        assert json.loads((results / name).read_text())["schema_version"] == 2
     run = start(tmp_path, installed, "killed")
     run.communicate(timeout=120)
     after = files(results)
     ok = [name for name in kept if '"status": "failed"' not in (results / name).read_text()]
     assert ok and {name: after[name] for name in ok} == {name: kept[name] for name in ok}
     assert outcomes(tmp_path / "killed" / "out") == outcomes(undisturbed[0] / "whole" / "out")
+
+
+@pytest.mark.slow
+def test_a_plugin_that_swallows_every_interrupt_does_not_outlive_the_second(tmp_path, installed):  # noqa: F811
+    run = start(tmp_path, installed, "stopped", "--attack", "noise", "--attack", f"clings:where='{tmp_path / 'at-work'}'",
+                "--defense", "none", "--threat", "white-box")  # fmt: skip
+    out = tmp_path / "stopped" / "out"
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "at-work").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for _ in range(2):
+        time.sleep(1)
+        os.kill(run.pid, signal.SIGTERM)
+    began = time.monotonic()
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM and time.monotonic() - began < 8, errors
+    assert "did not let go" in errors and "Traceback" not in errors
+    assert [r.cell.attack for r in load_results(out)] == ["noise"]
+    assert "noise" in (
+        out / "README.md"
+    ).read_text()
 
 
 @pytest.mark.slow

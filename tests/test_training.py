@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -79,6 +81,29 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path, killed_at, one_c
     assert done == [saved] + [1] * (28 - saved) and told == ([saved] if saved else [])
     assert torch.equal(resumed, whole)
     assert seconds > 0 and (not saved or seconds > checkpoint.load()[1]["seconds"])
+
+
+def test_a_state_is_written_by_the_clock_as_well_and_goes_on_from_there_to_the_bit(tmp_path, monkeypatch):
+    """Steps of eleven seconds, on a clock that moves when it is looked at: six of them after the last state."""
+    clock = itertools.count(step=11.0)
+
+    def run(checkpoint=None, kill=None):
+        model = fresh(lambda: network(0.3), 0)
+        with progress.reporting_to(KillsAt(kill)):
+            optimise(
+                model, DATA.train, cross_entropy(model), Schedule(4, math.ceil(len(DATA.train) / 7), 0.02), seed=3,
+                description="test", checkpoint=checkpoint,
+            )  # fmt: skip
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    whole = run()
+    monkeypatch.setattr("robustbench_gan.checkpoint.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    checkpoint = Checkpoint(tmp_path / "a.safetensors")
+    with pytest.raises(Killed):
+        run(checkpoint, 26)
+    monkeypatch.undo()
+    assert checkpoint.load()[1]["steps"] == 24  # 6, 12, 18, 24: no loss of more than 60 seconds and a step
+    assert torch.equal(run(checkpoint), whole)
 
 
 def test_the_seed_feeds_both_the_order_and_the_dropout():
