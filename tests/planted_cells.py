@@ -282,7 +282,14 @@ def raises(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, w
 
 @attack(needs="gradient", paper="planted")
 def clings(
-    view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, seconds: float = 600.0, where: str = ""
+    view: View,
+    x: Tensor,
+    goal: Goal,
+    budget: Budget,
+    seed: Tensor,
+    *,
+    seconds: float = 600.0,
+    where: str = "",
 ) -> Tensor:
     """Swallows every interrupt for so long, and then gives back legal images. `where` says that it is at it."""
     if where:
