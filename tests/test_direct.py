@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from planted import SHAPE, Detector, Linear, Noise, Scale, conv, images, plant
+from planted import SHAPE, Detector, Linear, Noise, Scale, conv, flatter, images, plant
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from robustbench_gan import Attacked, run_attack
 from robustbench_gan.budget import Budget, norm_of
 from robustbench_gan.crafting import AttackFault
+from robustbench_gan.defense import Composed
+from robustbench_gan.direct import RedFlag, Suspect
 from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.outcome import Goal, Output
 
+pytestmark = pytest.mark.filterwarnings("ignore::robustbench_gan.direct.RedFlag")
 ROOT = Path(__file__).parents[1]
 N = 40
 TESTED = re.compile(r"^<!-- tested -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -50,6 +57,18 @@ def leaps(view, x, goal, budget, seed):
     "Leaves the ball."
     return (x + 2 * budget.eps).clamp(0, 1)
 
+@attack(norms=("linf",), needs="gradient", paper="planted")
+def stands(view, x, goal, budget, seed):
+    "Returns the image."
+    view.output(x)
+    return x.clone()
+
+@attack(norms=("linf",), needs="gradient", paper="planted")
+def shy(view, x, goal, budget, seed):
+    "Moves, and never asks for a gradient."
+    view.output(x)
+    return (x + budget.eps).clamp(0, 1)
+
 @attack(norms=("linf",), needs="nothing", paper="planted")
 def edits(view, x, goal, budget, seed):
     "Moves the image it was given."
@@ -60,7 +79,10 @@ def edits(view, x, goal, budget, seed):
 
 @pytest.fixture
 def planted(plugin_path):
-    lines = [f"{name} = planted_direct:{name}" for name in ("closest", "believes", "leaps", "edits")]
+    lines = [
+        f"{name} = planted_direct:{name}"
+        for name in ("closest", "believes", "leaps", "edits", "stands", "shy")
+    ]
     points = "\n".join(["[robustbench_gan.attacks]", *lines])
     plant(plugin_path, "planted-direct", points, {"planted_direct.py": PLANTED})
     import planted_direct
@@ -308,6 +330,19 @@ BAD = {
     "parameter": ({"attack": "pgd:step_count=3"}, "step_count.*steps"),
     "value": ({"attack": "pgd:steps=many"}, "steps.*many"),
     "no steps": ({"attack": "pgd:steps=0"}, "steps >= 1"),
+    "no attack": ({"attack": len}, "the attack is a builtin"),
+    "x of numpy": (
+        {"x": np.zeros((N, 1, 4, 4), "f4")},
+        r"x is ndarray, not a torch tensor: torch\.from_numpy",
+    ),
+    "y of numpy": ({"y": np.zeros(N, int)}, r"y is ndarray, not a torch tensor"),
+    "x above by rounding": ({"x": torch.full((N, *SHAPE), 1.0000002)}, r"1\.0000002.*x\.clamp\(0, 1\)"),
+    "half a batch": ({"batch_size": 2.5}, r"batch_size=2\.5 is no whole number"),
+    "half a seed": ({"seed": 0.5}, r"seed=0\.5 is no whole number"),
+    "no budget": ({"epsilons": None}, "eps=None is no radius"),
+    "one is none": ({"epsilons": [0.1, None]}, "eps=None is no radius"),
+    "no number": ({"epsilons": "eight"}, "eps=eight is no radius"),
+    "y elsewhere": ({"y": torch.zeros(N, dtype=torch.int64, device="meta")}, "y lies on meta and x on cpu"),
 }
 
 
@@ -348,6 +383,214 @@ def test_an_attack_that_cheats_gets_no_number(planted, cheat):
     with pytest.raises(AttackFault):
         run_attack(cheat, model, x, y, epsilons=[0.005])
     assert torch.equal(x, given)
+
+
+# ---- radii, norms and gradients in the words of users
+
+
+@pytest.mark.parametrize(
+    ("given", "means"),
+    [
+        ("8/255", (8 / 255,)), (0.1, (0.1,)), (["8/255", 0.1], (8 / 255, 0.1)), (np.array([0.1, 0.2]), (0.1, 0.2)),
+        (torch.tensor([0.25, 0.5]), (0.25, 0.5)), (torch.tensor(0.25), (0.25,)), ((0.1, " 1/5 "), (0.1, 0.2)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_budgets_may_be_one_or_several_in_any_form(setting, given, means):
+    found = run_attack("fgsm", *setting, epsilons=given)
+    assert found.epsilons == pytest.approx(means) and found.success.shape == (len(means), N)
+
+
+def test_norms_may_be_numbers(setting):
+    for norm, meant in ((2, "l2"), ("2", "l2"), (math.inf, "linf"), (np.inf, "linf"), ("L2", "l2")):
+        found = run_attack("fgsm", *setting, norm=norm, epsilons=0.3)
+        assert found.norm == meant and torch.equal(
+            found.examples, run_attack("fgsm", *setting, norm=meant, epsilons=0.3).examples
+        )
+
+
+def test_auto_tries_every_gradient_and_keeps_the_stronger_example_of_each_sample():
+    """The surrogate leads the wrong way for some images and the full gradient is cut for the others."""
+
+    class Halved(Scale):
+        def purify(self, x, seed):
+            bright = x.mean(dim=(1, 2, 3), keepdim=True) > 0.5
+            return torch.where(bright, x.detach(), x) * self.factor
+
+        def surrogate(self, x, seed):
+            bright = x.detach().mean(dim=(1, 2, 3), keepdim=True) > 0.5
+            return torch.where(bright, x, -x) * self.stand_in
+
+    model, x = flatter().eval(), images(N)
+    defense = Halved(model, factor=0.9).eval()
+    y = labels(model, x * 0.9)
+    full, bpda, auto = (
+        run_attack("pgd:steps=20", defense, x, y, epsilons=0.2, gradient=g) for g in ("full", "bpda", "auto")
+    )
+    assert torch.equal(auto.success, full.success | bpda.success)
+    assert auto.success.sum() > max(int(full.success.sum()), int(bpda.success.sum())) > 0
+    assert (auto.forward > full.forward).any()  # what both took, and the choice
+    won, margins = full.success[0], []
+    assert torch.equal(auto.examples[0][won], full.examples[0][won])  # won is won: it is not tried again
+    for found in (full, bpda, auto):
+        with torch.no_grad():
+            margins.append(Goal.untargeted(y).margin(Output.of(model(found.examples[0] * 0.9))))
+    assert torch.equal(margins[2][~won], torch.maximum(margins[0], margins[1])[~won])
+
+
+def test_what_is_no_gradient_of_this_model_is_refused():
+    model, x, y = two_classes()
+    for gradient in ("full", "auto", "cut", "bpda"):
+        with pytest.raises(UsageError, match="bare Linear: leave it out"):
+            run_attack("fgsm", model, x, y, epsilons=0.1, gradient=gradient)
+    for given in (model, Scale(model).eval()):
+        with pytest.raises(UsageError, match=r"'foo'.*auto, bpda, full, truncated"):
+            run_attack("fgsm", given, x, y, epsilons=0.1, gradient="foo")
+
+
+def test_a_defense_that_was_not_fitted_is_refused_by_name():
+    class Learns(Scale):
+        def fit(self, data, seed, store):
+            self.factor = 1.0
+
+    model, x, y = two_classes()
+    for given in (Learns(model), Composed([Scale(model), Learns(model)])):
+        with pytest.raises(UsageError, match=r"^Learns is not fitted"):
+            run_attack("fgsm", given.eval(), x, y, epsilons=0.1)
+        given.fit(None, 0, None)
+        assert run_attack("fgsm", given.eval(), x, y, epsilons=0.1).right.any()
+
+
+def test_labels_and_targets_without_a_class_are_named():
+    model, x, y = two_classes()
+    for value in (-1, -100, 2):
+        for name in ("y", "targets"):
+            wrong = (y if name == "y" else 1 - y).clone()
+            wrong[3] = value
+            given = {"y": wrong} if name == "y" else {"y": y, "targets": wrong}
+            with pytest.raises(UsageError, match=f"{name} holds {value}, and 1 of 40 are outside of 0 to 1"):
+                run_attack("fgsm", model, x, **given, epsilons=0.1)
+
+
+# ---- red flags
+
+
+def flags_of(found):
+    return {flag.id: flag.severity for flag in found.flags}
+
+
+def saturated(x):
+    model = steep()
+    return nn.Sequential(model, Times(1e6), nn.Softmax(dim=1)).eval(), x, labels(model, x)
+
+
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_gradients_that_are_all_zero_are_flagged_and_warned_of_once():
+    model, x, y = saturated(images(N))
+    with pytest.warns(RedFlag) as caught:
+        found = run_attack("deepfool", model, x, y, norm="l2", epsilons=[1.0, 5.0])
+    assert found.robust_accuracy[1].value == 1 and found.suspect
+    raised = flags_of(found)
+    assert (
+        raised["zero-gradient"] == raised["no-perturbation"] == raised["probabilities-as-logits"] == "invalid"
+    )
+    said = [str(w.message) for w in caught]
+    assert len(said) == len(set(said)) == len([f for f in found.flags if f.severity != "note"])
+    assert all("\n" not in line for line in said) and caught[0].filename == __file__
+    with pytest.raises(Suspect, match="zero-gradient"):
+        run_attack("deepfool", model, x, y, norm="l2", epsilons=5.0, strict=True)
+
+
+def test_honest_calls_raise_no_flag_and_warn_of_nothing(setting):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = run_attack("pgd:steps=20", *setting, epsilons=[0.1, 0.2], strict=True)
+    assert found.flags == () and not found.suspect
+
+
+def test_an_attack_that_does_nothing_is_flagged(planted):
+    model, x, y = two_classes()
+    still, shy = (run_attack(name, model, x, y, epsilons=0.1) for name in ("stands", "shy"))
+    assert flags_of(still) == {"no-perturbation": "invalid", "no-backward": "invalid"}
+    assert flags_of(shy) == {"no-backward": "invalid"}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_flags_are_those_of_evaluate(norm):
+    """Batch-coupled, noisy and detached systems, each by its own flag."""
+    model, x = steep(), images(N)
+    y, budget = labels(model, x), {"norm": norm, "epsilons": 0.1}
+
+    class Coupled(nn.Module):
+        def forward(self, x):
+            return model(x - x.mean(dim=0, keepdim=True) + 0.5)
+
+    class Drops(nn.Module):
+        def forward(self, x):
+            return model(nn.functional.dropout(x, 0.2, training=True))
+
+    assert (
+        flags_of(run_attack("pgd:steps=20", Coupled().eval(), x, y, **budget))["batch-dependent"] == "invalid"
+    )
+    assert (
+        flags_of(run_attack("pgd:steps=20", Drops().eval(), x, y, **budget))["always-on-dropout"] == "invalid"
+    )
+    noisy = Noise(model, sigma=0.1).eval()
+    raised = flags_of(run_attack("pgd:steps=20", noisy, x, y, **budget))
+    assert raised["single-seed"] == raised["no-eot"] == "warning"
+
+
+# ---- the result
+
+
+def test_the_median_size_is_of_images_that_had_to_be_attacked(planted):
+    model, x, y = two_classes()
+    wrong = y.clone()
+    wrong[:15] = 1 - wrong[:15]  # nothing need be changed for these
+    found = run_attack("closest", model, x, wrong, norm="l2", epsilons=9.0)
+    assert found.median_size == pytest.approx(float(np.median(found.size[0][15:])))
+    assert math.isnan(run_attack("closest", model, x, 1 - y, norm="l2", epsilons=9.0).median_size)
+
+
+def test_it_prints_in_a_few_lines_of_numbers():
+    model, x, y = saturated(images(N))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = run_attack("deepfool", model, x, y, norm="l2", epsilons=["1/4", 2])
+    lines = str(found).splitlines()
+    assert (
+        lines[0]
+        == f"deepfool in l2, untargeted, on {N} images, {N} of them right unperturbed: SUSPECT, see the flags"
+    )
+    assert lines[1].startswith("  eps 0.25: robust accuracy 1.000 [0.912, 1.000] (n = 40), goal reached 0")
+    assert len(lines) == 4 + len(found.flags) and any("invalid: zero-gradient" in line for line in lines)
+    assert "tensor" not in str(found) and repr(found) == str(found)
+
+
+def test_what_is_saved_comes_back(setting, tmp_path):
+    found = run_attack("pgd:steps=20", *setting, epsilons=["8/255", 0.2], targets=(setting[2] + 1) % 3)
+    found.save(tmp_path / "new" / "found.safetensors")
+    with safe_open(tmp_path / "new" / "found.safetensors", "pt") as file:
+        back, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    for name in ("examples", "success", "size", "right", "forward", "backward", "labels", "targets"):
+        assert torch.equal(back.pop(name), getattr(found, name))
+    assert not back
+    assert facts["attack"] == "pgd:steps=20" and facts["norm"] == "linf"
+    assert [float(eps) for eps in json.loads(facts["epsilons"])] == [8 / 255, 0.2]
+    assert [r["value"] for r in json.loads(facts["robust_accuracy"])] == [
+        r.value for r in found.robust_accuracy
+    ]
+    assert json.loads(facts["suspect"]) is found.suspect and json.loads(facts["versions"])["torch"]
+    with pytest.raises(UsageError, match="is a directory"):
+        found.save(tmp_path)
 
 
 # ---- what surrounds it
