@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +58,10 @@ class Fixed(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(classes, side * side, generator=generator))
 
+    def reset_parameters(self) -> None:
+        """Other weights, to be trained from."""
+        nn.init.normal_(self.weight)
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - 0.5).flatten(1) @ self.weight.T
 
@@ -64,6 +70,44 @@ class Fixed(nn.Module):
 def fixed(shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The known linear model, not trained."""
     return Fixed(classes, side=shape[1])
+
+
+def _away(z: Tensor, x: Tensor) -> Tensor:
+    """NaN wherever a pixel is no multiple of 1/255, which those of clean images are."""
+    moved = ((x * 255).round() / 255 - x).abs().flatten(1).amax(dim=1) > 1e-4
+    return torch.where(moved[:, None], torch.nan, z)
+
+
+FORMS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "tuple": lambda z, x: (z, x),
+    "dict": lambda z, x: {"logits": z},
+    "double": lambda z, x: z.double(),
+    "edits": lambda z, x: (z, x.mul_(0.5))[0],
+    "away": _away,
+    "masked": lambda z, x: z.masked_fill(torch.arange(z.shape[1]) == 2, -torch.inf),
+    "coupled": lambda z, x: z - 3 * z.mean(dim=0, keepdim=True),
+    "one": lambda z, x: z[:, :1],
+    "few": lambda z, x: z[:, :2],
+    "more": lambda z, x: torch.cat([z, z[:, :1] - 100], dim=1),
+    "labels": lambda z, x: z.argmax(dim=1),
+}
+
+
+class Answers(Fixed):
+    """The known linear model, whose answer has another form."""
+
+    form = "tuple"
+
+    def forward(self, x: Tensor) -> Any:
+        return FORMS[self.form](super().forward(x), x)
+
+
+@trained(UNTRAINED)
+def answers(shape: tuple[int, int, int], classes: int, *, form: str = "tuple") -> nn.Module:
+    """The known linear model with its answer in some form."""
+    model = Answers(classes, side=shape[1])
+    model.form = form
+    return model
 
 
 @trained(UNTRAINED)
