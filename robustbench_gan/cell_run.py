@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,18 @@ class Run:
         return self.cell.dataset, self.cell.classifier, self.cell.defense
 
     def call(self, view: View, x: Tensor, goal: Goal, seed: Tensor) -> Any:
-        """The attack itself, a trained one by its generators. Raises Meddled where it changes what is not its own."""
+        """The attack itself, a trained one by its generators; inside `guarded`."""
+        if self.fitted:
+            attack = Fitted({target: part.attack for target, part in self.fitted.items()})
+            return attack(view, x, goal, self.budget, seed)
+        return self.function(view, x, goal, self.budget, seed, **self.parameters)
+
+    @contextmanager
+    def guarded(self, view: View, goal: Goal) -> Iterator[None]:
+        """Let an attack work. Raises Meddled where it changes what is not its own, the goal and its view among that."""
         given = Kept({"the goal": goal.classes, "the seeds of the view": view.seed})
         with self._others_left_alone(view, given), stopping.PluginCall():
-            if self.fitted:
-                attack = Fitted({target: part.attack for target, part in self.fitted.items()})
-                return attack(view, x, goal, self.budget, seed)
-            return self.function(view, x, goal, self.budget, seed, **self.parameters)
+            yield
 
     def _others_left_alone(self, view: View, given: Kept) -> AbstractContextManager[None]:
         shop, names, base = self.workshop, self.system_names(), self.defense.base
@@ -118,11 +123,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Crafted:
-    """Examples (N, C, H, W), the goal each aims at, and what making them took."""
+    """Examples (N, C, H, W), the goal each aims at, and what making them took.
+
+    `drew` names the global generators that were moved meanwhile; `repeats` says that a few, made again, were the same.
+    """
 
     examples: Tensor
     goal: Goal
     counts: Counts
+    drew: tuple[str, ...] = ()
+    repeats: bool = True
 
 
 def gradients_of(run: Run) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from robustbench_gan.flags import thresholds as at
 from robustbench_gan.outcome import Output
 from robustbench_gan.probe import PROBED, Probe
 from robustbench_gan.record import Flag, Severity
+from robustbench_gan.shown import Shown
 from robustbench_gan.threat import Counts, ThreatModel
 
 
@@ -38,7 +39,8 @@ class Evidence:
 
     `right`, `robust` and `stopped` are (K, N) bool: right unperturbed; that and not won; reached the goal but for a
     detector. `sizes` is (K or 1, N), `answers` holds the clean answers, one a judge seed, and `controls` the clean
-    accuracies of classifier and defended system.
+    accuracies of classifier and defended system. `shown` is what the classifier was shown of the images. `drew` names
+    the global generators that were moved while the attack was at work, `repeats` says that it did the same twice.
     """
 
     question: Question
@@ -55,6 +57,9 @@ class Evidence:
     controls: Mapping[str, float]
     probe: Probe
     agreement: float | None = None
+    shown: Shown = field(default_factory=Shown)
+    drew: tuple[str, ...] = ()
+    repeats: bool = True
 
     @property
     def attackable(self) -> Tensor:
@@ -71,6 +76,7 @@ def red_flags(seen: Evidence) -> list[Flag]:
     """Every flag that the evidence raises; one of severity `invalid` makes the result suspect."""
     raised = [
         *_gradient_flags(seen), *_size_flags(seen), *_answer_flags(seen), *_randomness_flags(seen),
+        *_attack_randomness_flags(seen),
         *_purifier_flags(seen), *_detector_flags(seen), *_strength_flags(seen), *parameter_flags(seen.question),
     ]  # fmt: skip
     if seen.agreement is not None and seen.agreement < at.AGREEMENT:
@@ -181,18 +187,33 @@ def _randomness_flags(seen: Evidence) -> Iterator[Flag]:
         yield flag("no-eot", draws=threat.draws)
 
 
-def _purifier_flags(seen: Evidence) -> Iterator[Flag]:
+def _attack_randomness_flags(seen: Evidence) -> Iterator[Flag]:
+    """What the attack's seeds do not govern, unless the system is known to answer otherwise under the same seeds."""
     probe = seen.probe
+    if probe.core_varies > at.SAME_ANSWER or probe.repeats_vary > 0:
+        return
+    if not seen.repeats:
+        yield flag("irreproducible-attack")
+    if seen.drew:
+        yield flag("global-generator", drew=", ".join(seen.drew))
+
+
+def _purifier_flags(seen: Evidence) -> Iterator[Flag]:
+    probe, shown = seen.probe, seen.shown
     if seen.unrolls or probe.differentiates:
         yield flag("inference-time-optimisation", declared=str(seen.unrolls).lower())
     if not seen.purifies:
         return
-    if probe.outside > at.OUTSIDE:
-        yield flag("range-mismatch", share=_short(probe.outside))
+    if shown.outside > at.OUTSIDE:
+        yield flag("range-mismatch", share=_short(shown.outside))
     alone, defended = seen.controls["classifier"], seen.controls["defended"]
     facts = {"classifier": round(alone, 4), "defended": round(defended, 4)}
-    if probe.distance > at.DESTROYED and alone - defended > at.COLLAPSE:
-        yield flag("misconfigured-purifier", **facts, distance=_short(probe.distance))
+    if shown.distance > at.DESTROYED and alone - defended > at.COLLAPSE:
+        yield flag("misconfigured-purifier", **facts, distance=_short(shown.distance))
+    if shown.spread < at.ALL_ALIKE:
+        yield flag("image-discarded", "invalid", spread=_short(shown.spread))
+    elif abs(shown.likeness) < at.UNLIKE and seen.right.shape[1] >= at.LIKENESS_IMAGES:
+        yield flag("image-discarded", "warning", likeness=_short(shown.likeness))
     if defended - alone > at.tolerance(alone, seen.right.shape[1]):
         yield flag("reconstructions-beat-originals", **facts)
 

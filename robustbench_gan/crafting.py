@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +18,9 @@ from robustbench_gan.cell_run import Crafted, Run, goals_of, systems_of
 from robustbench_gan.guard import Kept, form, plain, same
 from robustbench_gan.outcome import REJECTED, Goal
 from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import fold
+from robustbench_gan.seeds import fold, own_generators, stable_hash
 from robustbench_gan.threat import Counts, OutOfTime, QueryLimit, System, View
+from robustbench_gan.twice import IMAGES, Recorded, Tape, repeats
 from robustbench_gan.workshop import judge_seeds
 
 
@@ -90,6 +92,7 @@ def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
     tries = [(system, goal) for system in systems_of(run) for goal in goals_of(run)]
     best = Crafted(run.x.clone(), replace(tries[0][1]), Counts.zeros(len(run.x), run.x.device))
     strongest = torch.full((len(run.x),), -torch.inf, device=run.x.device)
+    drew, repeats = set[str](), True
     name = f"{run.function.__name__} on {Spec.parse(run.cell.defense.split('+')[0]).name}"
     with progress.task(f"crafting: {name}, {run.threat.name}", len(tries) * len(run.x)) as advance:
         for at, (system, goal) in enumerate(tries):
@@ -100,7 +103,8 @@ def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
             if len(rows) == 0:
                 continue
             seeds = view_seeds if fixed else fold(view_seeds, at)
-            new = _attack(run, system, goal, seeds, options, rows, advance)
+            new = _attack(run, system, goal, seeds, options, rows, advance, again=at == 0)
+            drew, repeats = drew | set(new.drew), repeats and new.repeats
             best.counts.add(rows, new.counts)
             strength = torch.full((len(rows),), torch.inf, device=rows.device)
             if len(tries) > 1:
@@ -110,7 +114,7 @@ def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
                 best, new, rows, ~(strength <= strongest[rows])
             )  # NaN is kept: the judge must see it
             strongest[rows] = torch.maximum(strength, strongest[rows])
-    return best
+    return replace(best, drew=tuple(sorted(drew)), repeats=repeats)
 
 
 def keep_better(best: Crafted, new: Crafted, rows: Tensor, better: Tensor) -> Crafted:
@@ -149,23 +153,63 @@ def _attack(
     options: Mapping[str, Any],
     rows: Tensor,
     advance: progress.Advance,
+    *,
+    again: bool,
 ) -> Crafted:
-    """Run the attack on some samples, in groups of `batch_size`, and check what it returns."""
-    examples, counts = [], []
+    """Run the attack on some samples, in groups of `batch_size`, and check what it returns.
+
+    `again` looks at the first group twice: does it come out the same?
+    """
+    examples: list[Tensor] = []
+    counts, drew, repeated = [], set[str](), True
     attack_seeds = run.seeds("attack")
     for group in rows.split(run.settings.batch_size):
-        view = View.on(system, seeds[group], **options)
-        given = run.x[group].clone()
-        made = run.call(view, given, goal.rows(group), attack_seeds[group].clone())
-        examples.append(check_examples(made, run.x[group], given, run.budget))
-        if (
-            view.deadline is not None and view.deadline.passed
-        ):  # whatever an attack that caught it has made of it
-            raise OutOfTime
+        tape = Tape() if again and not examples else None
+        view = Recorded.on(system, seeds[group], **options, tape=tape) if tape else None
+        view = view or View.on(system, seeds[group], **options)
+        own, given, aim = attack_seeds[group], run.x[group].clone(), goal.rows(group)
+        with run.guarded(view, aim):
+            with own_generators(drawn_from := _generator_seed(run, own)) as moved:
+                made = run.call(view, given, aim, own.clone())
+            examples.append(check_examples(made, run.x[group], given, run.budget))
+            if tape:
+                repeated = _repeats(
+                    run, system, goal, seeds[group], group, own, options, tape, drawn_from if moved else None
+                )
+        if view.deadline is not None and view.deadline.passed:
+            raise OutOfTime  # whatever an attack that caught it has made of it
         _check_queries(view)
+        drew.update(moved)
         counts.append(view.counts)
         advance(len(group))
-    return Crafted(torch.cat(examples), goal.rows(rows), Counts.cat(counts))
+    return Crafted(torch.cat(examples), goal.rows(rows), Counts.cat(counts), tuple(drew), repeated)
+
+
+def _repeats(
+    run: Run,
+    system: System,
+    goal: Goal,
+    seeds: Tensor,
+    group: Tensor,
+    own: Tensor,
+    options: Mapping[str, Any],
+    tape: Tape,
+    drawn_from: int | None,
+) -> bool:
+    """Does the attack do the same twice to the first images of a group, as far as the tape reaches?"""
+    group = group[:IMAGES]
+    own, aim = own[:IMAGES], goal.rows(group)
+
+    def call(view: View) -> Any:
+        with nullcontext() if drawn_from is None else own_generators(drawn_from):
+            return run.call(view, run.x[group].clone(), aim, own.clone())
+
+    return repeats(call, lambda: View.on(system, seeds[:IMAGES], **options), tape)
+
+
+def _generator_seed(run: Run, seed: Tensor) -> int:
+    """What global generators begin with for a group of samples: a function of the cell's seed and the first of them."""
+    return stable_hash(f"{run.cell.seed}/generators/{int(seed[0])}")
 
 
 def _check_queries(view: View) -> None:

@@ -29,6 +29,7 @@ from robustbench_gan.probe import probe
 from robustbench_gan.record import Flag
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, isolated, sample_seeds
+from robustbench_gan.shown import Shown, Watched
 from robustbench_gan.substitute import Queried
 from robustbench_gan.threat import Bare, Counts, Defended, GradientChoice, System, View, answer, white_box
 from robustbench_gan.training import freeze, fresh
@@ -296,9 +297,12 @@ def _flags(
     assert asked is not None
     looked = probe(asked, call.x, call.seeds("probe"))
     controls = {"defended": float(right.double().mean())}
-    controls["classifier"] = controls["defended"]
+    controls["classifier"], shown = controls["defended"], Shown()
     if defense is not None and defense.purifies:
+        watched = Watched(defense, len(call.x))
         with torch.no_grad():
+            answer(watched, call.x, call.seeds("judge"), call.batches(len(call.x)))
+            shown = watched.facts()
             bare = answer(Bare(defense.base), call.x, call.seeds("judge"), call.batches(len(call.x)))
         controls["classifier"] = float(correct(bare, call.y).double().mean())
     gradients = tuple(s.gradient if isinstance(s, Defended) else "full" for s in call.systems)
@@ -319,6 +323,7 @@ def _flags(
         seen = Evidence(
             question, gradients, runs[at][1], sizes[at][None], [clean], right[None], (right & ~success[at])[None],
             fooled[None], asked.randomised, asked.purifies, asked.unrolls, controls, looked,
+            shown=shown,
         )  # fmt: skip
         for flag in red_flags(seen):
             known = worst.get(flag.id)

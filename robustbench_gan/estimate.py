@@ -14,8 +14,18 @@ from robustbench_gan.cell_run import Run, goals_of, gradients_of
 from robustbench_gan.outcome import Goal
 from robustbench_gan.threat import Bare, Defended, System, View
 
-LONG = 0.25  # seconds: a pass that takes so long is timed once, cold; a shorter one warms up first
-TIMINGS = 5  # of a short pass, at most, in so many seconds; their median counts
+LONG = (
+    5.0  # seconds: a first pass that takes so long is no warm-up but tells, give or take, what a pass takes
+)
+ENOUGH = 0.25  # seconds of timing, after the first pass
+TIMINGS = 5  # at most, beside the first
+
+
+class Timing(NamedTuple):
+    """Seconds of one pass: the fastest seen and the median. A busy machine bends the median more."""
+
+    fastest: float
+    usual: float
 
 
 class Estimate(NamedTuple):
@@ -32,7 +42,6 @@ def estimate(run: Run) -> Estimate:
     sample is won: they take anything between their fewest passes and all of them. Any other takes all.
     """
     chunks = -(-len(run.x) // micro_batch_size(run.x.device))
-    judging = _timed(run, "forward") * chunks * run.cell.judge_seeds
     defended = run.threat.holds_defense or run.threat.copies
     known = run.threat.name == "seed-known"
     still = known or not (run.defense.randomised and defended)
@@ -41,19 +50,20 @@ def estimate(run: Run) -> Estimate:
     asked = run.parameters, run.cell.norm, classes, features, run.cell.eps
     passes, alone = run.info.cost(*asked)
     fewest = min(run.info.at_least(*asked), passes) if run.info.minimal or exact else passes
-    answer = "forward" if defended else "bare answer"
-    kinds = [answer]
+    judging, answer = _timed(run, "forward"), _timed(run, "forward" if defended else "bare answer")
+    each = [answer]
     if run.info.needs == "gradient" and not run.info.trained:
-        kinds = list(gradients_of(run)) if defended else ["bare"]
-    each = [_timed(run, kind) for kind in kinds]
-    tries = len(kinds) * len(goals_of(run))
+        each = [_timed(run, kind) for kind in (gradients_of(run) if defended else ["bare"])]
+    goals = len(goals_of(run))
+    judged = chunks * run.cell.judge_seeds
     rounds = chunks * (run.cell.judge_seeds if known else 1) * (1 if still else run.threat.draws)
-    choosing = _timed(run, answer) * tries if tries > 1 else 0.0
-    on_parts = alone * len(goals_of(run)) * _timed_part(run) if alone and run.parts else 0.0
-    all_tries = sum(each) * len(goals_of(run))
+    once = each[0].fastest if exact else goals * sum(pass_.fastest for pass_ in each)
+    choosing = len(each) * goals * answer.usual if len(each) * goals > 1 else 0.0
+    on_parts = alone * goals * _timed_part(run) if alone and run.parts else 0.0
+    every = passes * goals * sum(pass_.usual for pass_ in each)
     return Estimate(
-        judging + rounds * fewest * (each[0] if exact else all_tries),
-        judging + rounds * (passes * all_tries + choosing + on_parts),
+        judging.fastest * judged + rounds * fewest * once,
+        judging.usual * judged + rounds * (every + choosing + on_parts),
     )
 
 
@@ -78,13 +88,13 @@ def _timed_part(run: Run) -> float:
     return run.workshop.once(("timing", "part", run.threat.copies, *run.system_names()), measure)
 
 
-def _timed(run: Run, kind: str) -> float:
-    """Seconds of one micro-batch: an answer (`forward`), or a value and gradient of the kind named.
+def _timed(run: Run, kind: str) -> Timing:
+    """What one micro-batch takes: an answer (`forward`), or a value and gradient of the kind named.
 
     `bare` and `bare answer` are those of the classifier alone, which stands for a substitute too.
     """
 
-    def measure() -> float:
+    def measure() -> Timing:
         rows = slice(0, micro_batch_size(run.x.device))
         x, goal, gradient = run.x[rows], Goal.untargeted(run.y[rows]), _gradient(kind)
         system: System = Defended(run.defense, gradient, run.threat.unroll)
@@ -107,11 +117,13 @@ def _gradient(kind: str) -> Any:
     return kind if kind in ("bpda", "truncated", "cut") else "full"
 
 
-def _seconds(once: Callable[[], None]) -> float:
-    """What a pass takes: the median of several, after one to warm up, unless it is so long that one tells."""
+def _seconds(once: Callable[[], None]) -> Timing:
+    """What a pass takes: several timed, after one to warm up, unless it is so long that one tells."""
     times: list[float] = []
-    while len(times) <= TIMINGS and sum(times) < LONG * (1 + bool(times[1:])):
+    while len(times) <= TIMINGS and (len(times) < 2 or sum(times[1:]) < ENOUGH):
         started = time.perf_counter()
         once()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:] or times)
+        if times[0] > LONG:
+            break
+    return Timing(min(times), statistics.median(times[1:] or times))

@@ -10,6 +10,7 @@ import resource
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from robustbench_gan.probe import probe
 from robustbench_gan.record import Cell, Result, Seconds, Status
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
+from robustbench_gan.shown import Shown, Watched
 from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Counts, Deadline, OutOfTime
 from robustbench_gan.workshop import Workshop
@@ -192,11 +194,19 @@ def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
 
 
 def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimate | None) -> Result:
-    cell, verdict = run.cell, judge(run, crafted)
+    cell, names = run.cell, run.system_names()
+    shown = run.workshop.once(("shown", names, cell.first, cell.samples, cell.seed), lambda: _shown(run))
+    verdict = judge(run, crafted)
     counts = reduce(Counts.plus, (c.counts for c in crafted))
     substitute = facts.substitute(run, verdict.clean)
     controls = facts.controls(run, verdict.clean)
-    flags = red_flags(_evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls))
+    evidence = replace(
+        _evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls),
+        shown=shown,
+        drew=tuple(sorted({name for one in crafted for name in one.drew})),
+        repeats=all(one.repeats for one in crafted),
+    )
+    flags = red_flags(evidence)
     invalid = [f for f in flags if f.severity == "invalid"]
     to = run.settings.keep
     kept = None if to is None else keep(to, cell, [one.examples for one in crafted], run.y)
@@ -246,6 +256,15 @@ def _question(planned: Planned, workshop: Workshop) -> Question:
     return Question(
         info_of(function), parameters, planned.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
     )
+
+
+def _shown(run: Run) -> Shown:
+    """What the classifier is shown of the judged images; their answers are the judge's clean ones, asked only once."""
+    if not run.defense.purifies:
+        return Shown()
+    cell, watched = run.cell, Watched(run.defense, len(run.x))
+    run.workshop.judged(run.system_names(), run.x, cell.first, cell.seed, 0, watched)
+    return watched.facts()
 
 
 def _evidence(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustbench_gan.defense import Defense
-from robustbench_gan.flags.thresholds import OUTSIDE, SAME_ANSWER
+from robustbench_gan.flags.thresholds import SAME_ANSWER
 from robustbench_gan.outcome import Output
 
 PROBED = 2  # images: enough to see that two answers differ, and next to nothing beside a cell
@@ -29,8 +27,6 @@ class Probe:
     company_matters: float = 0.0  # an image among others and among copies of itself
     company_changes: int = 0  # labels that the latter changed
     differentiates: bool = False  # it runs autograd backwards while it answers
-    outside: float = 0.0  # share of the values the classifier was shown that lie well outside [0, 1]
-    distance: float = 0.0  # mean squared distance of what the classifier was shown from the images
 
 
 def probe(defense: Defense, x: Tensor, seed: Tensor) -> Probe:
@@ -42,21 +38,11 @@ def probe(defense: Defense, x: Tensor, seed: Tensor) -> Probe:
     x, seed = x[:PROBED], seed[:PROBED]
     with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         before = _generator_states(x)
-        with _shown_to(defense.core) as shown:
-            first, differentiates = _watched(defense, x, seed)
+        first, differentiates = _watched(defense, x, seed)
         own = seed if defense.randomised else ~seed
         alone = _alone(defense, x, own)
         varies = {} if _equal(first, alone) else _why_it_varies(defense, x, seed, own, first, before)
-    given = shown[0].to(x.dtype) if shown and shown[0].shape == x.shape else x
-    if torch.equal(given, x):
-        return Probe(**varies, differentiates=differentiates)
-    outside = (given < -OUTSIDE) | (given > 1 + OUTSIDE)
-    return Probe(
-        **varies,
-        differentiates=differentiates,
-        outside=float(outside.double().mean()),
-        distance=float((given - x).square().mean()),
-    )
+    return Probe(**varies, differentiates=differentiates)
 
 
 def _alone(defense: Defense, x: Tensor, seed: Tensor) -> Output:
@@ -102,17 +88,6 @@ def distance(one: Output, other: Output) -> float:
     size = torch.where(torch.isfinite(a), a, 0).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
     gap = torch.where(a == b, 0, a - b)  # a masked class is infinite in both
     return float((gap.norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
-
-
-@contextmanager
-def _shown_to(core: nn.Module) -> Iterator[list[Tensor]]:
-    """The images that the classifier is given meanwhile."""
-    shown: list[Tensor] = []
-    hook = core.register_forward_pre_hook(lambda _, given: shown.append(given[0].detach()))
-    try:
-        yield shown
-    finally:
-        hook.remove()
 
 
 def _generator_states(x: Tensor) -> list[Tensor]:

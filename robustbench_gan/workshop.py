@@ -338,7 +338,7 @@ class Workshop:
                 yield
         except Meddled:
             for key in self.memory.keys() - known:
-                if key[0] in ("judged", "probe"):
+                if key[0] in ("judged", "probe", "shown"):
                     del self.memory[key]
             raise
 
@@ -419,11 +419,14 @@ class Workshop:
 
         return oracle
 
-    def judged(self, names: Names, x: Tensor, first: int, seed: int, k: int) -> Judged:
+    def judged(
+        self, names: Names, x: Tensor, first: int, seed: int, k: int, through: System | None = None
+    ) -> Judged:
         """The defended system's answers to x, (N, C, H, W), under the judge's k-th seeds; asked only once.
 
         `names` are data set, classifier and defense. Cells share the unperturbed control this way, and
-        examples that do not depend on the threat model.
+        examples that do not depend on the threat model. `through` answers in the place of the defended system and
+        just as it would: it may watch.
         """
         content = hashlib.blake2b(x.cpu().numpy().tobytes(), digest_size=16).digest()
 
@@ -431,7 +434,7 @@ class Workshop:
             defense = self.defense(*names)
             started = time.perf_counter()
             with torch.no_grad():
-                out = answer(Defended(defense), x, judge_seeds(seed, k, x, first))
+                out = answer(through or Defended(defense), x, judge_seeds(seed, k, x, first))
             seconds = time.perf_counter() - started
             kept = Kept({"the answers to other cells": out.logits, "the scores of other cells": out.scores})
             self.answers(names).append(Quick(kept))

@@ -22,6 +22,7 @@ from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.flags.thresholds import AGREEMENT, ZERO_GRADIENT_SHARE
 from robustbench_gan.outcome import Output
 from robustbench_gan.probe import Probe
+from robustbench_gan.shown import Shown
 from robustbench_gan.threat import Counts, black_box, gray_box, query, seed_known, white_box
 
 N, CLASSES = 100, 10
@@ -266,16 +267,31 @@ def test_what_the_probe_sees_of_a_purifier():
     assert raised(probe=Probe(differentiates=True)) == {"inference-time-optimisation": "note"}
     assert raised(unrolls=True) == {"inference-time-optimisation": "note"}
     assert raised(purifies=True) == {}
-    assert raised(purifies=True, probe=Probe(outside=0.02)) == {"range-mismatch": "warning"}
-    assert raised(purifies=True, probe=Probe(outside=0.005)) == {}
+    assert raised(purifies=True, shown=Shown(outside=0.02)) == {"range-mismatch": "warning"}
+    assert raised(purifies=True, shown=Shown(outside=0.005)) == {}
 
 
 def test_a_purifier_that_destroys_clean_images():
-    far, worse = Probe(distance=0.2), {"classifier": 0.99, "defended": 0.5}
-    assert raised(purifies=True, probe=far, controls=worse) == {"misconfigured-purifier": "warning"}
-    assert raised(purifies=True, probe=far) == {}  # far, yet right
-    assert raised(purifies=True, probe=Probe(distance=0.02), controls=worse) == {}
-    assert raised(purifies=False, probe=far, controls=worse) == {}
+    far, worse = Shown(distance=0.2), {"classifier": 0.99, "defended": 0.5}
+    assert raised(purifies=True, shown=far, controls=worse) == {"misconfigured-purifier": "warning"}
+    assert raised(purifies=True, shown=far) == {}  # far, yet right
+    assert raised(purifies=True, shown=Shown(distance=0.02), controls=worse) == {}
+    assert raised(purifies=False, shown=far, controls=worse) == {}
+
+
+def test_a_purifier_that_leaves_nothing_of_the_image():
+    assert raised(purifies=True, shown=Shown(spread=0.0005, likeness=0.0)) == {"image-discarded": "invalid"}
+    assert raised(purifies=True, shown=Shown(spread=0.002, likeness=0.9)) == {}
+    assert raised(purifies=True, shown=Shown(likeness=-0.05)) == {"image-discarded": "warning"}
+    assert raised(purifies=True, shown=Shown(likeness=-0.5)) == {}
+    assert raised(purifies=False, shown=Shown(spread=0.0)) == {}
+
+
+def test_an_attack_that_its_seeds_do_not_govern():
+    assert raised(repeats=False) == {"irreproducible-attack": "warning"}
+    assert raised(drew=("numpy", "torch")) == {"global-generator": "warning"}
+    varies = Probe(repeats_vary=0.1, own_randomness=True)
+    assert raised(repeats=False, drew=("torch",), probe=varies) == {"undeclared-randomness": "invalid"}
 
 
 def test_purified_images_are_not_classified_better():

@@ -63,6 +63,26 @@ RANDOMNESS = (
         "call from the seeds it is given.",
     ),
     Known(
+        "irreproducible-attack", "P36", ("warning",),
+        "called again with the same seeds, and told the same, the attack asked or returned something else.",
+        "every attack; two images and up to eight passes are looked at, and what is returned after fewer.",
+        "cell",
+        "the attack does something else when it is run again.",
+        "Its examples were judged like any others, so the number is one that an attacker reached; but nobody can reach "
+        "it again, and a luckier run would be lower. Draw all that is random from the seeds that the attack is given "
+        "(robustbench_gan.seeds), one a sample, and carry nothing over from one call to the next.",
+    ),
+    Known(
+        "global-generator", "P36", ("warning",),
+        "a global generator of torch, numpy or Python was drawn from or seeded while the attack was at work.",
+        "every attack.",
+        "cell",
+        "the attack draws from a global generator.",
+        "The generators are seeded for every call, so that a cell comes out the same whenever it is run; but what a "
+        "sample draws then depends on the others in its batch, and on --batch-size. Draw from the seeds that the "
+        "attack is given (robustbench_gan.seeds). What it runs through may be what draws: look at the defense too.",
+    ),
+    Known(
         "no-eot", "P24", ("warning",),
         "the attack saw one draw a pass.",
         "attacks that need a gradient, on a defense that is declared randomised, under white-box.",

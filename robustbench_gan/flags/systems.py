@@ -56,6 +56,18 @@ SYSTEMS = (
         "Check that the weights were loaded, and look at a few purified images.",
     ),
     Known(
+        "image-discarded", "P27", ("invalid", "warning"),
+        f"what the classifier is shown differs from image to image by less than {at.ALL_ALIKE:.1%} of the variance of "
+        f"the images, which is invalid; or over {at.LIKENESS_IMAGES} images or more its correlation with them is below "
+        f"{at.UNLIKE:g}, a warning.",
+        "defenses that purify their input; all judged images are looked at, unperturbed.",
+        "cell",
+        "the purifier gives the classifier next to nothing of the image.",
+        "A classifier that is shown the same whatever the image is cannot be fooled, and knows nothing either: its "
+        "accuracy is that of one answer to all. Networks that have died and outputs clipped to one value do this. One "
+        "that scrambles pixels on purpose keeps the image and only looks unlike it: then believe the clean accuracy.",
+    ),
+    Known(
         "reconstructions-beat-originals", "P28", ("warning",),
         f"the defended clean accuracy exceeds that of the classifier alone by more than the larger of {at.MARGIN:g} "
         f"and {at.DEVIATIONS:g} standard errors.",

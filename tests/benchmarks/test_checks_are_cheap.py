@@ -13,12 +13,14 @@ import pytest
 from real import store_of
 
 import robustbench_gan.evaluate as engine
-from robustbench_gan import cell_run, guard
+from robustbench_gan import cell_run, crafting, guard
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.flags.across import across
 from robustbench_gan.matrix import Matrix, lay_out
+from robustbench_gan.shown import Watched
 from robustbench_gan.threat import View
+from robustbench_gan.twice import Tape
 from robustbench_gan.workshop import Workshop
 
 BOUND = 0.05
@@ -29,6 +31,7 @@ SHORT = (
 CHECKS = (
     (engine, "probe"), (engine, "red_flags"), (View, "_watch"), (engine, "Surroundings"), (guard, "_settle"),
     (cell_run, "Kept"), (cell_run, "Attributes"), (Workshop, "put_back"),
+    (Watched, "_note"), (Watched, "facts"), (Tape, "note"), (crafting, "repeats"),
 )  # fmt: skip
 CELLS = {
     "none-alone": ("none", "full", ["fgsm"]),
@@ -74,7 +77,7 @@ def test_the_checks_take_a_twentieth_of_the_cells_at_most(shop, monkeypatch, nam
         monkeypatch.setattr(place, what, clock.around(getattr(place, what)))
     cells = plan(shop, *CELLS[name])
     for turn in range(ROUNDS + 1):
-        for key in [k for k in shop.memory if k[0] in ("probe", "judged")]:
+        for key in [k for k in shop.memory if k[0] in ("probe", "judged", "shown")]:
             del shop.memory[key]
         clock.spent, start = 0.0, time.process_time()
         for planned in cells:
