@@ -18,6 +18,7 @@ from robustbench_gan.defense import declared_gradients, recipe_of
 from robustbench_gan.digests import code_digest
 from robustbench_gan.guard import Attributes, left_alone
 from robustbench_gan.outcome import Goal
+from robustbench_gan.own import with_files
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
@@ -113,7 +114,7 @@ def _trained(workshop: Workshop, order: Order) -> Trained:
     recipe = {
         "recipe_version": RECIPE_VERSION,
         "attack": order.attack,
-        "code": code_digest(kind),
+        "code": with_files(code_digest(kind), Spec.parse(order.attack)),
         "on": [on.name, on.gradient, on.draws, on.recipe],
         "target": order.target,
         "budget": [order.budget.norm, order.budget.eps],

@@ -23,7 +23,7 @@ from robustbench_gan.defense import Defense
 from robustbench_gan.digests import code_digest, code_of, digest_of
 from robustbench_gan.errors import NotApplicable, UsageError, plain, said, unknown
 from robustbench_gan.files import read_text, slug
-from robustbench_gan.own import DIGITS, FileReference, is_file_reference
+from robustbench_gan.own import DIGITS, FileReference, is_file_reference, with_files
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import LONGEST, Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
@@ -190,7 +190,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
     goals = [_goal(g) for g in block.goals]
     budgets = [_budget(block.norm, eps) for eps in block.eps]
     functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
-    digests = {text: code_digest(function) for text, function in functions.items()}
+    digests = {text: with_files(code_digest(f), Spec.parse(text)) for text, f in functions.items()}
     models = {text: name_classifier(text, workshop) for text in block.classifiers}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
         data = name_dataset(canonical("datasets", Spec.parse(dataset)), workshop)
@@ -208,7 +208,7 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 dataset=data, classifier=model, defense=chain, attack=attack, goal=goal, threat=text,
                 norm=budget.norm, eps=float("inf") if info.minimal else budget.eps,
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
-                identity={**identity, "attack": digests[attack]},
+                identity={**identity, **_substitute(threat), "attack": digests[attack]},
             )  # fmt: skip
             reason = (
                 declined
@@ -415,15 +415,25 @@ def _identity(workshop: Workshop, data: str, model: str, chain: str, train_seed:
     if is_file_reference(model):
         classifier = workshop.aliases[model].digest
     else:
-        classifier = code_digest(registry.load("models", Spec.parse(model).name))
+        spec = Spec.parse(model)
+        classifier = with_files(code_digest(registry.load("models", spec.name)), spec)
+    kinds = zip(_classes(chain), parse_chain(chain), strict=True)
     return {
         "data": workshop.dataset(data).digest[:16],
         "loader": code_digest(build),
         "classifier": classifier,
-        "defense": "+".join(code_digest(kind) for kind in _classes(chain)),
+        "defense": "+".join(with_files(code_digest(kind), spec) for kind, spec in kinds),
         "engine": engine_digest(),
         "train_seed": str(train_seed),
     }
+
+
+def _substitute(threat: ThreatModel) -> dict[str, str]:
+    """A hash of the code of a black-box attacker's own model."""
+    if threat.name != "black-box":
+        return {}
+    spec = Spec.parse(threat.model)
+    return {"substitute": with_files(code_digest(registry.load("models", spec.name)), spec)}
 
 
 def why_not(

@@ -18,6 +18,7 @@ from robustbench_gan.beside import packages_above
 from robustbench_gan.digests import digest_of, file_digest, files_digest, with_imports
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import no_file
+from robustbench_gan.registry import Spec
 from robustbench_gan.user_models import path_of
 
 DIGITS = 8
@@ -95,6 +96,25 @@ def user_digest(weights: Path | None, source: str) -> str:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"--classifier {source}: cannot read {path}: {why}.") from error
     return digest_of(parts)
+
+
+def with_files(code: str, spec: Spec) -> str:
+    """A hash of code, and of the files that a registered name's parameters lead to; `code` itself without any.
+
+    A text is taken for a file's path where it has a directory or an ending and such a file is there.
+    """
+    found = [_content(path) for path in _given(spec)]
+    return digest_of([code, *found]) if found else code
+
+
+def _given(spec: Spec) -> Iterator[Path]:
+    for _, value in spec.params:
+        if isinstance(value, Spec):
+            yield from _given(value)
+        elif isinstance(value, str):
+            path = _expanded(value)
+            if (path.suffix or len(path.parts) > 1) and not no_file(path):
+                yield path
 
 
 def _expanded(text: str) -> Path:

@@ -26,7 +26,7 @@ from robustbench_gan.errors import Fatal, NotApplicable, UsageError
 from robustbench_gan.guard import Kept, Loaded, Meddled, Quick, Seal, Suspect, Theirs, left_alone
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
-from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest
+from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest, with_files
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
@@ -196,7 +196,8 @@ class Workshop:
         schedule = schedule_of(factory)
         model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
         model = door.admitted(model.to(self.device))
-        recipe = classifier_recipe(text, schedule, data, self.train_seed, module_digest(factory))
+        code = with_files(module_digest(factory), Spec.parse(text))
+        recipe = classifier_recipe(text, schedule, data, self.train_seed, code)
         checkpoint = Checkpoint.of(self.store, "classifier", recipe)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -386,7 +387,7 @@ class Workshop:
             "recipe_version": SUBSTITUTE_VERSION,
             "protocol": threat.substitute,
             "model": str(spec),
-            "code": module_digest(factory),
+            "code": with_files(module_digest(factory), spec),
             "rounds": threat.rounds,
             "oracle": threat.oracle,
             "base": defense.base_key,

@@ -156,6 +156,16 @@ class Dropped(Fixed):
 
 
 @trained(UNTRAINED)
+def read(shape: tuple[int, int, int], classes: int, *, path: str = "") -> nn.Module:
+    """The known linear model with the weights in a file, one number a line; those it has without one."""
+    model = Fixed(classes, side=shape[1])
+    if path:
+        numbers = [float(line) for line in Path(path).read_text().split()]
+        model.weight = nn.Parameter(torch.tensor(numbers).view_as(model.weight))
+    return model
+
+
+@trained(UNTRAINED)
 def sharp(shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Saturated logits."""
     return Sharp(classes, side=shape[1])

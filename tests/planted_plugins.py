@@ -31,7 +31,7 @@ DEFENSES = (
     "RejectAll", "Detached", "ZeroGradient", "AnswersNaN", "SecretlyRandom", "FailsToFit", "Lock", "Noisy",
     "Remembers", "ExitsWhereAsked", "DiesInTraining", "OtherRange", "Untrained", "Descends", "Notices", "Swaps",
 )  # fmt: skip
-MODELS = ("fixed", "bent", "quick", "sharp", "stepped", "softmaxed", "dropped", "answers")
+MODELS = ("fixed", "read", "bent", "quick", "sharp", "stepped", "softmaxed", "dropped", "answers")
 
 
 def entry_points() -> str:

@@ -223,6 +223,17 @@ def test_what_stands_on_a_file_is_trained_around_it(rbg):
     assert "a classifier given as a file" in refused
 
 
+def test_a_file_that_a_registered_models_parameter_names_is_part_of_it(rbg):
+    """Of the same path other weights: the question is answered anew, by weights that are nobody's from before."""
+    asked = [*ASKED, "--classifier", "read:path=weights.txt", "--out", "o"]
+    for name in ("one", "two"):
+        Path("weights.txt").write_text("\n".join(map(repr, WEIGHTS[name].flatten().tolist())))
+        said = rbg("evaluate", *asked).stderr
+        assert list(found("o").values()) == [expected(WEIGHTS[name], less=0.5)]
+        assert ("replaced: 1 earlier results" in said) == (name == "two")
+    assert list(found("o/replaced").values()) == [expected(WEIGHTS["one"], less=0.5)]
+
+
 # ---- folders
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 
 import pytest
@@ -189,7 +190,7 @@ def test_an_interrupted_sweep_keeps_its_points_and_says_which_are_missing(rbg, o
 
     def stops(*arguments):
         if len(seen) == 1:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         seen.append(arguments)
         return judge(*arguments)
 
@@ -257,7 +258,9 @@ def test_a_dry_run_lists_what_is_trained_once_and_tells_points_apart(rbg):
     lines = [line.strip() for line in done.stdout.splitlines()]
     trained = lines[1 : lines.index("cells")]
     assert [line.split()[0] for line in trained] == ["classifier", "defense", "substitute"]
-    assert "dim, 4 settings: trained anew only where" in trained[1] and trained[2].endswith("against dim")
+    assert "dim, 4 settings: trained anew only where" in trained[1] and trained[2].endswith(
+        "against grey / fixed / dim"
+    )
     cells = [line for line in lines if "/ fgsm" in line]
     assert len(cells) == len(set(cells)) == 4
     for values in ("factor=0.25, shift=0.0", "factor=1.0, shift=0.0", "factor=0.5, shift=0.1"):
@@ -268,7 +271,7 @@ def test_in_the_graph_of_a_sweep_the_substitute_stands_once_whatever_is_judged(r
     done = rbg("dim", "dim+none", "--over", "factor=0.25,0.5,1", "--reference", "none", "--dry-run", "--json")
     steps = json.loads(done.stdout)["steps"]
     (label,) = [s["label"] for s in steps if s["kind"] == "substitute"]
-    assert label.endswith("against none")
+    assert label.endswith("against grey / fixed / none")
     defenses = [s["label"] for s in steps if s["kind"] == "defense"]
     assert len(defenses) == len(set(defenses)) == 6
     white = rbg("dim", "--over", "factor=0.25,0.5", "--threat", "white-box", "--dry-run", "--json")

@@ -20,6 +20,7 @@ Say = Callable[[str], None]
 ATTACKERS = (
     "attack",
     "reference",
+    "substitute",
 )  # of a cell's hashes; the others are its system's, which one row must share
 
 
