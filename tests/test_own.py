@@ -255,7 +255,9 @@ def test_folders_of_one_name_are_told_apart_and_from_what_is_bundled(tmp_path, r
     specs = [f"folder:path={folder}/mnist,size=4,channels=1" for folder in "abc"]
     done = rbg("evaluate", *asked, *(part for spec in specs for part in ("--dataset", spec)), "--out", "o")
     results = load_results(tmp_path / "o")
-    assert all(f"ok       {r.cell.dataset.partition(':')[0]} / quick / none" in done.stderr for r in results)
+    assert all(f"{r.cell.dataset.partition(':')[0]} / quick / none" in done.stderr for r in results), (
+        done.stderr
+    )
     names = [r.cell.dataset.partition(":")[0] for r in results]
     assert len(set(names)) == len(names) == 2 and all(name.startswith("mnist@") for name in names)
     alone = []
