@@ -133,7 +133,8 @@ CELL_TIMEOUT = click.option(
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     callback=_finite,
-    help="Run each cell in a process of its own and kill it after this; shared training does not count.",
+    help="Run each cell in a process of its own and kill it, with all it has started, after this. Training does not "
+    "count.",
 )
 DEVICE = click.option(
     "--device",

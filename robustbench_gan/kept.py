@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import keep_replaced, no_file, write_atomically
+from robustbench_gan.files import keep_replaced, no_file, refuse_links, write_atomically
 from robustbench_gan.places import place
 from robustbench_gan.record import Cell, Kept, Result
 from robustbench_gan.store import content_digest, packed, read_artifact, read_header
@@ -24,6 +24,7 @@ def keep(out: Path, cell: Cell, sets: list[Tensor], labels: Tensor) -> Kept:
     tensors = {"examples": torch.stack([one.detach().float() for one in sets]), "labels": labels.long()}
     path = beside(out / "results" / place(cell))
     _set_aside(path, cell, out)
+    refuse_links(path, out)
     write_atomically(path, packed(tensors, {"fingerprint": cell.fingerprint}))
     return Kept(file=path.name, digest=content_digest(tensors))
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from robustbench_gan.errors import UsageError
@@ -75,11 +76,12 @@ def forgiving() -> Iterator[None]:
         except OSError:  # the lowest free number is the one that is given out
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and Forgiving(stream) for stream in before)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        streams = [Forgiving(nowhere if stream is None else stream) for stream in before]
+        sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+            for stream in streams:
                 stream.flush()
-        sys.stdout, sys.stderr = before

@@ -111,3 +111,7 @@ def test_closed_output_after_success_is_success(closed):
     os.close(write)
     assert done.returncode == 0 and not done.stderr
     assert closed == 1 or b"fgsm" in done.stdout
+    shut = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command], capture_output=True, check=False
+    )
+    assert shut.returncode == 0 and not shut.stderr
