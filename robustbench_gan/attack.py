@@ -137,7 +137,9 @@ def info_of(function: Any) -> AttackInfo:
     """The facts of a registered attack. Raises TypeError when it does not stand under `@attack`."""
     info = getattr(function, "info", None)
     if not isinstance(info, AttackInfo):
-        raise TypeError(f"{function!r} is registered as an attack but does not stand under @attack(...)")
+        raise TypeError(
+            f"{_called(function)} is registered as an attack but does not stand under @attack(...)"
+        )
     return info
 
 
@@ -201,3 +203,8 @@ class Fitted:
             generator = self.generators[target]
             made[rows] = generator(view.rows(rows), x[rows], goal.rows(rows), budget, seed[rows])
         return made
+
+
+def _called(found: object) -> str:
+    """What something of a plugin's is called; its type where it has no name."""
+    return str(getattr(found, "__qualname__", "") or f"a {type(found).__name__}")

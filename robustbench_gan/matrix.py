@@ -228,7 +228,7 @@ def canonical(group: str, spec: Spec) -> str:
         try:
             info_of(registry.load(group, spec.name))
         except TypeError as error:
-            raise UsageError(f"the plugin {spec.name!r} is broken: {error}.") from error
+            raise UsageError(f"the plugin {spec.name!r} is broken: {said(error)}.") from error
     return str(Spec(spec.name, registry.as_params(values)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from robustbench_gan.beside import packages_above
 from robustbench_gan.digests import digest_of, file_digest, files_digest, with_imports
-from robustbench_gan.errors import UsageError
+from robustbench_gan.errors import UsageError, plain
 from robustbench_gan.files import no_file
 from robustbench_gan.registry import Spec
 from robustbench_gan.user_models import path_of
@@ -72,7 +72,7 @@ class FileReference:
 
     def published(self, digest: str) -> str:
         """What records call it: without its directory, with the digits that tell it from its namesakes."""
-        return f"{self.path.name}:{self.factory}@{digest[:DIGITS]}"
+        return f"{plain(self.path.name)}:{self.factory}@{digest[:DIGITS]}"
 
 
 def is_file_reference(text: str) -> bool:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustbench_gan.errors import UsageError, described
+from robustbench_gan.own import FileReference
 from robustbench_gan.user_models import factory_from_file
 from robustbench_gan.user_weights import fill, what_it_is
 
@@ -367,3 +368,8 @@ def test_a_header_of_640_bytes_is_no_pickle(tmp_path):
         + path.read_bytes()[8 + length :]
     )
     assert path.read_bytes()[:2] == b"\x80\x02" and what_it_is(path) == ""
+
+
+def test_a_file_whose_name_is_no_text_has_a_name_in_records():
+    published = FileReference.parse("dir/n\udcffet.py:make").published("0123456789abcdef")
+    assert published.encode() == b"n\\udcffet.py:make@01234567"
