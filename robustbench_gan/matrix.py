@@ -140,6 +140,8 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
     try:
         matrix = Matrix.model_validate({**raw, **overrides})
         list(matrix.blocks())
+    except RecursionError:
+        raise UsageError(f"{source} is nested too deeply to be a matrix.") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

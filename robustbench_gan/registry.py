@@ -70,6 +70,10 @@ def _bounded(text: str) -> str:
         raise UsageError(
             f"cannot read {text[:40]!r}...: a spec has at most {LONGEST} characters and {DEEPEST} parentheses."
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"cannot read {text!a}: it holds bytes that are no UTF-8 text.") from None
     return text
 
 

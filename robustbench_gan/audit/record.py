@@ -9,9 +9,11 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import read_text
 from robustbench_gan.record import Fact, Flag, Interval, Severity
 
 SCHEMA_VERSION: Final = 1
+LARGEST: Final = 32 * 2**20  # bytes
 NO_PROOF: Final = (
     "Passing is no proof: these checks can show that an evaluation misleads, never that a defense holds."
 )
@@ -122,9 +124,7 @@ def write_text(audit: Audit) -> str:
 def read_audit(path: Path) -> Audit:
     """Read and validate one audit. Raises UsageError that says what is wrong with it and how to mend it."""
     try:
-        return Audit.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}.") from error
+        return Audit.model_validate_json(read_text(path, LARGEST))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"
