@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, get_args
@@ -23,7 +23,7 @@ from robustbench_gan.crafting import check_examples, keep_better, strength_of
 from robustbench_gan.defense import Defense, declared_gradients, unfitted
 from robustbench_gan.errors import NotANumber, NotApplicable, UsageError, unknown
 from robustbench_gan.errors import described as described_error
-from robustbench_gan.guard import form
+from robustbench_gan.guard import Accused, Attributes, Belonging, Kept, Seal, form, left_alone
 from robustbench_gan.outcome import Goal, Output, correct, unanswered
 from robustbench_gan.probe import probe
 from robustbench_gan.record import Flag
@@ -78,7 +78,8 @@ def run_attack(
     Red flags are those of `rbg evaluate`: they stand in the result, and those that are more than a note are warned of;
     `strict` raises Suspect where one says that the numbers cannot be trusted. Raises UsageError for input that is not
     of this form and for a model that gives no answer (NaN, infinity), NotApplicable where the attack has no such norm
-    or goal, AttackFault when the attack returns something that cannot be judged.
+    or goal, AttackFault when the attack returns something that cannot be judged, and Meddled when it changes the model
+    or what a process shares, which is undone.
     """
     function, parameters = _resolved(attack)
     info = info_of(function)
@@ -175,7 +176,8 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     clean = _judged_clean(call)
     right = correct(clean, call.y)
     unbounded = Budget(budgets[0].norm, math.inf)
-    runs = [_crafted(call, budget) for budget in ([unbounded] if minimal else budgets)]
+    with _left_alone(call):
+        runs = [_crafted(call, budget) for budget in ([unbounded] if minimal else budgets)]
     answers = [call.judge(made.examples, "examples") for made, _ in runs]
     sizes = [unbounded.exact_size(made.examples - x) for made, _ in runs]
     repeated = len(budgets) if minimal else 1
@@ -188,6 +190,24 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
         torch.stack(sizes).float(), right, torch.stack([made.counts.forward for made, _ in runs]),
         torch.stack([made.counts.backward for made, _ in runs]), attack, call.y, targets, flags,
     )  # fmt: skip
+
+
+def _left_alone(call: _Call) -> AbstractContextManager[None]:
+    """While the attack runs: the model and all else stay as they are. Raises Meddled where they do not."""
+    system = call.systems[0]
+    model = Seal(system.defense if isinstance(system, Defended) else system.model, "the model")
+
+    def ask() -> None:
+        x = call.x[:2].clone().requires_grad_()
+        system(x, call.seeds("judge", slice(0, 2)))
+
+    own: list[Belonging] = [
+        model,
+        Attributes([model]),
+    ]  # what a model changes in itself while it answers is no attack's doing
+    return left_alone(
+        "the attack", Kept({"the goal": call.goal.classes}), state=own, suspects=[Accused("the model", ask)]
+    )
 
 
 def _judged_clean(call: _Call) -> Output:

@@ -104,7 +104,7 @@ class Belonging(Protocol):
         """Undo what was changed, and name it."""
 
 
-class Suspect(NamedTuple):
+class Accused(NamedTuple):
     """Code that ran beside a plugin's, by name, and how to have it run alone."""
 
     name: str
@@ -116,7 +116,7 @@ def left_alone(
     who: str,
     *belongings: Belonging,
     state: Sequence[Belonging] = (),
-    suspects: Sequence[Suspect] = (),
+    suspects: Sequence[Accused] = (),
     around: Surroundings | None = None,
 ) -> Iterator[None]:
     """Run a plugin's code. Raises Meddled where it changed the belongings or the surroundings; that is undone.
@@ -143,7 +143,7 @@ def _settle(
     around: Surroundings,
     belongings: Sequence[Belonging],
     state: Sequence[Belonging],
-    suspects: Sequence[Suspect],
+    suspects: Sequence[Accused],
     error: Exception | None,
 ) -> None:
     found = [*around.put_back(), *_put_back(belongings)]

@@ -23,7 +23,7 @@ from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
 from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import Fatal, NotApplicable, UsageError
-from robustbench_gan.guard import Kept, Loaded, Meddled, Quick, Seal, Suspect, Theirs, left_alone
+from robustbench_gan.guard import Accused, Kept, Loaded, Meddled, Quick, Seal, Theirs, left_alone
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
 from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest, with_files
@@ -343,7 +343,7 @@ class Workshop:
                     del self.memory[key]
             raise
 
-    def suspects(self, names: Names, *systems: System) -> list[Suspect]:
+    def suspects(self, names: Names, *systems: System) -> list[Accused]:
         """The classifiers and defenses that run while an attack does, from the innermost on."""
         data = self.dataset(names[0])
 
@@ -356,7 +356,7 @@ class Workshop:
                 system(x.requires_grad_(), seed)
 
         return [
-            Suspect(
+            Accused(
                 class_names(system.defense) if isinstance(system, Defended) else "the classifier",
                 functools.partial(ask, system),
             )
