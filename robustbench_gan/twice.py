@@ -18,7 +18,7 @@ from robustbench_gan.outcome import Loss, Output
 from robustbench_gan.threat import View
 
 IMAGES = 2
-PASSES = 8  # on a tape, at most
+PASSES = 4  # on a tape, at most: to play them twice takes some 2 % of a short cell
 Kind = Literal["output", "gradient", "jacobian", "purified"]
 
 

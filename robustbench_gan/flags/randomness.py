@@ -65,7 +65,7 @@ RANDOMNESS = (
     Known(
         "irreproducible-attack", "P36", ("warning",),
         "called again with the same seeds, and told the same, the attack asked or returned something else.",
-        "every attack; two images and up to eight passes are looked at, and what is returned after fewer.",
+        "every attack; two images and up to four passes are looked at, and what is returned after fewer.",
         "cell",
         "the attack does something else when it is run again.",
         "Its examples were judged like any others, so the number is one that an attacker reached; but nobody can reach "
