@@ -6,18 +6,12 @@ A factory maps (image shape, number of classes) to a module that takes (N, C, H,
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-
-from robustbench_gan.errors import UsageError
 
 Shape = tuple[int, int, int]
 Dropout = Literal["drop", "keep"]
@@ -207,40 +201,3 @@ def resnet18(shape: Shape, classes: int, *, width: int = 64) -> nn.Module:
         nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes),
     )  # fmt: skip
-
-
-def factory_from_file(reference: str) -> Callable[..., nn.Module]:
-    """A user's own factory, written `path/to/file.py:name`; the file is run as Python.
-
-    Called with (shape, classes), or with nothing where it takes nothing. Raises UsageError when the file or
-    the name is not there, or the file fails.
-    """
-    text, _, name = reference.rpartition(":")
-    path = Path(text)
-    if not path.is_file():
-        raise UsageError(f"no file {text or reference!r}: write --classifier path/to/file.py:factory.")
-    spec = importlib.util.spec_from_file_location(f"rbg_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # as an import does: dataclasses and code_digest look there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
-        del sys.modules[spec.name]
-        raise UsageError(f"{path} fails to run: {type(error).__name__}: {error}.") from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise UsageError(f"{path} has no function {name!r}.")
-    return _tolerant(factory)
-
-
-def _tolerant(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Call a factory with (shape, classes) only if it takes them."""
-
-    def build(shape: Shape, classes: int) -> nn.Module:
-        model = factory(shape, classes) if inspect.signature(factory).parameters else factory()
-        if not isinstance(model, nn.Module):
-            raise UsageError(f"the factory gave a {type(model).__name__}, not a torch.nn.Module.")
-        return model
-
-    return build

@@ -72,13 +72,16 @@ class TrainedPurifier(Defense, ABC, Generic[Network]):
             "seed": seed,
         }
 
+    def why_not(self, shape: Shape, classes: int) -> str:
+        """The image must have as many pixels as the network halves."""
+        if min(shape[1:]) >= self.smallest:
+            return ""
+        return f"{self.kind} needs images of {self.smallest} pixels a side or more, not {shape[1]}x{shape[2]}"
+
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the network against the classifier at hand, or load it."""
-        if min(data.shape[1:]) < self.smallest:
-            raise UsageError(
-                f"{self.kind} needs images of {self.smallest} pixels a side or more, not "
-                f"{data.shape[1]}x{data.shape[2]}."
-            )
+        if why := self.why_not(data.shape, len(data.classes)):
+            raise UsageError(f"{why}.")
         # What `fresh` gives back is what `network` made.
         network: Network = fresh(lambda: self.network(data.shape), seed)  # type: ignore[assignment]
         network.to(device_of(self.base), memory_format=self.layout)  # type: ignore[call-overload]

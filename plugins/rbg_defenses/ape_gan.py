@@ -94,15 +94,19 @@ class APEGAN(TrainedPurifier[Purifier]):
         self.clean_pairs, self.loss, self.architecture = clean_pairs, loss, architecture
         self.batch_norm, self.width, self.generator_steps = batch_norm, width, generator_steps
 
+    def why_not(self, shape: Shape, classes: int) -> str:
+        """The generator halves the image twice."""
+        _, height, width = shape
+        least = 4 if self.architecture == "author" else 16  # the port's discriminator pads nothing
+        if not (height % 4 or width % 4 or min(height, width) < least):
+            return ""
+        return (
+            f"ape-gan:architecture={self.architecture} needs sides that are multiples of 4, at least {least}, not "
+            f"{height}x{width}: resize the data"
+        )
+
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the generator on attacks against the classifier at hand, or load it."""
-        _, height, width = data.shape
-        least = 4 if self.architecture == "author" else 16  # the port's discriminator pads nothing
-        if height % 4 or width % 4 or min(height, width) < least:
-            raise UsageError(
-                f"ape-gan:architecture={self.architecture} needs sides that are multiples of 4, at least {least}, "
-                f"not {height}x{width}: resize the data."
-            )
         super().fit(data, seed, store)
         if self.batch_norm == "batch":
             with_batch_statistics(self.purifier)

@@ -14,6 +14,7 @@ from rbg_defenses import _projection
 from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
 from rbg_defenses._reconstructions import Reconstructions, purified
+from rbg_defenses._sizes import not_generated
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
@@ -143,6 +144,10 @@ class DefenseGAN(Defense):
     def gradients(self) -> tuple[Gradient, ...]:
         """Through the last updates, BPDA with the identity (Athalye et al. 2018), and through all updates."""
         return ("truncated", "bpda", "full")
+
+    def why_not(self, shape: tuple[int, int, int], classes: int) -> str:
+        """The generator makes some sizes alone."""
+        return not_generated(shape, "defense-gan")
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the generator on the training images, or load it; then what stands on it.

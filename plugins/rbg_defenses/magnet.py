@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rbg_defenses._autoencoder import Training
+from rbg_defenses._sizes import not_generated
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import module_digest
@@ -103,6 +104,17 @@ class MagNet(Defense):
         self.thresholds: Tensor
         self.register_buffer("thresholds", torch.ones(collection, len(self.detectors)))
         self.keys: dict[str, str] = {}
+
+    def why_not(self, shape: tuple[int, int, int], classes: int) -> str:
+        """Autoencoder I halves the image, and the generator makes some sizes alone."""
+        _, height, width = shape
+        architecture = self.trainings["reformer"].architecture
+        if architecture == "I" and (height % 2 or width % 2):
+            return (
+                f"magnet needs images with even sides, not {height}x{width}: resize the data or take networks=cifar10, "
+                "which does not pool"
+            )
+        return not_generated(shape, "magnet:networks=defense-gan") if architecture == "defense-gan" else ""
 
     def fit(self, data: Dataset, seed: int, store: Store) -> None:
         """Train the autoencoders, or load them, and read the thresholds off the validation images.

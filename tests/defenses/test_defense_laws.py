@@ -135,3 +135,24 @@ def test_what_it_declares_is_what_it_does(name, store):
     assert (defense.core is defense.base) or not defense.purifies
     assert all(isinstance(part, nn.Module) for part in defense.parts().values())
     assert not any(p.requires_grad for p in defense.parameters())
+
+
+REFUSED = {
+    (1, 9, 9): {"magnet": "even sides, not 9x9", "ape-gan": "multiples of 4", "defense-gan": "28 or 32 pixels a side",
+                "collaborative-defense-gan": "16 pixels a side or more"},
+    (3, 12, 12): {"defense-gan": "not 12x12", "collaborative-defense-gan": "not 12x12"},
+    (3, 28, 32): {"defense-gan": "not 28x32"},
+    (1, 28, 28): {},
+    (3, 32, 32): {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", REFUSED, ids=str)
+@pytest.mark.parametrize("name", registry.names("defenses"))
+def test_a_defense_says_before_it_is_run_which_images_it_cannot_take(name, shape):
+    found = registry.load("defenses", name)(nn.Identity()).why_not(shape, 10)
+    expected = REFUSED[shape].get(name, "")
+    assert expected in found and bool(found) == bool(expected)
+    if name == "magnet":  # its networks decide
+        other = registry.load("defenses", name)(nn.Identity(), networks="defense-gan", detectors="off")
+        assert bool(other.why_not(shape, 10)) == ("defense-gan" in REFUSED[shape])
