@@ -71,9 +71,9 @@ def run_attack(
 
     A fitted Defense may stand in the model's place, attacked with `gradient`: `full` where nothing is said, or `bpda`,
     `truncated`, or `auto`, which tries all that the defense declares and keeps each sample's strongest example.
-    `fast` computes gradients in bfloat16; what is reported is judged in float32 always. `train` are images
-    (M, C, H, W) and their classes (M,) for an attack that must be trained, such as `advgan`; it is trained through the
-    model at each budget, and its passes are not counted.
+    `fast` computes gradients in bfloat16 where the device has it; what is reported is judged in float32 always.
+    `train` are images (M, C, H, W) and their classes (M,) for an attack that must be trained, such as `advgan`; it is
+    trained through the model at each budget, and its passes are not counted.
 
     Red flags are those of `rbg evaluate`: they stand in the result, and those that are more than a note are warned of;
     `strict` raises Suspect where one says that the numbers cannot be trusted. Raises UsageError for input that is not

@@ -23,6 +23,24 @@ def described(device: torch.device) -> dict[str, str]:
     return facts if device.type != "cuda" else {**facts, "gpu": torch.cuda.get_device_name(device)}
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Does the device multiply bfloat16 itself, and may it? Emulated it is slower than float32 and rounds for nothing.
+
+    Of a processor torch's own kernels and oneDNN's must both use it, which ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA
+    can forbid.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.get_device_capability(device)[0] >= 8)
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public way to ask
+    return bool(
+        device.type == "cpu"
+        and known is not None
+        and known()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 @cache
 def processor() -> str:
     """The processor's name as its maker gives it, or its architecture where the system does not tell."""

@@ -21,6 +21,7 @@ from robustbench_gan.defense import Defense, Gradient, Surrogate
 from robustbench_gan.errors import DisconnectedGradient, NotANumber
 from robustbench_gan.flags.thresholds import SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.image_gradient import gradient
+from robustbench_gan.machine import multiplies_bfloat16
 from robustbench_gan.outcome import Goal, Loss, Output, unanswered
 from robustbench_gan.seeds import fold
 
@@ -293,8 +294,12 @@ class View:
 
     @classmethod
     def on(cls, system: System, seed: Tensor, **options: Any) -> View:
-        """A view of n samples that counts from zero."""
+        """A view of n samples that counts from zero.
+
+        Where the device has no bfloat16 of its own, a `fast` view would be slower for nothing: it is an ordinary one.
+        """
         n = len(seed)
+        options["fast"] = options.get("fast", False) and multiplies_bfloat16(seed.device)
         return cls(system, seed, Counts.zeros(n, seed.device), torch.arange(n, device=seed.device), **options)
 
     def rows(self, index: Tensor) -> View:

@@ -39,3 +39,9 @@ def plugin_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in set(sys.modules) - before:
         if str(root) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views that are `fast` compute in bfloat16 whatever the processor, be it by emulation."""
+    monkeypatch.setattr("robustbench_gan.threat.multiplies_bfloat16", lambda device: True)

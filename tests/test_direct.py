@@ -274,6 +274,7 @@ def test_a_random_defense_is_judged_on_seeds_the_attack_did_not_see():
 # ---- fast
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_fast_is_judged_in_float32(planted):
     model, x, y = two_classes()
     with torch.no_grad():

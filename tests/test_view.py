@@ -551,3 +551,12 @@ def test_a_view_of_no_samples_answers_with_none(whole):
         3,
         *none.shape[1:],
     )
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_view_is_fast_only_where_the_device_multiplies_bfloat16_itself(has, monkeypatch):
+    monkeypatch.setattr("robustbench_gan.threat.multiplies_bfloat16", lambda device: has)
+    x, goal, model = images(4), Goal.untargeted(torch.zeros(4, dtype=torch.int64)), conv()
+    view, plain = (View.on(Bare(model), seeds(4), fast=fast) for fast in (True, False))
+    same = torch.equal(view.value_and_grad(goal.loss, x)[1], plain.value_and_grad(goal.loss, x)[1])
+    assert view.fast is has and same is not has and plain.fast is False

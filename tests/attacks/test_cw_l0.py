@@ -115,6 +115,7 @@ def test_what_cannot_be_won_is_given_back_after_no_more_than_its_passes(fast):
         assert (view.counts.forward <= confirmed_passes(200)).all()
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_in_bfloat16_a_success_is_one_in_float32():
     model, x, y, gains, gap = linear()
     view = view_of(model, fast=True)

@@ -126,6 +126,7 @@ def test_what_cannot_be_won_is_brought_near_in_no_more_than_its_passes(fast):
         assert (view.counts.forward <= confirmed_passes(300)).all()
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_in_bfloat16_a_success_is_one_in_float32():
     model, x, y, optimum = two_classes()
     view = view_of(model, fast=True)

@@ -121,6 +121,7 @@ def test_an_accepted_example_is_found_where_the_nearest_one_is_rejected(norm):
     assert torch.allclose(size(made - dim)[~rejected], size(naive - dim)[~rejected], atol=1e-6)
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_a_win_in_bfloat16_alone_is_not_believed():
     model, x = flatter(), middle()
     keep = model(x).argmax(dim=1) == 0

@@ -93,6 +93,7 @@ def test_an_accepted_example_is_found_where_the_nearest_one_is_rejected(norm):
     assert goal.reached(system(made, seeds(N))).double().mean() >= 0.95
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_a_win_in_bfloat16_alone_is_not_believed():
     model, x = flatter(2), images(N)
     x = x[model(x).argmax(dim=1) == 0]

@@ -324,6 +324,7 @@ def test_a_firing_detector_is_walked_away_from():
     assert sizes(made, wrong).item() == 4
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_a_success_in_bfloat16_alone_is_not_believed():
     class Boasting(nn.Module):
         def forward(self, x):

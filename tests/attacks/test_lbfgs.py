@@ -317,6 +317,7 @@ def test_a_detector_is_passed_as_well():
     assert (goal.reached(defense(x, seeds(N))) == 0).all()
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_a_success_in_bfloat16_alone_is_not_believed():
     class Boasting(nn.Module):
         def forward(self, v):
