@@ -9,6 +9,7 @@ from planted_records import coherent
 from pydantic import ValidationError
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.places import place
 from robustbench_gan.record import (
     SCHEMA_VERSION,
     Cell,
@@ -39,6 +40,9 @@ CELL = {
     "judge_seeds": 2,
     "identity": {"data": "abc", "engine": "def"},
 }
+
+
+KEPT = Kept(file=place(Cell(**CELL)).with_suffix(".safetensors").name, digest="0123456789abcdef")
 
 
 def outcomes(samples=4, seeds=2, **changes):
@@ -108,7 +112,7 @@ def written(tmp_path, text):
         {"status": "not run", "reason": "over its limit", "outcomes": None, "estimate_seconds": 1e9},
         {"outcomes": outcomes(size=[[0.1, 0.2, 0.25, 0.0], [0.1, 1e-30, 0.25, 0.3]])},
         {"flags": [Flag(id="no-eot", severity="warning", message="m", evidence={"a": -math.inf, "b": math.inf})]},
-        {"precision": {"bf16": "float32"}, "adversarial": Kept(file="x.safetensors", digest="0123456789abcdef")},
+        {"precision": {"bf16": "float32"}, "adversarial": KEPT},
     ],
 )  # fmt: skip
 def test_a_result_comes_back_from_its_json_unchanged(tmp_path, changes):
