@@ -84,7 +84,7 @@ def run_attack(
     function, parameters = _resolved(attack)
     info = info_of(function)
     x, y = _check(model, x, y, targets)
-    given = None if train is None else _check(model, *train, None, "train's ")
+    given = None if train is None else _check(model, *_pair(train), None, "train's ")
     budgets = [Budget(norm_named(norm), eps) for eps in _radii(epsilons)]
     _whole(seed=seed)
     if _whole(batch_size=batch_size) < 1:
@@ -496,7 +496,6 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
     if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or x.numel() == 0:
         raise UsageError(f"{whose}x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1.")
     x = x.detach().as_subclass(Tensor)
-    x = x.clone() if x.is_inference() else x
     low, high = float(x.amin()), float(x.amax())
     if not (low >= 0 and high <= 1):  # nor is NaN
         cure = "pixels must be in [0, 1], normalisation a layer of the model."
@@ -510,7 +509,13 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
             raise UsageError(f"{whose}{name} is {_form(classes)}; expected ({len(x)},) int64.")
         if classes.device != x.device:
             raise UsageError(f"{whose}{name} lies on {classes.device} and x on {x.device}: move one of them.")
-    return x, y.as_subclass(Tensor)
+    return x.clone(), y.as_subclass(Tensor)  # x stays the caller's, whatever edits it
+
+
+def _pair(train: Any) -> Sequence[Any]:
+    if not isinstance(train, tuple | list) or len(train) != 2:
+        raise UsageError(f"train is {_form(train)}; expected (images, labels).")
+    return train
 
 
 def _form(value: Any) -> str:

@@ -91,17 +91,28 @@ class _Hooks:
         self.copies = False  # it edits its input, and so is given a copy
         self.dtype: torch.dtype | None = None  # of all its weights, where it takes no other input
         self.classes = 0  # how many it has answered with
+        self.version = -1  # of the input that it holds
+        self.looking = False  # it is being found out what it does
 
     def before(self, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Images as the classifier wants them."""
-        if not given or not isinstance(given[0], Tensor) or not (self.copies or self.dtype):
+        if not given or not isinstance(given[0], Tensor):
+            return None
+        self.version = version(given[0])
+        if not (self.copies or self.dtype):
             return None
         x = given[0].clone() if self.copies else given[0]
         return (x if self.dtype is None else x.to(self.dtype), *given[1:])
 
     def after(self, module: nn.Module, given: tuple[Any, ...], answer: Any) -> Any:
-        """Logits (N, K) float32."""
-        return logits_of(answer, len(given[0])) if given and isinstance(given[0], Tensor) else answer
+        """Logits (N, K) float32. Raises WrongForm also where an input was edited of which it was given no copy."""
+        if not given or not isinstance(given[0], Tensor):
+            return answer
+        if not (self.copies or self.dtype or self.looking) and version(given[0]) != self.version:
+            raise WrongForm(
+                "the classifier edited its input in place, and not at first: work on a copy, x.clone()."
+            )
+        return logits_of(answer, len(given[0]))
 
 
 class Program(nn.Module):
@@ -205,13 +216,17 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
                 "the classifier was made in inference mode, which allows no gradients: load it outside."
             )
     clean = clean[:LOOKED_AT].detach()
-    with torch.no_grad(), isolated(0):
-        try:
-            logits = _asked(model, hooks, clean)
-        except _Edits:
-            hooks.copies = True
-            logits = _asked(model, hooks, clean)
-        _asked(model, hooks, clean[:1])
+    hooks.looking = True
+    try:
+        with torch.no_grad(), isolated(0):
+            try:
+                logits = _asked(model, hooks, clean)
+            except _Edits:
+                hooks.copies = True
+                logits = _asked(model, hooks, clean)
+            _asked(model, hooks, clean[:1])
+    finally:
+        hooks.looking = False
     hooks.classes = logits.shape[1]
     if hooks.classes < classes:
         raise WrongForm(

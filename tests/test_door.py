@@ -324,6 +324,16 @@ def test_a_defense_around_a_program_or_a_tuple_is_attacked_as_around_the_network
         assert torch.equal(found.success, want.success) and defense.core is defense.base is model
 
 
+@pytest.mark.parametrize("attack", ["noise", "square:queries=5", "pgd:steps=3"])
+def test_a_model_that_edits_its_input_later_is_named_and_the_caller_s_images_stay(attack):
+    given = X.clone()
+    with pytest.raises(UsageError, match="the classifier edited its input in place"):
+        run_attack(
+            attack, Answers(lambda m, x: m(x if len(x) < 4 else x.mul_(0.5))).eval(), given, Y, epsilons=0.1
+        )
+    assert torch.equal(given, X)
+
+
 def test_hooks_stay_in_a_copy_and_keep_the_names_of_the_weights():
     inside = door.admitted(Answers(UNPACKED["tuple"]))
     assert door.admitted(inside) is inside and len(inside._forward_hooks) == 1
