@@ -512,10 +512,10 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
     return x.clone(), y.as_subclass(Tensor)  # x stays the caller's, whatever edits it
 
 
-def _pair(train: Any) -> Sequence[Any]:
+def _pair(train: Any) -> tuple[Any, Any]:
     if not isinstance(train, tuple | list) or len(train) != 2:
         raise UsageError(f"train is {_form(train)}; expected (images, labels).")
-    return train
+    return train[0], train[1]
 
 
 def _form(value: Any) -> str:
