@@ -95,7 +95,7 @@ def run(
     remove_leftovers(out)
     remove_leftovers(out / "results", below=True)
     finished: list[Result] = []
-    ran: list[Result] = []
+    begun: list[Step] = []
     replaced: list[Path] = []
     settings = Settings(batch_size, asked.max_cell_minutes, out if keep_adversarial else None)
     run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
@@ -111,13 +111,13 @@ def run(
         overall = bars.add_task("cells", total=len(planned))
 
         def on_step(step: Step) -> None:
+            if step.kind == "cell":
+                begun.append(step)
             bars.update(overall, description=told(f"cells, now {step.kind}: {step.label}"))
 
         def on_result(item: Planned, result: Result, stored: bool) -> None:
             finished.append(result)
             bars.advance(overall)
-            if not stored:
-                ran.append(result)
             if not stored and result.status != "not applicable":
                 console.print(_line(result, called))
 
@@ -137,7 +137,7 @@ def run(
                 )  # fmt: skip
         except (KeyboardInterrupt, UsageError) as error:
             stopping.let_go()
-            if isinstance(error, UsageError) and ran:
+            if isinstance(error, UsageError) and begun:
                 error.code = 1  # it is not the command that was wrong
             say_replaced(replaced, out, console)
             try:

@@ -15,6 +15,7 @@ from planted import plant
 from planted_plugins import environment, installed  # noqa: F401
 
 from robustbench_gan.cli import main
+from robustbench_gan.errors import Fatal
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.matrix import Matrix
@@ -341,6 +342,18 @@ def test_nothing_is_written_through_a_link_that_appears_while_it_runs(rbg, tmp_p
     assert result.exit_code == 1 and "out/results is a symbolic link" in result.stderr
     assert list(elsewhere.iterdir()) == []
     refused(rbg("evaluate", *SMALL, "--out", "out"), "out/results", "symbolic link")
+
+
+def test_a_disk_that_fills_up_under_way_is_said_and_no_bad_usage(rbg, monkeypatch):
+    from robustbench_gan import plan
+
+    def full(path, text):
+        raise Fatal(f"cannot write {path}: No space left on device.")
+
+    monkeypatch.setattr(plan, "write_text_atomically", full)
+    result = rbg("evaluate", *SMALL, "--out", "out")
+    assert result.exit_code == 1 and "No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_leftovers_of_killed_writes_are_removed(rbg, tmp_path):
