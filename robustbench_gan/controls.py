@@ -107,7 +107,9 @@ SYSTEMS: Final = (
     Control("untrained-generator", "Defense-GAN whose generator was never trained: its rate is 1e-12",
             "defense-gan:gan_steps=1,gan_lr=1e-12,width=4,iterations=5,restarts=1",
             threat="white-box:gradient=bpda", judge_seeds=3, flag="misconfigured-purifier"),
-    _system("batch-coupled", "takes the mean of the batch off each image", "batch-dependent", checks=AUDITED),
+    _system("batch-coupled", "takes the mean of the batch off each image", "batch-dependent", "suspect"),
+    Control("batch-coupled-audited", "the same, over more images", "control-batch-coupled",
+            flag="batch-dependent", checks=AUDITED),
     _system("wrong-gradient", "the identity with its gradient reversed", "masked-gradient", checks=AUDITED),
 )  # fmt: skip
 ATTACKS: Final = (
