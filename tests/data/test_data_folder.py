@@ -364,9 +364,7 @@ def test_a_path_that_leads_nowhere_is_one_line(
         folder(path=name)
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "it's", "é(1)", "a=b,c+d:e", b"\xff\xfe".decode("utf-8", "surrogateescape")]
-)
+@pytest.mark.parametrize("name", ["a b", "it's", "é(1)", "a=b,c+d:e"])
 def test_odd_names_of_folders_are_read_through_a_spec(name: str, tmp_path: Path) -> None:
     write_directory(tmp_path / name, {key.replace("ant", name): content for key, content in images().items()})
     spec = Spec.parse(str(Spec("folder", (("path", str(tmp_path / name)), ("size", 6)))))
