@@ -3,10 +3,12 @@
 A recipe holds hashes of the code that trained, so that moving a function to another file makes every artifact stale
 that was trained beside it. This finds, for each artifact that the code now asks for and the zoo lacks, the one whose
 recipe is the same but for such hashes and for the keys of what was carried over before it. Those that trained in
-moments are trained anew and must come out bit for bit; where one does not, nothing is changed. What was carried over
-is noted in docs/rekeyed.json:
+moments are trained anew, by the code before the change and by the code after it on one machine, since another rounds
+otherwise, and must come out bit for bit; where one does not, nothing is changed. What was carried over is noted in
+docs/rekeyed.json:
 
-    python tools/rekey_zoo.py "factories of users' files moved out of models.py"
+    python tools/rekey_zoo.py train BEFORE       # with the code before the change, BEFORE being any directory
+    python tools/rekey_zoo.py carry BEFORE "factories of users' files moved out of models.py"
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo import PAGE, Peek, matrix_of, page, read_index, repacked, sha256, walk, write_index
+from zoo import PAGE, Peek, matrix_of, page, read_index, sha256, walk, write_index
 
 from robustbench_gan.errors import UsageError
 from robustbench_gan.files import write_atomically, write_text_atomically
@@ -118,29 +120,54 @@ class Again(Store):
 def carried(zoo: Path) -> tuple[dict[str, str], list[tuple[Step, list[str]]]]:
     """Carry over what can be, in place; returns old keys to new, and the steps that asked for the new ones."""
     moved: dict[str, str] = {}
+    return moved, steps_of_zoo(zoo, moved)
+
+
+def trained_anew(zoo: Path, root: Path, steps: list[tuple[Step, list[str]]]) -> Iterator[str]:
+    """Train into `root` those artifacts of the steps that take moments; each key as it is done."""
+    index = read_index(zoo)
+    anew = frozenset(
+        key for _, keys in steps for key in keys if key in index and index[key]["training_seconds"] <= MOMENTS
+    )
+    store = Again(root, zoo=zoo, anew=anew)
+    for step, keys in steps:
+        if mine := [key for key in keys if key in anew]:
+            train(step, Workshop(store, train_seed=int(step.planned.cell.identity["train_seed"])))
+            yield from mine
+
+
+def before(root: Path, zoo: Path) -> int:
+    """Train what takes moments by the present code, for a later comparison."""
+    for key in trained_anew(zoo, root, steps_of_zoo(zoo)):
+        print(f"trained: {key}", flush=True)
+    return 0
+
+
+def steps_of_zoo(zoo: Path, moved: dict[str, str] | None = None) -> list[tuple[Step, list[str]]]:
+    """The steps of the matrices that the zoo serves, with the keys each asked for; `moved` takes what was carried over."""
     steps: list[tuple[Step, list[str]]] = []
     index = read_index(zoo)
     for name in sorted({name for card in index.values() for name in card["needed_by"]}):
         used = {Spec.parse(c["part_of"]["dataset"]).name for c in index.values() if name in c["needed_by"]}
-        store = Carrying(zoo / "nothing-is-stored-here", zoo=zoo, moved=moved)
+        nowhere = zoo / "nothing-is-stored-here"
+        store = Peek(nowhere, zoo=zoo) if moved is None else Carrying(nowhere, zoo=zoo, moved=moved)
         steps += [(step, keys) for step, keys in walk(matrix_of(name, used), store) if keys]
-    return moved, steps
+    return steps
 
 
-def differing(zoo: Path, new: set[str], steps: list[tuple[Step, list[str]]]) -> Iterator[tuple[str, bool]]:
+def differing(
+    zoo: Path, old: Path, moved: Mapping[str, str], steps: list[tuple[Step, list[str]]]
+) -> Iterator[tuple[str, bool]]:
     """Of the artifacts carried over, those that trained in moments, each with whether it came out different."""
-    index = read_index(zoo)
-    anew = frozenset(key for key in new if index[key]["training_seconds"] <= MOMENTS)
+    was = {new: key for key, new in moved.items()}
+    own = [(step, [key for key in keys if key in was]) for step, keys in steps]
     with tempfile.TemporaryDirectory() as root:
-        store = Again(Path(root), zoo=zoo, anew=anew)
-        for step, keys in steps:
-            if mine := [key for key in keys if key in anew]:
-                train(step, Workshop(store, train_seed=int(step.planned.cell.identity["train_seed"])))
-                for key in mine:
-                    half = index[key]["precision"] == "float16"
-                    target = Path(root) / "packed.safetensors"
-                    target.write_bytes(repacked(store.path(key), half))
-                    yield key, read_artifact(target).digest != index[key]["digest"]
+        store = Store(Path(root), zoo=None)
+        for key in trained_anew(zoo, store.root, own):
+            once = read_artifact(
+                old / f"{was[key]}.safetensors", mend="Train it with the code before the change."
+            )
+            yield key, read_artifact(store.path(key)).digest != once.digest
 
 
 def main(arguments: list[str] | None = None, zoo: Path = ZOO, page_at: Path = PAGE, log: Path = LOG) -> int:
@@ -148,8 +175,20 @@ def main(arguments: list[str] | None = None, zoo: Path = ZOO, page_at: Path = PA
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("reason", help="the change of code that leaves all weights as they are")
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train", help="with the code before the change: train what takes moments")
+    training.add_argument("before", type=Path, help="a directory for it")
+    carrying = commands.add_parser("carry", help="with the code after the change: compare, and carry over")
+    carrying.add_argument("before", type=Path, help="the directory of `train`")
+    carrying.add_argument("reason", help="the change of code that leaves all weights as they are")
     asked = parser.parse_args(arguments)
+    if asked.command == "train":
+        return before(asked.before, zoo)
+    return carry(asked.before, asked.reason, zoo, page_at, log)
+
+
+def carry(old: Path, reason: str, zoo: Path, page_at: Path, log: Path) -> int:
+    """Carry the zoo over, if what was trained anew agrees; note it and write the page."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "zoo"
         shutil.copytree(zoo, copy)
@@ -158,19 +197,17 @@ def main(arguments: list[str] | None = None, zoo: Path = ZOO, page_at: Path = PA
             print("nothing to carry over")
             return 0
         checked = []
-        for key, different in differing(copy, set(moved.values()), steps):
+        for key, different in differing(copy, old, moved, steps):
             print(f"{key}: {'comes out DIFFERENT' if different else 'the same, bit for bit'}", flush=True)
             checked.append(key)
             if different:
                 return 1
-        for old, new in moved.items():
+        for key, new in moved.items():
             shutil.copyfile(copy / f"{new}.safetensors", zoo / f"{new}.safetensors")
-            (zoo / f"{old}.safetensors").unlink()
+            (zoo / f"{key}.safetensors").unlink()
         write_index(zoo, read_index(copy))
     notes = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
-    notes.append(
-        {"reason": asked.reason, "trained_anew": sorted(checked), "moved": dict(sorted(moved.items()))}
-    )
+    notes.append({"reason": reason, "trained_anew": sorted(checked), "moved": dict(sorted(moved.items()))})
     write_text_atomically(log, json.dumps(notes, indent=1) + "\n")
     write_text_atomically(page_at, page(read_index(zoo)))
     print(f"{len(moved)} artifacts carried over, {len(checked)} of them trained anew")
