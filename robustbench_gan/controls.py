@@ -143,7 +143,7 @@ HONEST: Final = (
     Control("jpeg", "under BPDA", "jpeg", BOTH),
     Control("bit-depth", "under BPDA", "bit-depth", BOTH, "white-box:gradient=bpda"),
     Control("median", "under BPDA and the full gradient", "median", BOTH),
-    Control("defense-gan", "under BPDA with EOT, where many steps win more than one by a margin that no rounding closes",
+    Control("defense-gan", "under BPDA with EOT, where many steps win clearly more than one",
             "defense-gan:gan_steps=200,gan_lr=0.001,critic_steps=2,width=8,latent=32,iterations=10,restarts=1",
             ("fgsm", "pgd:steps=40,step=0.02"), "white-box:gradient=bpda,draws=2", judge_seeds=3, eps=0.2),
     Control("none-audited", "the classifier alone", checks=AUDITED),

@@ -144,7 +144,7 @@ def before(root: Path, zoo: Path) -> int:
 
 
 def steps_of_zoo(zoo: Path, moved: dict[str, str] | None = None) -> list[tuple[Step, list[str]]]:
-    """The steps of the matrices that the zoo serves, with the keys each asked for; `moved` takes what was carried over."""
+    """The steps of the matrices that the zoo serves, with the keys they ask for; `moved` takes what is carried over."""
     steps: list[tuple[Step, list[str]]] = []
     index = read_index(zoo)
     for name in sorted({name for card in index.values() for name in card["needed_by"]}):

@@ -19,7 +19,7 @@ from rbg_attacks.advgan import AdvGAN
 
 from robustbench_gan.attack import Fitted, Training
 from robustbench_gan.budget import Budget
-from robustbench_gan.errors import NotApplicable, UsageError
+from robustbench_gan.errors import NotANumber, NotApplicable, UsageError
 from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.substitute import Queried
 from robustbench_gan.threat import Bare, Defended, View
@@ -253,9 +253,14 @@ def test_what_cannot_be_trained_is_not_applicable():
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
+    with pytest.raises(Diverged, match="became nan"):
+        learnt(LINEAR, lr=1e38)
+
+
+def test_a_system_that_answers_no_number_ends_the_training():
     class Broken(Fixed):
         def forward(self, x):
             return super().forward(x) * torch.nan
 
-    with pytest.raises(Diverged, match="became nan"):
+    with pytest.raises(NotANumber, match="answered NaN"):
         learnt(LINEAR, system=Bare(Broken(CLASSES)))
