@@ -21,7 +21,7 @@ from robustbench_gan.cell_run import Crafted
 from robustbench_gan.checks import Evidence, Question, red_flags
 from robustbench_gan.crafting import check_examples, keep_better, strength_of
 from robustbench_gan.defense import Defense, declared_gradients, unfitted
-from robustbench_gan.errors import NotANumber, NotApplicable, UsageError, unknown
+from robustbench_gan.errors import DisconnectedGradient, NotANumber, NotApplicable, UsageError, unknown
 from robustbench_gan.errors import described as described_error
 from robustbench_gan.guard import Accused, Attributes, Belonging, Kept, Seal, form, left_alone
 from robustbench_gan.outcome import Goal, Output, correct, unanswered
@@ -104,8 +104,23 @@ def run_attack(
         ) from error
     except door.WrongForm as error:
         raise UsageError(str(error)) from error
+    except DisconnectedGradient as error:
+        raise UsageError(_no_gradient(model)) from error
     _tell(found.flags, strict)
     return found
+
+
+def _no_gradient(model: nn.Module) -> str:
+    """What to do where autograd finds no path from a model's answer to its input."""
+    if isinstance(model, Defense):
+        return (
+            f"{type(model).__name__} detaches what it answers, so that it has no full gradient: give gradient='bpda', "
+            "or an attack that needs none, such as square."
+        )
+    return (
+        "the model's logits have no gradient with respect to x: it detaches them, by detach, no_grad, .data or numpy; "
+        "take that out, or give an attack that needs no gradient, such as square."
+    )
 
 
 def _tell(flags: Sequence[Flag], strict: bool) -> None:
@@ -198,8 +213,10 @@ def _left_alone(call: _Call) -> AbstractContextManager[None]:
     model = Seal(system.defense if isinstance(system, Defended) else system.model, "the model")
 
     def ask() -> None:
-        x = call.x[:2].clone().requires_grad_()
-        system(x, call.seeds("judge", slice(0, 2)))
+        x, seeds = call.x[:2].clone(), call.seeds("judge", slice(0, 2))
+        with torch.no_grad():
+            system(x, seeds)
+        system(x.requires_grad_(), seeds)
 
     own: list[Belonging] = [
         model,
@@ -496,6 +513,8 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
     if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or x.numel() == 0:
         raise UsageError(f"{whose}x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1.")
     x = x.detach().as_subclass(Tensor)
+    if x.is_meta:
+        raise UsageError(f"{whose}x lies on the meta device, without values: load it first.")
     low, high = float(x.amin()), float(x.amax())
     if not (low >= 0 and high <= 1):  # nor is NaN
         cure = "pixels must be in [0, 1], normalisation a layer of the model."
@@ -506,10 +525,27 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
         if name == "targets" and classes is None:
             continue
         if not isinstance(classes, Tensor) or classes.shape != (len(x),) or classes.dtype != torch.int64:
-            raise UsageError(f"{whose}{name} is {_form(classes)}; expected ({len(x)},) int64.")
+            raise UsageError(
+                f"{whose}{name} is {_form(classes)}; expected ({len(x)},) int64{_as_classes(name, classes, len(x))}."
+            )
         if classes.device != x.device:
             raise UsageError(f"{whose}{name} lies on {classes.device} and x on {x.device}: move one of them.")
     return x.clone(), y.as_subclass(Tensor)  # x stays the caller's, whatever edits it
+
+
+def _as_classes(name: str, given: Any, n: int) -> str:
+    """How labels of another form become classes, where they can."""
+    if not isinstance(given, Tensor):
+        return ""
+    if given.shape == (n,):
+        return f": write {name}.long()"
+    if given.ndim == 2 and len(given) == n:
+        return (
+            f": write {name}[:, 0].long()"
+            if given.shape[1] == 1
+            else f": of one row an image {name}.argmax(1)"
+        )
+    return ""
 
 
 def _pair(train: Any) -> tuple[Any, Any]:

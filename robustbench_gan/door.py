@@ -32,8 +32,10 @@ def logits_of(answer: Any, n: int) -> Tensor:
     Tuples, dicts and output objects are unpacked where they have `logits`, or one tensor alone that can be logits.
     Raises WrongForm for anything else.
     """
-    sound = type(answer) is Tensor and answer.dtype is torch.float32 and answer.ndim == 2
-    if sound and len(answer) == n and answer.shape[1] > 1:  # nearly always, and next to no time
+    sound = type(answer) is Tensor and answer.dtype is torch.float32 and answer.layout is torch.strided
+    if (
+        sound and answer.ndim == 2 and len(answer) == n and answer.shape[1] > 1
+    ):  # nearly always, and next to no time
         return answer  # type: ignore[no-any-return]
     found = _unpacked(answer, n)
     fault = _fault(found, n)
@@ -50,16 +52,20 @@ def _fault(found: Any, n: int) -> str:
     """What keeps something from being the logits of n images; empty where nothing does."""
     if not isinstance(found, Tensor):
         return "return them as a tensor"
+    if found.is_complex():
+        return "return real numbers"
     if not found.is_floating_point():
         return "return what comes before argmax or one-hot"
+    if found.layout is not torch.strided:
+        return "return a dense tensor, logits.to_dense()"
     if found.ndim == 0 or len(found) != n:
         return "one row an image"
-    if found.ndim == 1 or found.shape[1] == 1 or found.numel() == n:
+    if found.ndim > 2 and found.shape[1] == 1 and found.numel() > n:
+        return "one column a class in the second place; take away what stands before it, logits[:, 0]"
+    if found.ndim == 1 or found.numel() == n:
         return f"one number an image is no class; {TWO_LOGITS}"
     if found.ndim != 2 and found.numel() != n * found.shape[1]:
         return "one column a class and nothing behind it; pool or flatten what is left of the image"
-    if found.layout is not torch.strided:
-        return "return a dense tensor"
     return ""
 
 
@@ -90,6 +96,7 @@ class _Hooks:
     def __init__(self) -> None:
         self.copies = False  # it edits its input, and so is given a copy
         self.dtype: torch.dtype | None = None  # of all its weights, where it takes no other input
+        self.reuses = False  # it answers in the same memory each time, and so its answers are copied
         self.classes = 0  # how many it has answered with
         self.version = -1  # of the input that it holds
         self.looking = False  # it is being found out what it does
@@ -112,11 +119,20 @@ class _Hooks:
             raise WrongForm(
                 "the classifier edited its input in place, and not at first: work on a copy, x.clone()."
             )
-        return logits_of(answer, len(given[0]))
+        logits = logits_of(answer, len(given[0]))
+        if not self.looking and self.classes and logits.shape[1] != self.classes:
+            raise WrongForm(
+                f"the classifier answers with {logits.shape[1]} classes after {self.classes}: the number of classes "
+                "must not change."
+            )
+        return logits.clone() if self.reuses else logits
 
 
 class Program(nn.Module):
-    """A scripted, frozen, exported or compiled classifier, whose own class takes no hooks or loses them in a copy."""
+    """A classifier that is scripted, frozen, exported, compiled or called by a way of its own.
+
+    The classes of these take no hooks, lose them in a copy or go around them.
+    """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -156,7 +172,8 @@ def in_training_mode(model: nn.Module) -> bool:
 
 
 def _is_program(model: nn.Module) -> bool:
-    return isinstance(model, torch.jit.ScriptModule | fx.GraphModule) or hasattr(model, "_orig_mod")
+    made = isinstance(model, torch.jit.ScriptModule | fx.GraphModule) or hasattr(model, "_orig_mod")
+    return made or type(model).__call__ is not nn.Module.__call__
 
 
 def admitted(model: nn.Module) -> nn.Module:
@@ -224,9 +241,10 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
             except _Edits:
                 hooks.copies = True
                 logits = _asked(model, hooks, clean)
-            _asked(model, hooks, clean[:1])
+            one = _asked(model, hooks, clean[:1])
     finally:
         hooks.looking = False
+    hooks.reuses = logits.untyped_storage().data_ptr() == one.untyped_storage().data_ptr()
     hooks.classes = logits.shape[1]
     if hooks.classes < classes:
         raise WrongForm(
@@ -262,10 +280,7 @@ def _asked(model: nn.Module, hooks: _Hooks, x: Tensor) -> Tensor:
         raise WrongForm(_why_not(model, x, failure)) from failure
     if version(given) != before or not same(given, x):
         raise _Edits
-    if type(answer) is not Tensor or answer.dtype is not torch.float32:
-        raise WrongForm(
-            f"{type(model).__name__}.__call__ goes around torch's hooks: override forward instead."
-        )
+    assert isinstance(answer, Tensor), "the hooks were gone around"
     return answer
 
 

@@ -281,7 +281,9 @@ class Seal:
             for key in _FIELDS
             if key in m.__dict__
         ]
-        self._training = [(path, m, m.training) for path, m in self.modules]
+        self._training = [  # a frozen program has no mode
+            (path, m, m.training) for path, m in self.modules if hasattr(m, "training")
+        ]
         self._code = [(path, m, m.__class__, m.__dict__.get("forward")) for path, m in self.modules]
         held: dict[int, tuple[str, Tensor]] = {}
         for path, m in self.modules:

@@ -155,7 +155,9 @@ REFUSED = {
     "classes": (lambda m, x: m(x).argmax(1), "what comes before argmax"),
     "one-hot": (lambda m, x: nn.functional.one_hot(m(x).argmax(1), K), "what comes before argmax"),
     "bool": (lambda m, x: m(x) > 0, "what comes before argmax"),
-    "complex": (lambda m, x: m(x).to(torch.complex64), "floating point"),
+    "complex": (lambda m, x: m(x).to(torch.complex64), "return real numbers"),
+    "sparse": (lambda m, x: m(x).to_sparse(), "to_dense"),
+    "(N, 1, K)": (lambda m, x: m(x)[:, None], r"logits\[:, 0\]"),
     "None": (lambda m, x: None, "answers NoneType"),
     "numpy": (lambda m, x: m(x).detach().numpy(), "ndarray"),
     "text": (lambda m, x: "cat", "answers str"),
@@ -339,3 +341,76 @@ def test_hooks_stay_in_a_copy_and_keep_the_names_of_the_weights():
     assert door.admitted(inside) is inside and len(inside._forward_hooks) == 1
     assert torch.equal(copy.deepcopy(inside)(X), NET(X))
     assert list(inside.state_dict()) == ["net.weight", "net.bias"]
+
+
+class OwnCall(nn.Module):
+    """Called by a way of its own, which goes around torch's hooks."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.net, self.form = NET, form
+
+    def __call__(self, x):
+        return self.form(self.net, x)
+
+
+@pytest.mark.parametrize("name", ["dict", "edits its input", "(N, K, 1, 1)"])
+def test_a_class_with_a_call_of_its_own_goes_through_the_door_as_well(name):
+    found = attacked(OwnCall(UNPACKED[name]))
+    assert torch.equal(found.success, WANTED.success) and torch.equal(found.examples, WANTED.examples)
+
+
+class Reuses(nn.Module):
+    """Answers in the same memory each time where no gradient is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.memory = NET, torch.zeros(N, K)
+
+    def forward(self, x):
+        z = self.net(x)
+        if z.requires_grad:
+            return z
+        self.memory[: len(x)] = z
+        return self.memory[: len(x)]
+
+
+@pytest.mark.parametrize("batch_size", [5, N])
+def test_answers_in_memory_that_is_used_again_are_not_taken_for_each_other(batch_size):
+    found = attacked(Reuses(), batch_size=batch_size)
+    with torch.no_grad():
+        assert torch.equal(found.right, NET(X).argmax(dim=1) == Y)
+        won = NET(found.examples[0]).argmax(dim=1) != Y
+    assert torch.equal(found.success[0], won) and won.any() and not won.all()
+
+
+class Grows(nn.Module):
+    """Answers with other numbers of classes from the fourth call on."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.net, self.form, self.calls = NET, form, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.net(x) if self.calls < 4 else self.form(self.net(x))
+
+
+@pytest.mark.parametrize("form", [lambda z: z[:, :2], lambda z: torch.cat([z, z[:, :1] + 9], dim=1)])
+def test_a_number_of_classes_that_changes_is_refused(form):
+    with pytest.raises(UsageError, match="the number of classes must not change"):
+        attacked(Grows(form))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda m, x: m(x.detach()),
+        lambda m, x: m(x).detach().requires_grad_(),
+        lambda m, x: torch.tensor(m(x).tolist()),
+    ],
+)
+def test_a_model_without_a_gradient_is_told_what_to_do(form):
+    with pytest.raises(UsageError, match="no gradient with respect to x.*such as square"):
+        attacked(Answers(form))
+    assert attacked(Answers(form), "square:queries=20").right.all()
