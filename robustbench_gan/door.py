@@ -115,12 +115,13 @@ class _Hooks:
         """Logits (N, K) float32. Raises WrongForm also where an input was edited of which it was given no copy."""
         if not given or not isinstance(given[0], Tensor):
             return answer
-        if not (self.copies or self.dtype or self.looking) and version(given[0]) != self.version:
+        known = self.classes and not self.looking  # in training it was not looked at yet
+        if known and not (self.copies or self.dtype) and version(given[0]) != self.version:
             raise WrongForm(
                 "the classifier edited its input in place, and not at first: work on a copy, x.clone()."
             )
         logits = logits_of(answer, len(given[0]))
-        if not self.looking and self.classes and logits.shape[1] != self.classes:
+        if known and logits.shape[1] != self.classes:
             raise WrongForm(
                 f"the classifier answers with {logits.shape[1]} classes after {self.classes}: the number of classes "
                 "must not change."

@@ -24,7 +24,7 @@ def test_what_holds_logits_has_the_numbers_of_the_bare_network(shop, form, attac
     found, plain = (
         cell(shop, classifiers=c, attacks=attack, eps=EPS) for c in (f"answers:form={form}", "fixed")
     )
-    assert found.status == plain.status and flags(found) == flags(plain)
+    assert found.status == plain.status and flags(found) == flags(plain), found.reason
     assert judged(found).robust == judged(plain).robust and judged(found).clean == judged(plain).clean
 
 
