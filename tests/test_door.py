@@ -411,6 +411,6 @@ def test_a_number_of_classes_that_changes_is_refused(form):
     ],
 )
 def test_a_model_without_a_gradient_is_told_what_to_do(form):
-    with pytest.raises(UsageError, match="no gradient with respect to x.*such as square"):
+    with pytest.raises(UsageError, match=r"no gradient with respect to x.*such as square"):
         attacked(Answers(form))
     assert attacked(Answers(form), "square:queries=20").right.all()
