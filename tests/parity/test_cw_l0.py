@@ -20,7 +20,8 @@ from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.threat import Bare, View
 
 pytestmark = pytest.mark.parity
-N = 20
+N = 60
+FOR_ART = 20  # it takes seconds an image
 
 
 @pytest.fixture(params=["mnist_cnn", "colour_cnn"])
@@ -32,9 +33,10 @@ def setting(request):
 
     def sizes(made):
         """The changed values of each success as the float32 model judges it, infinite for the others."""
+        rows = torch.arange(len(made))
         with torch.no_grad():
-            won = goal.reached(Output.of(trained.model(made)))
-        return torch.where(won, norm_of(made - x, "l0"), torch.inf)
+            won = goal.rows(rows).reached(Output.of(trained.model(made)))
+        return torch.where(won, norm_of(made - x[rows], "l0"), torch.inf)
 
     view = View.on(Bare(trained.model), seeds(N), whole_batches=True, exact=True)
     return trained.model, x, y, sizes, sizes(cw_l0(view, x, goal))
@@ -43,8 +45,9 @@ def setting(request):
 @pytest.mark.slow
 def test_far_fewer_values_than_art_s(setting):
     model, x, y, sizes, ours = setting
+    x, y, ours = x[:FOR_ART], y[:FOR_ART], ours[:FOR_ART]
     attack = art_evasion().CarliniL0Method(
-        art_classifier(model, x.shape[1:], 10), batch_size=N, verbose=False
+        art_classifier(model, x.shape[1:], 10), batch_size=FOR_ART, verbose=False
     )
     made = art_generate(attack, x, y).clamp(0, 1)
     made = torch.where((made - x).abs() > 1e-6, made, x)  # the rounding of tanh, by ART's own measure
@@ -55,7 +58,9 @@ def test_far_fewer_values_than_art_s(setting):
     assert ours.median() * 5 <= theirs.median()
 
 
+@pytest.mark.slow
 def test_no_more_values_than_fmn_s(setting):
+    """0.97 (colour) and 0.89 (MNIST) times as many on 60 images; blocks of 20 spread from 0.86 to 1.06."""
     model, x, y, sizes, ours = setting
     attack = foolbox_attacks().L0FMNAttack(steps=300)
     theirs = sizes(attack(foolbox_model(model), x, foolbox_criterion(y), epsilons=None)[0])
