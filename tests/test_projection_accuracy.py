@@ -93,6 +93,6 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
 def test_a_processor_without_bfloat16_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(tool, "has_bf16", lambda device: False)
+    monkeypatch.setattr(tool, "multiplies_bfloat16", lambda device: False)
     done = CliRunner().invoke(tool.main, [str(tmp_path / "out.jsonl"), SMALL, "--engine", "bf16"])
     assert done.exit_code == 2 and "bfloat16" in done.output and "--engine" in done.output

@@ -20,12 +20,13 @@ import click
 import numpy as np
 import torch
 from rbg_defenses._frozen import FrozenGenerator
-from rbg_defenses._projection import Projection, has_bf16
+from rbg_defenses._projection import Projection
 from rbg_defenses.defense_gan import DefenseGAN
 from torch import Tensor
 from torch.nn import functional as F
 
 from robustbench_gan.digests import module_digest
+from robustbench_gan.machine import multiplies_bfloat16
 from robustbench_gan.record import interval
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Store
@@ -59,7 +60,7 @@ def main(
     """Run what is not yet in OUT and print the table."""
     workshop = Workshop(Store(), pick_device(device))
     chosen = engines or tuple(ENGINES)
-    if any(ENGINES[engine]["bf16"] for engine in chosen) and not has_bf16(workshop.device):
+    if any(ENGINES[engine]["bf16"] for engine in chosen) and not multiplies_bfloat16(workshop.device):
         raise click.UsageError("this processor has no bfloat16: name the engines to run by --engine.")
     system = workshop.defense("mnist", classifier, defense)
     if not isinstance(system, DefenseGAN):

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rbg_defenses._projection import has_bf16
 
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.files import write_atomically, write_text_atomically
+from robustbench_gan.machine import multiplies_bfloat16
 from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.plan import Step, steps_of, train
 from robustbench_gan.registry import Spec, parse_chain
@@ -176,7 +176,7 @@ def measured(step: Step, store: Store, samples: int) -> Measured:
 def fastest(defense: str) -> tuple[str, str]:
     """A defense with the fastest engine that it and the processor have, on the same weights; what to say of it."""
     spec, *inner = parse_chain(defense)
-    if spec.name != "defense-gan" or inner or not has_bf16(torch.device("cpu")):
+    if spec.name != "defense-gan" or inner or not multiplies_bfloat16(torch.device("cpu")):
         return defense, ""
     engine = {"prune": True, "precision": "bf16"}
     changed = Spec(spec.name, tuple(sorted({**dict(spec.params), **engine}.items())))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rbg_defenses._frozen import FrozenGenerator
+from robustbench_gan import machine
 from robustbench_gan.seeds import normal
 
 ROWS = {
@@ -109,18 +110,10 @@ def descend(
     return z[rows, best], errors.amin(dim=1), torch.stack(trail) if trail else z.new_zeros(0, n, latent)
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Does this processor multiply bfloat16 itself? Emulated it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.get_device_capability(device)[0] >= 8)
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public way to ask
-    return bool(device.type == "cpu" and known is not None and known())
-
-
 def _slope_of(generator: nn.Module, how: Projection, device: torch.device) -> SlopeOf:
     """What gives errors and gradients of codes: a frozen generator's own way, else autograd."""
     if isinstance(generator, FrozenGenerator):
-        return generator.slopes(torch.bfloat16 if how.bf16 and has_bf16(device) else None)
+        return generator.slopes(torch.bfloat16 if how.bf16 and machine.multiplies_bfloat16(device) else None)
 
     def by_autograd(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         leaf = z.detach().requires_grad_()

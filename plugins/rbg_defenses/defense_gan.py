@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rbg_defenses import _projection
 from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
 from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._sizes import not_generated
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
+from robustbench_gan import machine
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense, Gradient
@@ -137,7 +137,7 @@ class DefenseGAN(Defense):
 
     def precision(self) -> Mapping[str, str]:
         """A projection asked for in bfloat16 is one in float32 where the processor would emulate that."""
-        here = not self.projection.bf16 or _projection.has_bf16(device_of(self.base))
+        here = not self.projection.bf16 or machine.multiplies_bfloat16(device_of(self.base))
         return {} if here else {"bf16": "float32"}
 
     @property
@@ -255,7 +255,7 @@ class DefenseGAN(Defense):
             "generator": self.keys["generator"],
             "projection": asdict(how),
             "code": [module_digest(Projection), module_digest(FrozenGenerator)],
-            "bf16": how.bf16 and _projection.has_bf16(device_of(self.base)),
+            "bf16": how.bf16 and machine.multiplies_bfloat16(device_of(self.base)),
             "data": data.digest,
         }
 

@@ -12,12 +12,13 @@ from dataclasses import replace
 import pytest
 import torch
 from harness import compare
-from rbg_defenses._projection import Projection, descend, has_bf16, squared_error
+from rbg_defenses._projection import Projection, descend, squared_error
 from rbg_defenses._wgan import Generator
 from rbg_defenses.defense_gan import DefenseGAN
 from scipy.stats import binomtest
 from torch.nn import functional as F
 
+from robustbench_gan.machine import multiplies_bfloat16
 from robustbench_gan.matrix import preset_text, read_matrix
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Store
@@ -120,10 +121,12 @@ def test_projection(benchmark, system, init):
     right = dict(zip(laps, rights, strict=True))
     loop = laps.pop("plain")
     for name, lap in laps.items():
-        if name == "exact" or has_bf16(x.device):  # else the promise is not made: they run in float32
+        if name == "exact" or multiplies_bfloat16(
+            x.device
+        ):  # else the promise is not made: they run in float32
             print(f"  {name}: {loop.seconds / lap.seconds:.2f} x faster than the plain loop")
             assert loop.seconds / lap.seconds >= FASTER[name], name
         lost, won = (right["plain"] & ~right[name]).sum().item(), (right[name] & ~right["plain"]).sum().item()
         assert lost + won == 0 or binomtest(lost, lost + won, alternative="greater").pvalue > 0.05, name
         assert lap.median <= loop.median * 1.05, name
-    assert laps["pruned"].per_image < 0.3 or not has_bf16(x.device)
+    assert laps["pruned"].per_image < 0.3 or not multiplies_bfloat16(x.device)

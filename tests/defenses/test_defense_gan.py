@@ -9,14 +9,14 @@ import pytest
 import torch
 from planted import conv, images, seeds, separable
 from planted_kill import Killed, KillsAt
-from rbg_defenses import _projection, _reconstructions
+from rbg_defenses import _reconstructions
 from rbg_defenses._projection import Projection, Unrolled, descend, squared_error
 from rbg_defenses._reconstructions import Reconstructions
 from rbg_defenses._wgan import Critic, Generator, WganRecipe, train_generator
 from rbg_defenses.defense_gan import DefenseGAN, quantile
 from torch import nn
 
-from robustbench_gan import progress
+from robustbench_gan import machine, progress
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.defense import Composed, recipe_of
 from robustbench_gan.errors import UsageError
@@ -245,7 +245,7 @@ def test_what_trains_the_generator_is_in_its_recipe(store, change):
 
 @pytest.mark.parametrize("here", [True, False])
 def test_what_became_of_bfloat16_is_said_and_part_of_what_is_trained_against_it(store, monkeypatch, here):
-    monkeypatch.setattr(_projection, "has_bf16", lambda device: here)
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda device: here)
     plain, asked = fitted(store), fitted(store, precision="bf16")
     assert plain.precision() == {} and asked.precision() == ({} if here else {"bf16": "float32"})
     both = Composed([DefenseGAN(conv(3, (1, 28, 28)), **TINY), asked])

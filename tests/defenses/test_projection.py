@@ -14,6 +14,7 @@ from rbg_defenses._wgan import Generator
 from rbg_defenses.defense_gan import DefenseGAN
 from torch import nn
 
+from robustbench_gan import machine
 from robustbench_gan.training import freeze, fresh
 
 SHAPE, LATENT, N = (1, 28, 28), 6, 3
@@ -100,7 +101,7 @@ def test_an_image_s_projection_does_not_depend_on_the_others_beside_it():
 
 
 def test_bf16_descends_as_low_and_chooses_by_float32_errors(monkeypatch):
-    monkeypatch.setattr(_projection, "has_bf16", lambda device: True)
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda device: True)
     network = FrozenGenerator(trained(width=8))
     with torch.no_grad():
         x = network(seeds(N).double()[:, None].remainder(7).sub(3).repeat(1, LATENT).float() / 3)
@@ -113,7 +114,7 @@ def test_bf16_descends_as_low_and_chooses_by_float32_errors(monkeypatch):
 
 
 def test_without_the_instruction_bf16_is_float32(monkeypatch):
-    monkeypatch.setattr(_projection, "has_bf16", lambda device: False)
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda device: False)
     network, x, how = FrozenGenerator(trained()), images(N, SHAPE), Projection(iterations=5, restarts=2)
     assert all(
         torch.equal(a, b)
@@ -123,7 +124,7 @@ def test_without_the_instruction_bf16_is_float32(monkeypatch):
             strict=True,
         )
     )
-    assert isinstance(_projection.has_bf16(torch.device("cpu")), bool)
+    assert isinstance(machine.multiplies_bfloat16(torch.device("cpu")), bool)
 
 
 # ---- the differentiable forms, each against differences of its own definition
