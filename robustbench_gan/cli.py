@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -38,8 +39,10 @@ def user_errors(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        before = threading.enumerate()
         with streams.forgiving(), stopping.listening():
             code = _exit_code(command, *args, **kwargs)
+        stopping.abandon(before, code)
         if code:
             sys.exit(code)
 

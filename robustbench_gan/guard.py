@@ -1,7 +1,8 @@
 """What belongs to others is left as it was: a plugin that changes it is named and fails, and the change is undone.
 
 Tensors that a plugin is handed (`handed`, `Kept`), networks that cells share (`Seal`), what a process shares
-(`surroundings.py`). What a plugin returns is a plain tensor. Out of reach is code that was replaced.
+(`surroundings.py`). What a plugin returns is a plain tensor. Functions that it replaced in the classes of these
+networks, in Python, numpy and torch are put back; other code is out of reach.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.surroundings import Surroundings
+from robustbench_gan.surroundings import Surroundings, functions_of
 
 _memcmp = ctypes.CDLL(None).memcmp  # twenty times as fast as torch.equal, and exact for NaN
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -285,6 +286,8 @@ class Seal:
             (path, m, m.training) for path, m in self.modules if hasattr(m, "training")
         ]
         self._code = [(path, m, m.__class__, m.__dict__.get("forward")) for path, m in self.modules]
+        kinds = {kind for _, m in self.modules for kind in type(m).__mro__} - {object, nn.Module}
+        self._functions = [(k, set(vars(k)), {n: vars(k)[n] for n in functions_of(k)}) for k in kinds]
         held: dict[int, tuple[str, Tensor]] = {}
         for path, m in self.modules:
             for key, tensor in (
@@ -325,6 +328,14 @@ class Seal:
             if forward is not None:
                 module.__dict__["forward"] = forward
             yield f"the code{f' ({path})' if path else ''}"
+        for kind, names, functions in self._functions:
+            replaced = [n for n, was in functions.items() if vars(kind).get(n) is not was]
+            for name in replaced:
+                setattr(kind, name, functions[name])
+            hiding = [n for n in vars(kind).keys() - names if callable(getattr(super(kind, kind), n, None))]
+            for name in hiding:
+                delattr(kind, name)
+            yield from (f"the code ({kind.__name__}.{name})" for name in replaced + hiding)
 
     def _training_put_back(self) -> Iterator[str]:
         wrong = [(module, was) for _, module, was in self._training if module.training != was]

@@ -7,13 +7,14 @@ failure. A library call listens to nothing: there a KeyboardInterrupt is taken f
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
@@ -22,6 +23,7 @@ from robustbench_gan.errors import Fatal
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 10.0  # seconds that a plugin has to let go of the main thread; a second signal ends them
+LINGER = 1.0  # seconds that a thread has when the command is over
 CLOSING = 60.0  # seconds for what is still to be written when it does not
 COPY = 70  # exit code of a copy of the process that a plugin made and sent back into ours
 
@@ -169,6 +171,25 @@ def _end(number: int) -> None:
         )
         sys.stderr.flush()
     os._exit(128 + number)
+
+
+def abandon(before: Sequence[threading.Thread], code: int) -> None:
+    """End the process with this code where a thread that began since would keep it: Python waits for those for ever.
+
+    Workers of a pool end by themselves.
+    """
+    pools = set(concurrent.futures.thread._threads_queues)  # type: ignore[attr-defined]
+    begun = [t for t in threading.enumerate() if not t.daemon and t not in before and t not in pools]
+    for thread in begun:
+        thread.join(LINGER)
+    if not any(thread.is_alive() for thread in begun):
+        return
+    with contextlib.suppress(Exception):
+        sys.stderr.write("rbg: a plugin left a thread running, which was abandoned.\n")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def ended_by(number: int) -> str:

@@ -6,13 +6,17 @@ A plugin that changes it would change the numbers of cells that know nothing of 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # what signal.getsignal wraps, at a thirtieth of its time
+import builtins
 import contextlib
 import ctypes
+import math
+import operator
 import os
 import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.nn.modules import module as hooks
 
 _LIVING: list[Any] = []  # guards of torch that must never be collected
@@ -28,6 +33,14 @@ _MT19937_BYTES = 4 * 625  # numpy's global generator: 624 words and a position
 _GLOBAL_HOOKS = sorted(name for name in vars(hooks) if name.startswith("_global_") and name.endswith("hooks"))
 _SIGNALS = sorted(signal.valid_signals())
 _STREAMS = (0, 1, 2)
+_TIMERS = tuple(
+    getattr(signal, name)
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
+    if hasattr(signal, name)
+)
+_SHARED = (
+    builtins, math, random, time, np, np.random, torch, functional, torch.autograd, torch.Tensor, torch.nn.Module,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -229,7 +242,56 @@ def _put_handlers(old: list[Any]) -> None:
                 signal.signal(number, handler)
 
 
+def _timers() -> tuple[bool, ...]:
+    """Which of the process's alarms are set."""
+    return tuple(signal.getitimer(which)[0] > 0 for which in _TIMERS)
+
+
+def _put_timers(old: Sequence[bool]) -> None:
+    for which, was in zip(_TIMERS, old, strict=True):
+        if not was:
+            signal.setitimer(which, 0)
+
+
+def _printing() -> tuple[Any, ...]:
+    return sys.stdin, sys.stdout, sys.stderr
+
+
+def _put_printing(old: tuple[Any, ...]) -> None:
+    sys.stdin, sys.stdout, sys.stderr = old
+
+
+def functions_of(owner: Any) -> tuple[str, ...]:
+    """Names of the functions that a module or a class holds itself, those that are private to a module aside."""
+    public = (name for name in vars(owner) if isinstance(owner, type) or not name.startswith("_"))
+    held = ((name, vars(owner)[name]) for name in public)
+    return tuple(
+        n for n, f in held if not isinstance(f, type) and (callable(f) or hasattr(type(f), "__get__"))
+    )
+
+
+_FUNCTIONS = [(owner, functions_of(owner)) for owner in _SHARED]
+_GETTERS = [(vars(owner), operator.itemgetter(*names)) for owner, names in _FUNCTIONS]
+
+
+def _functions() -> list[tuple[Any, ...]]:
+    try:
+        return [get(held) for held, get in _GETTERS]
+    except KeyError:  # one was deleted
+        return [tuple(map(vars(owner).get, names)) for owner, names in _FUNCTIONS]
+
+
+def _put_functions(old: list[tuple[Any, ...]]) -> None:
+    for (owner, names), found, now in zip(_FUNCTIONS, old, _functions(), strict=True):
+        for name, was, held in zip(names, found, now, strict=True):
+            if held is not was:
+                setattr(owner, name, was)
+
+
 SETTINGS: tuple[Setting, ...] = (  # put back in this order: what would hinder the rest comes first
+    Setting("a function of Python, numpy or torch", _functions, _put_functions, imports=True),
+    Setting("the alarms of the process", _timers, _put_timers),
+    Setting("sys.stdin, sys.stdout or sys.stderr", _printing, _put_printing),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, imports=True),
     Setting("the warning filters", lambda: list(warnings.filters), _put_filters, imports=True),
     Setting("the default device", _default_device, torch.set_default_device),

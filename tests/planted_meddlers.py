@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import signal
 import sys
 import warnings
@@ -210,6 +212,14 @@ WEIGHTS: dict[str, tuple[Callable[[Any], object], str]] = {  # of the classifier
     ),
     "forward": (_another_forward, "the code of the classifier"),
     "class": (_code, "the code of the classifier"),
+    "hidden": (
+        lambda base: setattr(type(base), "__call__", lambda self, x: 0 * x.flatten(1)[:, :10]),
+        "the code (Fixed.__call__) of the classifier",
+    ),
+    "function": (
+        lambda base: setattr(type(base), "forward", lambda self, x: 0 * x.flatten(1)[:, :10]),
+        "the code (Fixed.forward) of the classifier",
+    ),
 }
 HELD: list[Any] = []
 
@@ -241,6 +251,12 @@ AROUND: dict[str, tuple[Callable[[], object], str]] = {
     "directory": (lambda: os.chdir("/"), "the working directory"),
     "environment": (lambda: os.environ.update(RBG_PLANTED="1"), "the environment"),
     "umask": (lambda: os.umask(0o777), "the umask"),
+    "alarm": (lambda: signal.alarm(1000), "the alarms of the process"),
+    "printing": (lambda: setattr(sys, "stdout", io.StringIO()), "sys.stdin, sys.stdout or sys.stderr"),
+    "relu": (
+        lambda: setattr(nn.functional, "relu", lambda x, inplace=False: x), "a function of Python, numpy or torch",
+    ),
+    "random": (lambda: setattr(random, "random", lambda: 0.5), "a function of Python, numpy or torch"),
     "handlers": (lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN), "the signal handlers"),
 }  # fmt: skip
 VIEWED: dict[str, tuple[Callable[[View, Goal], object], str]] = {

@@ -651,3 +651,19 @@ def test_a_tilde_in_an_option_is_the_home_directory(rbg, tmp_path, monkeypatch):
     (tmp_path / "m.toml").write_text('datasets = ["grey"]\nclassifiers = ["fixed"]\nsamples = 10\n')
     assert rbg("evaluate", "~/m.toml", "--dry-run").exit_code == 0
     refused(rbg("evaluate", "~nobody-here/m.toml", "--dry-run"), "~nobody-here/m.toml", "does not exist")
+
+
+def test_a_thread_that_a_plugin_left_running_does_not_keep_the_command():
+    code = (
+        "import threading, time; from robustbench_gan import stopping; before = threading.enumerate();"
+        "threading.Thread(target=time.sleep, args=({},)).start(); stopping.abandon(before, 3)"
+    )
+    left = subprocess.run([sys.executable, "-c", code.format(60)], capture_output=True, text=True, timeout=30)
+    assert (left.returncode, left.stderr) == (
+        3,
+        "rbg: a plugin left a thread running, which was abandoned.\n",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code.format(0.1)], capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

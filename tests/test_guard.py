@@ -158,7 +158,8 @@ def test_run_attack_gives_the_model_back_as_it_was(meddlers):
     defense = Scaled(model).eval().requires_grad_(False)
     for what, (_, found) in {**WEIGHTS, "dtype": AROUND["dtype"], "goal": VIEWED["goal"]}.items():
         said = found.replace("the classifier", "the model").replace("(", "(base.")
-        for name in ("parameters", "layers", "code", "hooks"):
+        said = said.replace("(base.Fixed.", "(Fixed.")
+        for name in ("parameters", "layers", "hooks") + ("code",) * ("Fixed." not in said):
             said = said.replace(f"the {name} of", f"the {name} (base) of")
         with pytest.raises(Meddled, match=re.escape(f"the attack changed what is not its own: {said}")):
             run_attack(f"meddles:what={what}", defense, x, y, epsilons=[0.1])
