@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,12 +62,12 @@ class Evidence:
     drew: tuple[str, ...] = ()
     repeats: bool = True
 
-    @property
+    @cached_property
     def attackable(self) -> Tensor:
         """(N,) bool: right unperturbed under some seed; only these can be lost."""
         return self.right.any(dim=0)
 
-    @property
+    @cached_property
     def stands(self) -> Tensor:
         """(N,) bool: not lost under some seed."""
         return self.robust.any(dim=0)
@@ -120,7 +121,8 @@ def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
         yield flag("not-a-number", "invalid" if severe else "warning", samples=broken, of=total)
     tiny, flat = (standing & (many >= enough) for many in (counts.tiny_gradients, counts.flat_losses))
     if bool((tiny | flat).any()):
-        yield from _saturation(tiny & _sure(seen), (tiny | flat) & _sure(seen), total)
+        sure = _sure(seen)
+        yield from _saturation(tiny & sure, (tiny | flat) & sure, total)
 
 
 def _saturation(vanished: Tensor, flat: Tensor, total: int) -> Iterator[Flag]:
@@ -147,17 +149,22 @@ def _size_flags(seen: Evidence) -> Iterator[Flag]:
     if not bool((sizes > 0).any()):
         yield flag("no-perturbation", "invalid", changed=0)
         return
-    used = float(sizes.double().mean()) / eps
-    if seen.question.norm == "linf" and not seen.question.info.minimal and used < at.MOVED_SHARE:
+    if seen.question.norm != "linf" or seen.question.info.minimal:
+        return
+    used = float(sizes.mean(dtype=torch.float64)) / eps
+    if used < at.MOVED_SHARE:
         yield flag("no-perturbation", "warning", mean_share_of_eps=round(used, 4))
 
 
 def _answer_flags(seen: Evidence) -> Iterator[Flag]:
     """Softmax outputs in the place of logits."""
-    logits = seen.answers[0].logits.double()
-    inside = (logits > -at.PROBABILITY_SLACK) & (logits < 1 + at.PROBABILITY_SLACK)
-    sums = (logits.sum(dim=1) - 1).abs() < at.PROBABILITY_SLACK
-    if len(logits) and bool(inside.all()) and bool(sums.all()):
+    logits = seen.answers[0].logits
+    if len(logits) == 0:
+        return
+    low, high = map(float, logits.aminmax())
+    if not (low > -at.PROBABILITY_SLACK and high < 1 + at.PROBABILITY_SLACK):  # nearly always; nor is NaN
+        return
+    if bool(((logits.double().sum(dim=1) - 1).abs() < at.PROBABILITY_SLACK).all()):
         threat, needs = seen.question.threat, seen.question.info.needs
         climbed = needs == "gradient" and (threat.white or threat.name == "gray-box")
         yield flag("probabilities-as-logits", "invalid" if climbed else "warning", images=len(logits))
@@ -177,7 +184,8 @@ def _randomness_flags(seen: Evidence) -> Iterator[Flag]:
     elif probe.repeats_vary > at.SAME_ANSWER:
         yield flag("undeclared-randomness", distance=_short(probe.repeats_vary), under="the same seed")
     elif not seen.randomised:
-        changed = int((seen.right != seen.right[0]).any(dim=0).sum())
+        alike = len(seen.right) == 1  # as under one seed, next to no time
+        changed = 0 if alike else int((seen.right != seen.right[0]).any(dim=0).sum())
         if changed or probe.seeds_vary > at.SAME_ANSWER:
             yield flag("undeclared-randomness", samples=changed, distance=_short(probe.seeds_vary))
     if seen.randomised and len(seen.right) < at.JUDGE_SEEDS:

@@ -146,6 +146,9 @@ class Together(nn.Module):
 COMPANY = {
     "mean": lambda x: x.mean(dim=0, keepdim=True), "first": lambda x: x[:1], "last": lambda x: x[-1:],
     "largest": lambda x: x.mean(dim=(1, 2, 3)).amax(), "norm": lambda x: F.batch_norm(x, None, None, training=True),
+    "above": lambda x: x.roll(1, 0), "below": lambda x: x.roll(-1, 0), "mirror": lambda x: x.flip(0),
+    "deviation": lambda x: x.std(dim=0, keepdim=True), "smallest": lambda x: x.mean(dim=(1, 2, 3)).amin(),
+    "contrast": lambda x: x.std(dim=(1, 2, 3)).amax(), "dullest": lambda x: x.std(dim=(1, 2, 3)).amin(),
 }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_the_checks_take_a_twentieth_of_the_cells_at_most(shop, monkeypatch, nam
         monkeypatch.setattr(place, what, clock.around(getattr(place, what)))
     cells = plan(shop, *CELLS[name])
     for turn in range(ROUNDS + 1):
-        for key in [k for k in shop.memory if k[0] in ("probe", "judged", "shown")]:
+        for key in [k for k in shop.memory if k[0] in ("probe", "judged", "shown", "answers")]:
             del shop.memory[key]
         clock.spent, start = 0.0, time.process_time()
         for planned in cells:
