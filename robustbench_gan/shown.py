@@ -53,7 +53,7 @@ class Watched:
         return out
 
     def _note(self, x: Tensor, shown: Tensor) -> None:
-        low, high = map(float, shown.aminmax())
+        low, high = float(shown.amin()), float(shown.amax())
         if not (low >= -OUTSIDE and high <= 1 + OUTSIDE):
             self._outside += float(((shown < -OUTSIDE) | (shown > 1 + OUTSIDE)).sum())
         a, b = x.flatten(1), shown.flatten(1)
