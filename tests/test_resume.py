@@ -33,8 +33,11 @@ eot = 2
 def start(root: Path, site: Path, name: str, *more: str) -> subprocess.Popen[str]:
     """`rbg evaluate` on the matrix, with its own cache and results below root/name."""
     (root / "matrix.toml").write_text(MATRIX)
-    # A job in the background starts deaf to Ctrl-C, and so does what it starts.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    # A job in the background starts deaf to Ctrl-C, one of nohup's to hanging up, and so does what they start.
+    listen = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    )
     command = [
         sys.executable, "-c", f"{listen}; from robustbench_gan.cli import main; main()", "evaluate",
     ]  # fmt: skip
