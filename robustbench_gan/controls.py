@@ -135,7 +135,7 @@ HONEST: Final = (
     Control("distillation", "under C&W on logits", "distillation:epochs=10", ("cw:preset=fast",), norm="l2",
             eps=2.0),
     Control("magnet", "with all detectors, under the white-box attack that knows them",
-            "magnet:epochs=3,one_cycle=true,detectors=all,fpr=0.01,divergence_fpr=0.01", BOTH),
+            "magnet:epochs=40,lr=0.05,one_cycle=true,detectors=all,fpr=0.01,divergence_fpr=0.01", BOTH),
     Control("magnet-collection", "one of two autoencoders at random, under EOT",
             "magnet:epochs=3,one_cycle=true,collection=2", BOTH, "white-box:draws=5", judge_seeds=3),
     Control("ape-gan", "through its generator", APE_GAN, BOTH),

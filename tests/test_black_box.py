@@ -135,15 +135,16 @@ def test_only_a_periodic_step_changes_the_recipe_of_a_substitute(shop):
 def test_attacks_of_every_kind_run_on_a_substitute_and_ask_the_defense_nothing(shop, attack, monkeypatch):
     asked = {"threats": f"{BLACK},rounds=2", "defenses": "noisy", "norm": "l2", "eps": 2.0}
     (item,) = planned(shop, **asked)
-    shop.substitute(item.cell.dataset, item.cell.classifier, "noisy", item.threat)
     crafted = []
     real, purify = crafting._attack, Noisy.purify
     monkeypatch.setattr(
-        crafting, "_attack", lambda *a: crafted.append("in") or (real(*a), crafted.append("out"))[0]
+        crafting, "_attack", lambda *a, **k: crafted.append("in") or (real(*a, **k), crafted.append("out"))[0]
     )
     monkeypatch.setattr(
         Noisy, "purify", lambda self, x, seed: crafted.append("defense") or purify(self, x, seed)
     )
+    shop.substitute(item.cell.dataset, item.cell.classifier, "noisy", item.threat)  # it is asked here alone
+    crafted.clear()
     result = cell(shop, **asked, attacks=attack)
     assert result.status in ("ok", "suspect"), result.reason
     assert "defense" not in crafted[: crafted.index("out")]

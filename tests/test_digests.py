@@ -18,7 +18,7 @@ POINT = "[robustbench_gan.attacks]\nzap = rbg_many.zap:zap\n"
 DIGEST = """
 from robustbench_gan import registry
 from robustbench_gan.digests import code_digest
-print(code_digest(registry.load("attacks", "zap")))
+print(code_digest(registry.entry("attacks", "zap").point.load()))
 """
 
 PACKAGE = {
@@ -50,7 +50,7 @@ def in_process_digest():
     for name in [n for n in sys.modules if n.partition(".")[0] == "rbg_many"]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    return code_digest(registry.load("attacks", "zap"))
+    return code_digest(registry.entry("attacks", "zap").point.load())
 
 
 @pytest.mark.parametrize("changed", ["zap", "helper", "deep", "tables", "tool", "late"])

@@ -128,8 +128,10 @@ def test_a_sweep_judges_every_point_and_writes_table_csv_and_figure(rbg, out):
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)) == 3
     found = table(out)
-    assert [(r["factor"], r["status"]) for r in found] == [("0", "ok"), ("0.5", "ok"), ("1", "ok")]
-    assert float(found[0]["clean"]) == 0.0  # everything is one grey: no class is strictly ahead
+    assert [(r["factor"], r["status"]) for r in found] == [("0", "suspect"), ("0.5", "ok"), ("1", "ok")]
+    assert (
+        float(found[0]["clean"]) == 0.0
+    )  # everything is one grey: no class is strictly ahead, and the image is discarded
     assert float(found[1]["clean"]) == float(found[2]["clean"]) == 1.0
     for row in found:
         assert float(row["robust_low"]) <= float(row["robust"]) <= float(row["robust_high"])
