@@ -25,6 +25,8 @@ from robustbench_gan.substitute import Queried
 from robustbench_gan.threat import Bare, Defended, View
 from robustbench_gan.training import Diverged, fresh
 
+pytestmark = pytest.mark.rounding
+
 SHAPE, CLASSES, N = (1, 4, 4), 3, 60
 LINEAR = Fixed(CLASSES).requires_grad_(False)  # its classes are balanced on random images
 BALL = Budget("linf", 0.2)

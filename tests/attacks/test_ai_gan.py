@@ -18,6 +18,8 @@ from robustbench_gan.substitute import Queried
 from robustbench_gan.threat import Bare, View
 from robustbench_gan.training import fresh
 
+pytestmark = pytest.mark.rounding
+
 SHAPE, CLASSES = (1, 4, 4), 3
 BALL = Budget("linf", 0.2)
 LINEAR = Fixed(CLASSES).requires_grad_(False)

@@ -14,6 +14,8 @@ from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.outcome import Goal, Output
 from robustbench_gan.threat import Bare, Defended, View
 
+pytestmark = pytest.mark.rounding
+
 N = 8
 L2 = Budget("l2", float("inf"))
 CHEAP = {"preset": "original", "steps": 100, "lr": 0.05, "initial_const": 0.1, "search_steps": 7}
