@@ -161,7 +161,7 @@ def _answer_flags(seen: Evidence) -> Iterator[Flag]:
     logits = seen.answers[0].logits
     if len(logits) == 0:
         return
-    low, high = map(float, logits.aminmax())
+    low, high = map(float, logits.detach().aminmax())
     if not (low > -at.PROBABILITY_SLACK and high < 1 + at.PROBABILITY_SLACK):  # nearly always; nor is NaN
         return
     if bool(((logits.double().sum(dim=1) - 1).abs() < at.PROBABILITY_SLACK).all()):
