@@ -173,9 +173,8 @@ def _attack(
                 made = run.call(view, given, aim, own.clone())
             examples.append(check_examples(made, run.x[group], given, run.budget))
             if tape:
-                repeated = _repeats(
-                    run, system, goal, seeds[group], group, own, options, tape, drawn_from if moved else None
-                )
+                again_from = drawn_from if moved else None
+                repeated = _repeats(run, system, goal, seeds, group, options, tape, again_from, examples[0])
         if view.deadline is not None and view.deadline.passed:
             raise OutOfTime  # whatever an attack that caught it has made of it
         _check_queries(view)
@@ -191,20 +190,20 @@ def _repeats(
     goal: Goal,
     seeds: Tensor,
     group: Tensor,
-    own: Tensor,
     options: Mapping[str, Any],
     tape: Tape,
     drawn_from: int | None,
+    made: Tensor,
 ) -> bool:
-    """Does the attack do the same twice to the first images of a group, as far as the tape reaches?"""
+    """Does the attack do the same again to the first images of a group, as far as the tape reaches?"""
     group = group[:IMAGES]
-    own, aim = own[:IMAGES], goal.rows(group)
+    own, aim = run.seeds("attack")[group], goal.rows(group)
 
     def call(view: View) -> Any:
         with nullcontext() if drawn_from is None else own_generators(drawn_from):
             return run.call(view, run.x[group].clone(), aim, own.clone())
 
-    return repeats(call, lambda: View.on(system, seeds[:IMAGES], **options), tape)
+    return repeats(call, lambda: View.on(system, seeds[group], **options), tape, made)
 
 
 def _generator_seed(run: Run, seed: Tensor) -> int:

@@ -332,7 +332,7 @@ def _flags(
     system = call.systems[0]
     asked = defense if isinstance(system, Defended) else Defense(system.model)
     assert asked is not None
-    looked = probe(asked, call.x, call.seeds("probe"))
+    looked = probe(asked, call.x, call.seeds("judge"), clean)
     controls = {"defended": float(right.double().mean())}
     controls["classifier"], shown = controls["defended"], Shown()
     if defense is not None and defense.purifies:

@@ -39,7 +39,7 @@ from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.shown import Shown, Watched
 from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Counts, Deadline, OutOfTime
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.workshop import Workshop, judge_seeds
 
 END_FRAMES = 20  # that a traceback keeps at each end
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
@@ -272,8 +272,9 @@ def _evidence(
 ) -> Evidence:
     """What red flags look at. Every cell that attacks the same system on the same images shares one probe of it."""
     cell, names, defense = run.cell, run.system_names(), run.defense
+    seeds, answers = judge_seeds(cell.seed, 0, run.x, cell.first), verdict.clean[0]
     looked = run.workshop.once(
-        ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, run.seeds("probe"))
+        ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, seeds, answers)
     )
     question = _question(run.planned, run.workshop)
     return Evidence(

@@ -25,6 +25,7 @@ BOOTSTRAP_DRAWS = 2000
 SLACK: Final = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
 Severity = Literal["invalid", "warning", "note"]
+LEGIBLE: Final = 256  # bits that a file holds one character each: of a small run one can see which images fell
 PACKED: Final = "^[1-9][0-9]*:[0-9a-f]+$"
 Fact = Annotated[
     float | int | str,
@@ -35,10 +36,12 @@ GOALS = ("untargeted", "random", "least-likely", "all")
 
 
 def packed(bits: str) -> str:
-    """Bits as files hold them: how many, then a hex digit for four of them, the first bit its highest, padded with 0.
+    """Bits as files hold them: as they are up to LEGIBLE, else how many and a hex digit for four of them.
 
-    `"10111"` is `"5:b8"`.
+    The first bit is the highest of its digit, and the last digit is padded with zeros: 300 ones are `"300:fff..."`.
     """
+    if len(bits) <= LEGIBLE:
+        return bits
     padded = bits.ljust(-(-len(bits) // 4) * 4, "0")
     return f"{len(bits)}:" + "".join(f"{int(padded[at : at + 4], 2):x}" for at in range(0, len(padded), 4))
 
@@ -48,6 +51,8 @@ def unpacked(text: Any) -> Any:
     if not isinstance(text, str) or not re.fullmatch(PACKED, text):
         return text
     count, _, digits = text.partition(":")
+    if int(count[:10]) <= LEGIBLE:
+        raise ValueError(f"{count} bits, which are written one character each up to {LEGIBLE}")
     if len(count) > 9 or len(digits) != -(-int(count) // 4):
         raise ValueError(f"{len(digits)} hex digits for {count[:20]} bits")
     bits = "".join(f"{int(digit, 16):04b}" for digit in digits)
@@ -57,11 +62,11 @@ def unpacked(text: Any) -> Any:
 
 
 Bits = Annotated[
-    str,  # one character a sample in memory, packed in a file
+    str,  # one character a sample in memory, packed in a file where they are many
     Field(pattern="^[01]*$"),
     BeforeValidator(unpacked),
     PlainSerializer(packed, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": PACKED}),
+    WithJsonSchema({"type": "string", "pattern": f"^[01]{{0,{LEGIBLE}}}$|{PACKED}"}),
 ]
 
 
@@ -142,8 +147,8 @@ class Seconds(_Record):
 class Outcomes(_Record):
     """Per sample. Bits are one text a judge seed; sizes are one list, or one a seed.
 
-    A text of bits is written as their number, a colon and hex digits of four bits each, the first sample the highest
-    bit of the first digit, padded with zeros: `5:b8` is 1, 0, 1, 1, 1.
+    Of more than 256 samples a text of bits is written as their number, a colon and hex digits of four bits each, the
+    first sample the highest bit of the first digit, padded with zeros.
     """
 
     clean: list[Bits]  # right unperturbed, under the same draws

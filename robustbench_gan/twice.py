@@ -1,12 +1,13 @@
-"""An attack is called twice for two images under the same seeds, told the same both times: it must do the same.
+"""An attack is called again for two images under the same seeds, told the same: it must do the same.
 
 What it is told comes from a tape of the first passes of its cell, so the system is not asked again, and what differs is
-the attack's own doing. Compared are the two calls with each other: in another batch an honest attack rounds otherwise.
+the attack's own doing. In another batch an honest attack may round otherwise: where it did, it is called twice, and the
+two calls are compared with each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,17 +25,24 @@ Kind = Literal["output", "gradient", "jacobian", "purified"]
 
 @dataclass
 class Tape:
-    """The answers that the first images of a cell got in the first passes: of each its kind, its images, the rest."""
+    """Of the first passes of a cell what was asked about its first images, and what was told.
+
+    Of each pass its kind, which images, what was told of them; in `asked` the images themselves.
+    """
 
     passes: list[tuple[Kind, Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
+    asked: list[Tensor] = field(default_factory=list)
     going: bool = True
 
-    def note(self, kind: Kind, index: Tensor, *answer: Tensor) -> None:
-        """Keep a copy of what these samples, (n,), were told: an attack may write into what it holds."""
+    def note(self, kind: Kind, index: Tensor, x: Tensor, *answer: Tensor) -> None:
+        """Keep a copy of what these samples, (n,), were told of x: an attack may write into what it holds."""
         if not self.going:
             return
         rows = torch.nonzero(index < IMAGES)[:, 0]
-        self.going = len(rows) > 0 and len(self.passes) < PASSES
+        self.going = len(rows) > 0
+        if self.going:
+            self.asked.append(x.detach()[rows])
+            self.going = len(self.passes) < PASSES
         if self.going:
             self.passes.append((kind, index[rows], tuple(t[rows] for t in answer)))
 
@@ -48,19 +56,19 @@ class Recorded(View):
     def value_and_grad(self, loss: Loss, x: Tensor) -> tuple[Tensor, Tensor, Output]:
         """As that of any view."""
         value, grad, out = super().value_and_grad(loss, x)
-        self.tape.note("gradient", self.index, value, grad, out.logits, out.scores)
+        self.tape.note("gradient", self.index, x, value, grad, out.logits, out.scores)
         return value, grad, out
 
     def jacobian(self, x: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Output]:
         """As that of any view."""
         grads, out = super().jacobian(x, classes)
-        self.tape.note("jacobian", self.index, grads, out.logits, out.scores)
+        self.tape.note("jacobian", self.index, x, grads, out.logits, out.scores)
         return grads, out
 
     def purified(self, x: Tensor) -> Tensor:
         """As that of any view."""
         made = super().purified(x)
-        self.tape.note("purified", self.index, made)
+        self.tape.note("purified", self.index, x, made)
         return made
 
     def part(self, name: str) -> nn.Module:
@@ -70,7 +78,7 @@ class Recorded(View):
 
     def _output(self, x: Tensor) -> Output:
         out = super()._output(x)
-        self.tape.note("output", self.index, out.logits, out.scores)
+        self.tape.note("output", self.index, x, out.logits, out.scores)
         return out
 
 
@@ -119,12 +127,11 @@ class _Replayed(Recorded):
         return tuple(t[rows] for t in answer)
 
 
-def repeats(call: Callable[[View], Any], view: Callable[[], View], tape: Tape) -> bool:
-    """Does an attack, called twice, ask and return the same bit for bit, as far as the tape reaches?
+def repeats(call: Callable[[View], Any], view: Callable[[], View], tape: Tape, made: Tensor) -> bool:
+    """Does an attack that made `made`, (n, C, H, W), do the same again, as far as the tape reaches? Bit for bit.
 
     `call` attacks the taped images through a `view` of them, made anew for the second where counts matter.
     """
-
     plain = view()
 
     def once(plain: View) -> list[Tensor | str]:
@@ -138,7 +145,13 @@ def repeats(call: Callable[[View], Any], view: Callable[[], View], tape: Tape) -
         return [*played.asked, made.detach() if type(made) is Tensor else type(made).__name__]
 
     # A played view counts only for the sake of a limit: without one the second call may have the counts of the first.
-    one, other = once(plain), once(view() if plain.limit else plain)
+    one = once(plain)
+    if _equal(one, [*tape.asked, made[:IMAGES]]) or _equal(one, tape.asked):
+        return True
+    return _equal(one, once(view() if plain.limit else plain))
+
+
+def _equal(one: Sequence[Tensor | str], other: Sequence[Tensor | str]) -> bool:
     return len(one) == len(other) and all(map(_alike, one, other))
 
 

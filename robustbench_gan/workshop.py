@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan import door, registry, stopping
+from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
@@ -435,7 +436,9 @@ class Workshop:
             defense = self.defense(*names)
             started = time.perf_counter()
             with torch.no_grad():
-                out = answer(through or Defended(defense), x, judge_seeds(seed, k, x, first))
+                whole = self._in_company(names[0], x, first)
+                out = answer(through or Defended(defense), whole, judge_seeds(seed, k, whole, first))
+                out = Output(out.logits[: len(x)], out.scores[: len(x)])
             seconds = time.perf_counter() - started
             kept = Kept({"the answers to other cells": out.logits, "the scores of other cells": out.scores})
             self.answers(names).append(Quick(kept))
@@ -447,6 +450,17 @@ class Workshop:
         if known:
             found.kept.put_back()
         return found
+
+    def _in_company(self, dataset: str, x: Tensor, first: int) -> Tensor:
+        """Judged images, (N, C, H, W), and the test images that follow them, as many as fill the last micro-batch.
+
+        A model that looks at its batch answers the same then, however many are judged.
+        """
+        if len(x) % micro_batch_size(x.device) == 0:
+            return x
+        end = first + len(x)
+        following = self.dataset(dataset).test.pixels(slice(end, end + -len(x) % micro_batch_size(x.device)))
+        return torch.cat([x, following.to(x.device)]) if len(following) else x
 
     def answers(self, names: Names) -> list[Quick]:
         """All answers of a defended system that are remembered."""

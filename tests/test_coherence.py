@@ -49,13 +49,23 @@ def refused(tmp_path: Path, raw: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("bits", "text"), [("10111", "5:b8"), ("1", "1:8"), ("0000", "4:0"), ("00010010", "8:12")]
-)
-def test_bits_are_packed_four_to_a_digit(bits: str, text: str) -> None:
+    ("bits", "text"),
+    [
+        ("10111", "10111"), ("1" * 256, "1" * 256), ("1" * 257, "257:" + "f" * 64 + "8"),
+        ("0001" * 75, "300:" + "1" * 75), ("0" * 260 + "10", "262:" + "0" * 65 + "8"),
+    ],
+)  # fmt: skip
+def test_many_bits_are_packed_four_to_a_digit(bits: str, text: str) -> None:
     assert packed(bits) == text and unpacked(text) == bits
 
 
-@pytest.mark.parametrize("text", ["5:b9", "5:b", "5:b80", "0:", "05:b8", "5:B8", "999999999999:ff", "5: b8"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "257:" + "f" * 65, "257:" + "f" * 64, "257:" + "f" * 64 + "80", "0257:" + "f" * 64 + "8", "5:b8", "0:",
+        "257:" + "F" * 64 + "8", "999999999999:ff", "257: " + "f" * 64 + "8", "1" * 257, "12",
+    ],
+)  # fmt: skip
 def test_only_one_text_stands_for_some_bits(tmp_path: Path, honest: Result, text: str) -> None:
     raw = raw_of(honest)
     raw["outcomes"]["clean"][0] = text

@@ -11,13 +11,25 @@ from torch.nn import functional as F
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.flags.thresholds import SAME_ANSWER
 from robustbench_gan.outcome import Output
-from robustbench_gan.probe import PROBED, Probe, distance, probe
+from robustbench_gan.probe import MANY, PROBED, Probe, distance, probe
 
 X = images(6)
+MANY_X = images(MANY)
 
 
 def look(defense: Defense) -> Probe:
     return probe(defense.eval(), X, seeds(len(X)))
+
+
+def look_beside(defense: Defense) -> Probe:
+    """After the judge, whose answers are handed on."""
+    seed = seeds(MANY)
+    with torch.no_grad(), torch.random.fork_rng():
+        judged = defense.eval()(MANY_X, seed)
+    return probe(defense, MANY_X, seed, judged)
+
+
+LOOKS = pytest.mark.parametrize("look", [look, look_beside], ids=["alone", "beside the judge"])
 
 
 class Plain(Defense):
@@ -98,24 +110,28 @@ HONEST = {
 }  # fmt: skip
 
 
+@LOOKS
 @pytest.mark.parametrize("name", HONEST)
-def test_an_honest_system_shows_nothing(name):
+def test_an_honest_system_shows_nothing(look, name):
     seen = look(HONEST[name])
     faults = (seen.core_varies, seen.seeds_vary, seen.repeats_vary)
     assert max(faults) == 0 and not (seen.own_randomness or seen.label_changed or seen.differentiates)
 
 
-def test_noise_that_is_not_declared():
+@LOOKS
+def test_noise_that_is_not_declared(look):
     seen = look(Seeded(conv()))
     assert seen.seeds_vary > SAME_ANSWER and seen.repeats_vary == 0
 
 
-def test_noise_that_no_seed_governs():
+@LOOKS
+def test_noise_that_no_seed_governs(look):
     seen = look(HiddenNoise(conv()))
     assert seen.repeats_vary > SAME_ANSWER and seen.own_randomness and seen.core_varies == 0
 
 
-def test_what_is_carried_over_is_told_from_noise():
+@LOOKS
+def test_what_is_carried_over_is_told_from_noise(look):
     seen = look(Remembers(conv()))
     assert seen.repeats_vary > SAME_ANSWER and not seen.own_randomness
 
@@ -148,13 +164,15 @@ COMPANY = {
     "largest": lambda x: x.mean(dim=(1, 2, 3)).amax(), "norm": lambda x: F.batch_norm(x, None, None, training=True),
     "above": lambda x: x.roll(1, 0), "below": lambda x: x.roll(-1, 0), "mirror": lambda x: x.flip(0),
     "deviation": lambda x: x.std(dim=0, keepdim=True), "smallest": lambda x: x.mean(dim=(1, 2, 3)).amin(),
+    "neighbour": lambda x: x[torch.arange(len(x)) ^ 1] if len(x) % 2 == 0 else 0 * x,
     "contrast": lambda x: x.std(dim=(1, 2, 3)).amax(), "dullest": lambda x: x.std(dim=(1, 2, 3)).amin(),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMPANY)
 @pytest.mark.parametrize("declared", [False, True], ids=["still", "randomised"])
-def test_an_image_that_is_answered_by_the_company_it_is_in(name, declared):
+@LOOKS
+def test_an_image_that_is_answered_by_the_company_it_is_in(look, name, declared):
     base = Together(conv(), COMPANY[name])
     seen = look(Noise(base, sigma=0.01) if declared else Defense(base))
     assert seen.company_matters > SAME_ANSWER
@@ -171,16 +189,19 @@ def test_a_class_that_is_masked_out_is_no_difference():
     assert distance(one, two) == pytest.approx(0.1)
 
 
-def test_dropout_in_the_classifier():
+@LOOKS
+def test_dropout_in_the_classifier(look):
     assert look(Defense(AlwaysOn(conv()))).core_varies > SAME_ANSWER
 
 
+@LOOKS
 @pytest.mark.parametrize("kind", [Optimises, OptimisesByFunctions])
-def test_optimisation_at_inference(kind):
+def test_optimisation_at_inference(look, kind):
     assert look(kind(conv())).differentiates
 
 
-def test_nothing_is_left_behind():
+@LOOKS
+def test_nothing_is_left_behind(look):
     before, base = torch.get_rng_state(), conv()
     look(HiddenNoise(base))
     assert torch.equal(torch.get_rng_state(), before)
@@ -198,6 +219,9 @@ def test_two_images_are_asked_and_one_is_enough():
 
     look(Counts(conv()))
     assert shown == [PROBED] * (1 + PROBED)  # together, and each among copies of itself
+    shown.clear()
+    look_beside(Counts(conv()))
+    assert shown == [MANY, PROBED]  # the judge's, and one pass more
     assert probe(Defense(conv()), X[:1], seeds(1)) == Probe()
 
 
