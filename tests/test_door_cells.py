@@ -74,6 +74,13 @@ def test_the_true_class_masked_out_is_no_answer(shop):
     assert result.status == "failed" and flags(result) == {"not-a-number": "invalid"}
 
 
+def test_what_the_company_decides_is_the_same_however_many_are_judged(shop):
+    """Clean images stand among the test images that follow, judged or not."""
+    asked = {"classifiers": "answers:form=coupled", "attacks": "noise"}
+    few, many = (judged(cell(shop, **asked, samples=n)).clean[0] for n in (N, 2 * N))
+    assert few == many[:N] and "0" in few and "1" in few
+
+
 @pytest.mark.parametrize("samples", [2, N])
 @pytest.mark.parametrize("attack", ["noise", "fgsm"])
 def test_answers_that_depend_on_the_company_are_flagged_at_every_size(shop, samples, attack):
