@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustbench_gan.attack import AttackInfo
@@ -19,6 +21,8 @@ from robustbench_gan.probe import PROBED, Probe
 from robustbench_gan.record import Flag, Severity
 from robustbench_gan.shown import Shown
 from robustbench_gan.threat import Counts, ThreatModel
+
+Mask = NDArray[np.bool_]  # (N,)
 
 
 @dataclass(frozen=True)
@@ -99,35 +103,37 @@ def _gradient_flags(seen: Evidence) -> Iterator[Flag]:
     """What the attack was given by way of gradients. A sample that fell to a random start needed none."""
     if "cut" in seen.gradients:
         yield flag("cut-gradient")
-    question, counts, attackable = seen.question, seen.counts, seen.attackable
-    if question.info.needs != "gradient" or not bool(attackable.any()):
+    question, attackable = seen.question, seen.attackable.cpu().numpy()
+    if question.info.needs != "gradient" or not attackable.any():
         return
-    if question.threat.white and not bool(counts.calls[attackable].any()):
+    # numpy's functions take a tenth of the time of torch's for so few numbers.
+    counts = {name: value.cpu().numpy() for name, value in vars(seen.counts).items()}
+    if question.threat.white and not counts["calls"][attackable].any():
         yield flag("defense-not-attacked")
         return
-    if not bool(counts.backward[attackable].any()):
+    if not counts["backward"][attackable].any():
         yield flag("no-backward")
         return
-    total, asked = int(attackable.sum()), attackable & (counts.gradients > 0)
-    standing = asked & seen.stands
-    enough = counts.gradients * (at.LEARNT_NOTHING if question.info.trained else 1)
-    zero = int((standing & (counts.zero_gradients >= enough)).sum())
+    total, asked = int(attackable.sum()), attackable & (counts["gradients"] > 0)
+    standing = asked & seen.stands.cpu().numpy()
+    enough = counts["gradients"] * (at.LEARNT_NOTHING if question.info.trained else 1)
+    zero = int((standing & (counts["zero_gradients"] >= enough)).sum())
     if zero:
         severe = zero > at.ZERO_GRADIENT_SHARE * total
         yield flag("zero-gradient", "invalid" if severe else "note", samples=zero, of=total)
-    broken = int((asked & (counts.nan_gradients > 0)).sum())
+    broken = int((asked & (counts["nan_gradients"] > 0)).sum())
     if broken:
         severe = broken > at.ZERO_GRADIENT_SHARE * total
         yield flag("not-a-number", "invalid" if severe else "warning", samples=broken, of=total)
-    tiny, flat = (standing & (many >= enough) for many in (counts.tiny_gradients, counts.flat_losses))
-    if bool((tiny | flat).any()):
+    tiny, flat = (standing & (counts[name] >= enough) for name in ("tiny_gradients", "flat_losses"))
+    if int((tiny | flat).sum()) > at.SATURATED_SHARE * total:
         sure = _sure(seen)
         yield from _saturation(tiny & sure, (tiny | flat) & sure, total)
 
 
-def _saturation(vanished: Tensor, flat: Tensor, total: int) -> Iterator[Flag]:
+def _saturation(vanished: Mask, flat: Mask, total: int) -> Iterator[Flag]:
     """Samples (N,) of whose gradient nothing was left, and those of which at least half was lost."""
-    severities: tuple[tuple[Severity, Tensor], ...] = (("warning", vanished), ("note", flat))
+    severities: tuple[tuple[Severity, Mask], ...] = (("warning", vanished), ("note", flat))
     for severity, which in severities:
         samples = int(which.sum())
         if samples > at.SATURATED_SHARE * total:
@@ -135,23 +141,24 @@ def _saturation(vanished: Tensor, flat: Tensor, total: int) -> Iterator[Flag]:
             return
 
 
-def _sure(seen: Evidence) -> Tensor:
+def _sure(seen: Evidence) -> Mask:
     """(N,) bool: the clean answer's softmax is 1 in float32."""
     top = seen.answers[0].logits.double().log_softmax(dim=1).amax(dim=1)
-    return -torch.expm1(top) < at.SATURATED_CONFIDENCE
+    sure: Mask = (-torch.expm1(top) < at.SATURATED_CONFIDENCE).cpu().numpy()
+    return sure
 
 
 def _size_flags(seen: Evidence) -> Iterator[Flag]:
-    eps, attackable = seen.question.eps, seen.attackable
-    if eps == 0 or not bool(attackable.any()):
+    eps, attackable = seen.question.eps, seen.attackable.cpu().numpy()
+    if eps == 0 or not attackable.any():
         return
-    sizes = seen.sizes[:, attackable]
-    if not bool((sizes > 0).any()):
+    sizes = seen.sizes.cpu().numpy()[:, attackable]
+    if not (sizes > 0).any():
         yield flag("no-perturbation", "invalid", changed=0)
         return
     if seen.question.norm != "linf" or seen.question.info.minimal:
         return
-    used = float(sizes.mean(dtype=torch.float64)) / eps
+    used = float(sizes.mean(dtype=np.float64)) / eps
     if used < at.MOVED_SHARE:
         yield flag("no-perturbation", "warning", mean_share_of_eps=round(used, 4))
 
