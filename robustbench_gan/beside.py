@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from robustbench_gan.digests import CORE, INSTALLED
 
@@ -91,6 +93,32 @@ class UserFile:
         return inside and (
             self._stands_for(name) or (first not in KEPT and (self.directory / first).is_dir())
         )
+
+
+_WATCHING: list[set[Path]] = []  # sets that take the name of each file that is opened
+
+
+@contextmanager
+def files_opened() -> Iterator[set[Path]]:
+    """The files that Python opens meanwhile, as absolute paths; compiled code that opens files itself is not seen."""
+    if not _HOOKED:
+        sys.addaudithook(_note)  # for ever: Python takes none back
+        _HOOKED.append(True)
+    found: set[Path] = set()
+    _WATCHING.append(found)
+    try:
+        yield found
+    finally:
+        _WATCHING.remove(found)
+
+
+_HOOKED: list[bool] = []
+
+
+def _note(event: str, given: tuple[Any, ...]) -> None:
+    if event == "open" and _WATCHING and isinstance(given[0], str | bytes):
+        for found in _WATCHING:
+            found.add(Path(os.fsdecode(given[0])).absolute())
 
 
 def _take(which: Callable[[str], bool]) -> dict[str, ModuleType]:

@@ -21,7 +21,14 @@ from robustbench_gan.cell_run import Crafted
 from robustbench_gan.checks import Evidence, Question, red_flags
 from robustbench_gan.crafting import check_examples, keep_better, strength_of
 from robustbench_gan.defense import Defense, declared_gradients, unfitted
-from robustbench_gan.errors import DisconnectedGradient, NotANumber, NotApplicable, UsageError, unknown
+from robustbench_gan.errors import (
+    DisconnectedGradient,
+    NoBackward,
+    NotANumber,
+    NotApplicable,
+    UsageError,
+    unknown,
+)
 from robustbench_gan.errors import described as described_error
 from robustbench_gan.guard import Accused, Attributes, Belonging, Kept, Seal, form, left_alone
 from robustbench_gan.outcome import Goal, Output, correct, unanswered
@@ -31,6 +38,7 @@ from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, isolated, sample_seeds
 from robustbench_gan.shown import Shown, Watched
 from robustbench_gan.substitute import Queried
+from robustbench_gan.surroundings import ordinary
 from robustbench_gan.threat import Bare, Counts, Defended, GradientChoice, System, View, answer, white_box
 from robustbench_gan.training import freeze, fresh
 
@@ -84,6 +92,7 @@ def run_attack(
     function, parameters = _resolved(attack)
     info = info_of(function)
     x, y = _check(model, x, y, targets)
+    targets = None if targets is None else targets.as_subclass(Tensor).clone()
     given = None if train is None else _check(model, *_pair(train), None, "train's ")
     budgets = [Budget(norm_named(norm), eps) for eps in _radii(epsilons)]
     _whole(seed=seed)
@@ -91,7 +100,7 @@ def run_attack(
         raise UsageError(f"batch_size={batch_size}: expected a whole number of images, 1 or more.")
     _applicable(attack, info, budgets[0].norm, targets, train is not None)
     try:
-        with _inside(model, x, y, targets) as system_of:
+        with ordinary(x.device), _inside(model, x, y, targets) as system_of:
             systems = [system_of(g) for g in _gradients(gradient, model, info)]
             goal = Goal.untargeted(y) if targets is None else Goal.targeted(targets)
             call = _Call(
@@ -106,6 +115,11 @@ def run_attack(
         raise UsageError(str(error)) from error
     except DisconnectedGradient as error:
         raise UsageError(_no_gradient(model)) from error
+    except NoBackward as error:
+        raise UsageError(
+            f"autograd fails on its way back through the model: {error}; mend it, or give an attack that needs no "
+            "gradient, such as square."
+        ) from error
     _tell(found.flags, strict)
     return found
 
@@ -118,8 +132,8 @@ def _no_gradient(model: nn.Module) -> str:
             "or an attack that needs none, such as square."
         )
     return (
-        "the model's logits have no gradient with respect to x: it detaches them, by detach, no_grad, .data or numpy; "
-        "take that out, or give an attack that needs no gradient, such as square."
+        "the model's logits have no gradient with respect to x: it detaches them, by detach, no_grad, .data, numpy "
+        "or quantised weights; take that out, or give an attack that needs no gradient, such as square."
     )
 
 
@@ -509,9 +523,9 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
     if torch.is_inference_mode_enabled():
         raise UsageError("inside torch.inference_mode there are no gradients: call run_attack outside of it.")
     if door.in_training_mode(model):
-        raise UsageError("the model is in training mode: call model.eval() first.")
+        raise UsageError(f"the model is in training mode{_which(model)}: call model.eval() first.")
     if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or x.numel() == 0:
-        raise UsageError(f"{whose}x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1.")
+        raise UsageError(f"{whose}x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1{_as_images(x)}.")
     x = x.detach().as_subclass(Tensor)
     if x.is_meta:
         raise UsageError(f"{whose}x lies on the meta device, without values: load it first.")
@@ -530,11 +544,34 @@ def _check(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[T
             )
         if classes.device != x.device:
             raise UsageError(f"{whose}{name} lies on {classes.device} and x on {x.device}: move one of them.")
-    return x.clone(), y.as_subclass(Tensor)  # x stays the caller's, whatever edits it
+    return x.clone(), y.as_subclass(Tensor).clone()  # they stay the caller's, whatever edits them
+
+
+def _which(model: nn.Module) -> str:
+    """The part in training mode, where it is not the whole."""
+    parts = [(name, part) for name, part in model.named_modules() if name and part.training]
+    return (
+        "" if model.training or not parts else f" in its part {parts[0][0]}, a {type(parts[0][1]).__name__}"
+    )
+
+
+def _as_images(given: Any) -> str:
+    """How images of another form become images, where they can."""
+    if not isinstance(given, Tensor) or given.numel() == 0:
+        return ""
+    if given.dtype == torch.uint8:
+        return ": write x.float() / 255"
+    if given.is_floating_point() and given.dtype != torch.float32:
+        return ": write x.float()"
+    return ": write x[None] for one image" if given.ndim == 3 and len(given) in (1, 3) else ""
 
 
 def _as_classes(name: str, given: Any, n: int) -> str:
     """How labels of another form become classes, where they can."""
+    if isinstance(given, list | tuple) or type(given).__module__ == "numpy":
+        return f": write torch.as_tensor({name}).long()"
+    if isinstance(given, int):
+        return f": write torch.full(({n},), {given})"
     if not isinstance(given, Tensor):
         return ""
     if given.shape == (n,):

@@ -227,6 +227,10 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
     hooks = _hooks_of(model)
     assert hooks is not None, "not admitted"
     for tensor in (*model.parameters(), *model.buffers()):
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise WrongForm(
+                "the classifier has a lazy layer without values: show it an image, or load its weights, first."
+            )
         if tensor.is_meta:
             raise WrongForm("the classifier lies on the meta device, without values: load its weights first.")
         if tensor.is_inference():

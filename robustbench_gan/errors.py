@@ -37,6 +37,10 @@ class DisconnectedGradient(RuntimeError):
     flag = "disconnected-gradient"
 
 
+class NoBackward(RuntimeError):
+    """Autograd fails on its way back through the system: a broken attack, never a zero gradient."""
+
+
 LONGEST = 2000  # characters of an error's text that are kept
 _ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
@@ -102,7 +106,7 @@ def told(text: str) -> str:
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """Build the error for an unknown name: it lists the real ones and suggests the nearest."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.lower() == name.lower()]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names) if names else "none"
     return UsageError(f"unknown {what} {name!r}.{hint} Known: {listed}.")

@@ -32,9 +32,10 @@ def gradient(value: Tensor, leaf: Tensor, *, retain: bool) -> Tensor | None:
     if not first:
         (grad,) = torch.autograd.grad(value, leaf, each, allow_unused=True, retain_graph=retain)
         return grad
-    found = torch.autograd.grad(value, [GradientEdge(node, 0) for node in first], each, retain_graph=retain)
-    parts = [_to_image(node, at, leaf) for node, at in zip(first, found, strict=True)]
-    return sum(parts[1:], parts[0])
+    edges = [GradientEdge(node, 0) for node in first]
+    found = torch.autograd.grad(value, edges, each, allow_unused=True, retain_graph=retain)
+    parts = [_to_image(node, at, leaf) for node, at in zip(first, found, strict=True) if at is not None]
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def _convolutions(root: Node, leaf: Tensor) -> list[Node]:

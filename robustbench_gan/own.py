@@ -10,12 +10,12 @@ import ast
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_gan.beside import packages_above
-from robustbench_gan.digests import digest_of, file_digest, files_digest, with_imports
+from robustbench_gan.digests import INSTALLED, digest_of, file_digest, files_digest, with_imports
 from robustbench_gan.errors import UsageError, plain
 from robustbench_gan.files import no_file
 from robustbench_gan.registry import Spec
@@ -87,7 +87,7 @@ def user_digest(weights: Path | None, source: str) -> str:
     """
     path = path_of(FileReference.parse(source).source)
     try:
-        code = {file for each in [path, *packages_above(path)] for file in with_imports(each)}
+        code = _code(path)
         parts = [files_digest(code), *map(_content, sorted(_named(path, code) - code))]
         if weights is not None:
             path = weights
@@ -98,6 +98,22 @@ def user_digest(weights: Path | None, source: str) -> str:
     return digest_of(parts)
 
 
+def unseen(source: str, opened: Iterable[Path]) -> Path | None:
+    """A file among those opened that lies below a user's model file and is no part of `user_digest`; None if none.
+
+    A change there would go unnoticed.
+    """
+    path = path_of(FileReference.parse(source).source)
+    code = _code(path)
+    seen, roots = {*code, *_named(path, code)}, (path.absolute().parent, path.resolve().parent)
+    for file in sorted(opened):
+        below = any(place.is_relative_to(root) for place in (file, file.resolve()) for root in roots)
+        compiled = file.suffix in (".pyc", ".so", ".pyd") or set(file.parts) & {"__pycache__", *INSTALLED}
+        if below and not compiled and file.resolve() not in seen and not no_file(file):
+            return file
+    return None
+
+
 def with_files(code: str, spec: Spec) -> str:
     """A hash of code, and of the files that a registered name's parameters lead to; `code` itself without any.
 
@@ -105,6 +121,11 @@ def with_files(code: str, spec: Spec) -> str:
     """
     found = [_content(path) for path in _given(spec)]
     return digest_of([code, *found]) if found else code
+
+
+def _code(path: Path) -> set[Path]:
+    """A user's Python file, what it imports that lies beside it, and the packages that it lies in."""
+    return {file for each in [path, *packages_above(path)] for file in with_imports(each)}
 
 
 def _given(spec: Spec) -> Iterator[Path]:
@@ -149,6 +170,9 @@ def _named(path: Path, code: set[Path]) -> set[Path]:
         places += [place for place in _near(root) if place.name in texts]
         places += [path.with_suffix(text) for text in texts if re.fullmatch(r"\.\w+", text)]
         places += [place for text in texts if "*" in text for place in _near(root, 1) if place.match(text)]
+        # Names are put together from parts (`f"weights-{fold}.npz"`): what they may end with is known.
+        tails = tuple(text for text in texts if re.fullmatch(r"[^/\s*]*\.\w{1,12}", text))
+        places += [place for place in _near(root) if tails and place.name.endswith(tails)]
         found.update(place.resolve() for place in places if not no_file(place))
     return found
 

@@ -25,7 +25,9 @@ BOOTSTRAP_DRAWS = 2000
 SLACK: Final = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
 Severity = Literal["invalid", "warning", "note"]
-LEGIBLE: Final = 256  # bits that a file holds one character each: of a small run one can see which images fell
+LEGIBLE: Final = (
+    256  # bits that a file holds one character each: of a small run one can see which images fell
+)
 PACKED: Final = "^[1-9][0-9]*:[0-9a-f]+$"
 Fact = Annotated[
     float | int | str,

@@ -250,6 +250,7 @@ def _coerce(value: Value, parameter: Parameter, spec: Spec) -> Value:
     elif isinstance(default, float):
         wanted, matches = float, isinstance(value, NUMBERS)
         value = float(value) if matches else value
+        matches = matches and value == value  # nan is no number
     elif isinstance(default, str):
         wanted, matches = str, isinstance(value, str | Spec)
     else:

@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -374,3 +375,15 @@ def _file(fd: int) -> tuple[int, int] | None:
         found = os.fstat(fd)
         return found.st_dev, found.st_ino
     return None
+
+
+@contextmanager
+def ordinary(device: torch.device) -> Iterator[None]:
+    """Torch as it starts, float32 and no autocast, whatever the caller has set: answers are judged in float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from robustbench_gan.batching import pieces
 from robustbench_gan.budget import per_sample
 from robustbench_gan.defense import Defense, Gradient, Surrogate
-from robustbench_gan.errors import DisconnectedGradient, NotANumber
+from robustbench_gan.errors import DisconnectedGradient, NoBackward, NotANumber, described
 from robustbench_gan.flags.thresholds import SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.image_gradient import gradient
 from robustbench_gan.machine import multiplies_bfloat16
@@ -449,7 +449,12 @@ class View:
 
     @staticmethod
     def _connected(value: Tensor, leaf: Tensor, retain: bool) -> Tensor:
-        grad = gradient(value, leaf, retain=retain)
+        try:
+            grad = gradient(value, leaf, retain=retain)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError:  # a lack of memory, or what says by its type what it is
+                raise
+            raise NoBackward(described(error)) from error
         if grad is None:
             raise DisconnectedGradient(
                 "autograd finds no path from the loss to the input: the defense detaches its output. "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from robustbench_gan import door, registry, stopping
 from robustbench_gan.batching import micro_batch_size
+from robustbench_gan.beside import files_opened
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
@@ -27,7 +28,7 @@ from robustbench_gan.errors import Fatal, NotApplicable, UsageError
 from robustbench_gan.guard import Accused, Kept, Loaded, Meddled, Quick, Seal, Theirs, left_alone
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
-from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, user_digest, with_files
+from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, unseen, user_digest, with_files
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
@@ -223,7 +224,13 @@ class Workshop:
     def _users_classifier(self, data: Dataset, own: Own) -> tuple[nn.Module, Artifact]:
         given = FileReference.parse(own.place)
         assert given.weights is not None, "adopted without weights"
-        model = factory_from_file(given.source)(data.shape, len(data.classes))
+        with files_opened() as opened:
+            model = factory_from_file(given.source)(data.shape, len(data.classes))
+        if file := unseen(given.source, opened - {given.weights.absolute()}):
+            raise UsageError(
+                f"--classifier {given.source} reads {file} beside it under a name that is put together: a change there "
+                f"would not be noticed. Write the name whole in {given.path.name}, as in FILES = [{file.name!r}]."
+            )
         artifact = read_artifact(given.weights, f"user-{own.digest}")
         _check_unchanged(own, user_digest(given.weights, given.source))
         if prefix := fill(model, artifact.tensors, str(given.weights), given.source):

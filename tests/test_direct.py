@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -306,6 +307,35 @@ def test_fast_finds_what_float32_finds():
 # ---- what is refused
 
 
+class Reentrant(Linear):
+    """Autograd cannot be asked for the gradient by its input alone."""
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=True)
+
+
+class Nowhere(torch.autograd.Function):
+    """Gives no gradient on its way back, as operators do that have none."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+class Lost(nn.Sequential):
+    """A convolution, whose answer is then lost to autograd."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x):
+        return Nowhere.apply(super().forward(x))
+
+
 BAD = {
     "no module": ({"model": lambda x: x}, "function"),
     "training": ({"model": Linear()}, r"model\.eval\(\)"),
@@ -320,7 +350,17 @@ BAD = {
     "y float": ({"y": torch.zeros(N)}, r"y is .*float32.*int64: write y.long\(\)"),
     "y one-hot": ({"y": torch.zeros(N, 3, dtype=torch.int64)}, r"y is \(40, 3\).*y.argmax\(1\)"),
     "x on meta": ({"x": torch.zeros(N, 1, 4, 4, device="meta")}, "x lies on the meta device"),
-    "y list": ({"y": [0] * N}, "y is list"),
+    "y list": ({"y": [0] * N}, r"y is list.*write torch.as_tensor\(y\).long\(\)"),
+    "a target": ({"targets": 1}, r"targets is int.*write torch.full\(\(40,\), 1\)"),
+    "x uint8": ({"x": torch.zeros(N, *SHAPE, dtype=torch.uint8)}, "uint8.*write x.float\\(\\) / 255"),
+    "one image": ({"x": images(N)[0]}, r"write x\[None\]"),
+    "nan": ({"attack": "pgd:step=nan"}, "step=nan is not a float"),
+    "lazy": ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(3)).eval()}, "lazy layer"),
+    "a way back that fails": ({"model": Reentrant().eval()}, "way back.*use_reentrant.*square"),
+    "a way back that is lost": (
+        {"model": Lost().eval(), "x": torch.rand(N, 1, 16, 16)},
+        r"no gradient.*quantised.*square",
+    ),
     "targets short": ({"targets": torch.zeros(3, dtype=torch.int64)}, r"targets is \(3,\)"),
     "no budgets": ({"epsilons": []}, r"epsilons=\[\]"),
     "batch size": ({"batch_size": 0}, "batch_size=0"),
@@ -359,6 +399,32 @@ def test_bad_input_is_refused_by_name(case):
     attack, *rest = (given.pop(name) for name in ("attack", "model", "x", "y"))
     with pytest.raises(UsageError, match=f"(?s){said}"):
         run_attack(attack, *rest, **given)
+
+
+@pytest.mark.parametrize("around", ["float64", "autocast", "no_grad"])
+def test_what_the_caller_has_set_decides_no_number(setting, around):
+    model, x, y = setting
+    ask = {"norm": "linf", "epsilons": [0.05, 0.1], "seed": 1}
+    want = run_attack("pgd:steps=5", model, x, y, **ask)
+    try:
+        if around == "float64":
+            torch.set_default_dtype(torch.float64)
+        with {"autocast": torch.autocast("cpu", torch.bfloat16), "no_grad": torch.no_grad()}.get(
+            around, contextlib.nullcontext()
+        ):
+            got = run_attack("pgd:steps=5", model, x, y, **ask)
+            assert torch.get_default_dtype() == (torch.float64 if around == "float64" else torch.float32)
+            assert torch.is_autocast_enabled("cpu") == (around == "autocast")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.examples.equal(want.examples) and got.success.equal(want.success)
+
+
+def test_labels_made_in_inference_mode_are_labels(setting):
+    model, x, y = setting
+    with torch.inference_mode():
+        given = y.clone()
+    assert run_attack("fgsm", model, x, given).success.equal(run_attack("fgsm", model, x, y).success)
 
 
 def test_one_layer_in_training_mode_is_enough_to_be_refused():

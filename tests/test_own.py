@@ -172,6 +172,7 @@ def test_weights_that_cannot_be_given_to_the_files_are_refused_in_a_line(rbg, ar
         "open(os.path.join(os.path.dirname(__file__), 'more', 'net.json')).read()",
         "Path(__file__).with_suffix('.yaml').read_text()",
         "[each.read_text() for each in HERE.glob('*.json')]",
+        "Path(__file__).with_name('set' + f'{1}'[:0] + 'tings.json').read_text()",
         "importlib.import_module('late')",
         "importlib.import_module('pack.inner')",
     ],
@@ -191,6 +192,26 @@ def test_what_a_file_reads_beside_itself_tells_it_from_its_copy(tmp_path, reads)
     different = [name for name in files if digests[name] != digests[""]]
     (read,) = different  # and nothing that it does not
     assert read.rpartition("/")[2].partition(".")[0] in reads or read.endswith((".yaml", ".json"))
+
+
+def test_what_is_read_under_a_name_put_together_is_part_of_it_or_refused(rbg):
+    for folder, less in (("a", 0), ("b", 0.5)):
+        for name in ("less-1.txt", "less-1"):
+            Path(folder, name).write_text(str(less))
+        Path(folder, "model.py").write_text(
+            "from pathlib import Path\n" + FACTORY.format(less="LESS")
+            + "\nLESS, ONE = 0, 1\ndef put(name):\n    global LESS\n    LESS = "
+            "float(Path(__file__).with_name(name).read_text())\n    return make((), 3)\n"
+            "def ending(): return put(f'less-{ONE}.txt')\ndef bare(): return put(f'less-{ONE}')\n"
+        )  # fmt: skip
+    both = [arg for f in ("a", "b") for arg in ("--classifier", f"{f}/model.py:ending")]
+    rbg("evaluate", *ASKED, "--weights", "one.safetensors", *both, "--out", "out")
+    right = [expected(WEIGHTS["one"], less) for less in (0, 0.5)]
+    assert sorted(found("out").values()) == [(pytest.approx(c), pytest.approx(r)) for c, r in sorted(right)]
+    for folder in ("a", "b"):
+        done = rbg("evaluate", *ASKED, "--weights", "one.safetensors", "--classifier", f"{folder}/model.py:bare",
+                   "--out", "out", code=2)  # fmt: skip
+        assert f"{folder}/less-1 beside it" in done.stderr and "FILES = ['less-1']" in done.stderr
 
 
 def test_a_reference_is_read_as_it_is_written():
