@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from robustbench_gan import processes, progress, stopping
+from robustbench_gan import processes, progress, stopping, trial
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import Fatal
 from robustbench_gan.evaluate import evaluate_cell
@@ -222,6 +222,7 @@ def _cell(theirs: Connection, planned: Planned, workshop: Workshop, settings: Se
     processes.adopt_orphans()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    trial.are_not_needed()
     with stopping.listening():
         try:
             _make_shared(planned, workshop, theirs)

@@ -22,6 +22,7 @@ from robustbench_gan.own import with_files
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
+from robustbench_gan.strangers import made
 from robustbench_gan.substitute import dynamic
 from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View
@@ -108,13 +109,14 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
 
 def _trained(workshop: Workshop, order: Order) -> Trained:
     data, seed = workshop.dataset(order.names[0]), workshop.train_seed
-    kind, params = registry.resolve("attacks", Spec.parse(order.attack))
-    module: TrainedAttack = fresh(lambda: kind(data.shape, len(data.classes), **params), seed)  # type: ignore[assignment]
+    spec = Spec.parse(order.attack)
+    kind = registry.load("attacks", spec.name)
+    module: TrainedAttack = fresh(lambda: made("attacks", spec, data.shape, len(data.classes)), seed)  # type: ignore[assignment]
     on = ground(workshop, order.names, order.threat, info_of(kind).gradient)
     recipe = {
         "recipe_version": RECIPE_VERSION,
         "attack": order.attack,
-        "code": with_files(code_digest(kind), Spec.parse(order.attack)),
+        "code": with_files(code_digest(kind), spec),
         "on": [on.name, on.gradient, on.draws, on.recipe],
         "target": order.target,
         "budget": [order.budget.norm, order.budget.eps],

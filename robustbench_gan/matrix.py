@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -27,7 +27,9 @@ from robustbench_gan.own import DIGITS, FileReference, is_file_reference, with_f
 from robustbench_gan.record import GOALS, Cell
 from robustbench_gan.registry import LONGEST, Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
+from robustbench_gan.strangers import made, naming, try_first, unchanged
 from robustbench_gan.threat import ACCESS_ORDER, NOTHING_TO_COPY, THREATS, ThreatModel
+from robustbench_gan.trial import Died
 from robustbench_gan.workshop import Workshop
 
 if sys.version_info >= (3, 11):
@@ -38,8 +40,8 @@ else:  # pragma: no cover
 ENGINE = (
     "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection",
     "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe",
-    "record", "rehearsal", "seeds", "shown", "substitute", "surroundings", "threat", "training", "twice",
-    "user_models", "user_weights", "workshop",
+    "record", "rehearsal", "seeds", "shown", "strangers", "substitute", "surroundings", "threat", "training",
+    "trial", "twice", "user_models", "user_weights", "workshop",
 )  # fmt: skip
 LARGEST = 1 << 20  # bytes of a matrix file
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
@@ -223,9 +225,9 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
 
 def canonical(group: str, spec: Spec) -> str:
     """The spec with every parameter written out; checks names, parameters and types."""
-    target, values = registry.resolve(group, spec)
+    values = registry.resolve(group, spec)[1]
     if group == "defenses":
-        _try_to_build(target, values)
+        _try_to_build(spec)
     if group == "attacks":
         try:
             info_of(registry.load(group, spec.name))
@@ -234,10 +236,10 @@ def canonical(group: str, spec: Spec) -> str:
     return str(Spec(spec.name, registry.as_params(values)))
 
 
-def _try_to_build(kind: type[Defense], values: dict[str, Any]) -> None:
+def _try_to_build(spec: Spec) -> None:
     """Find impossible parameters before anything is trained; what else goes wrong is for the cell to record."""
     try:
-        kind(nn.Identity(), **values)
+        made("defenses", spec, nn.Identity())
     except UsageError:
         raise
     except BaseException as error:
@@ -352,9 +354,11 @@ def _declined(chain: str, shape: tuple[int, int, int], classes: int) -> str:
     Asked once for all of its cells, so that no attack is declined alone.
     """
     for spec in parse_chain(chain):
-        kind, values = registry.resolve("defenses", spec)
         try:
-            answer = kind(nn.Identity(), **values).why_not(shape, classes)
+            stage = made("defenses", spec, nn.Identity())
+            with unchanged("defenses", spec):
+                try_first("defenses", spec, partial(stage.why_not, shape, classes), (shape, classes))
+                answer = stage.why_not(shape, classes)
             if isinstance(answer, str) and answer:
                 return plain(answer)
         except NotApplicable as why:
@@ -375,11 +379,17 @@ def refused_before(
     """
     spec = Spec.parse(attack)
     info = info_of(function)
-    ours = registry.entry("attacks", spec.name).distribution == "robustbench-gan"
+    ours = registry.entry("attacks", spec.name).is_ours
     if not (ours or info.checks_first) or budget.norm not in info.norms:
         return ""
     parameters = registry.resolve("attacks", spec)[1]
-    return refusal(function, info, parameters, Asked(budget, goal != "untargeted", shape, classes))
+    asked = Asked(budget, goal != "untargeted", shape, classes)
+    with unchanged("attacks", spec), naming(spec):
+        try:
+            try_first("attacks", spec, lambda: refusal(function, info, parameters, asked), asked)
+        except Died:
+            return ""  # the cell's to record
+        return refusal(function, info, parameters, asked)
 
 
 def _classes(chain: str) -> list[type[Defense]]:
@@ -394,12 +404,11 @@ def stages_of(chain: str) -> list[Stage]:
     """
     stages: list[Stage] = []
     for spec in parse_chain(chain):
-        kind, values = registry.resolve("defenses", spec)
         try:
-            stages.append(kind(nn.Identity(), **values))
+            stages.append(made("defenses", spec, nn.Identity()))
         except BaseException as error:
             stopping.pass_on(error)
-            stages.append(kind)
+            stages.append(registry.load("defenses", spec.name))
     return stages
 
 

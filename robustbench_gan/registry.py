@@ -20,11 +20,12 @@ from typing import Any
 
 import importlib_metadata
 
-from robustbench_gan import stopping
+from robustbench_gan import stopping, trial
 from robustbench_gan.aside import aside
 from robustbench_gan.errors import UsageError, describe, unknown
 
 CORE = __name__.partition(".")[0]
+BUNDLED = "robustbench-gan"  # the distribution whose plugins are trusted not to end the process
 GROUPS = ("attacks", "defenses", "models", "datasets")
 CONTROL = "control-"  # begins the names of faults on purpose, for self-tests alone: `controls`
 Value = Any  # int | float | bool | str | None | Spec
@@ -294,6 +295,11 @@ class Entry:
     point: Any
     rival: str = ""
 
+    @property
+    def is_ours(self) -> bool:
+        """Is it bundled?"""
+        return self.distribution == BUNDLED
+
     def load(self) -> Any:
         """Import the object. Raises UsageError that names the plugin and its error when it is broken."""
         if self.rival:
@@ -303,7 +309,7 @@ class Entry:
             )
         try:
             with stopping.PluginCall(), aside():
-                found = self.point.load()
+                found = self._imported()
         except BaseException as error:  # whatever a stranger's module raises breaks only itself
             stopping.pass_on(error)
             raise self._broken(f"fails to import: {describe(error)}") from error
@@ -317,6 +323,19 @@ class Entry:
             raise self._broken(wrong)
         return found
 
+    def _imported(self) -> Any:
+        """A stranger's module is tried in a copy of the process, and changes nothing that others stand on."""
+        if self.is_ours or self.point.module in sys.modules:
+            return self.point.load()
+        trial.tried((self.distribution, self.version, self.point.value), self.point.load)
+        core = sys.modules.get(f"{CORE}.surroundings")  # there where torch is, and numbers are to be made
+        around = core.Surroundings(generators=True) if core else None
+        try:
+            return self.point.load()
+        finally:
+            if around:
+                around.put_back()
+
     def _broken(self, how: str) -> UsageError:
         return UsageError(
             f"the plugin {self.name!r} ({self.distribution} {self.version}, {self.point.value}) {how}. "
@@ -326,7 +345,12 @@ class Entry:
 
 def entries(group: str) -> dict[str, Entry]:
     """Everything registered in a group, by name, without importing any of it."""
-    return dict(_entries(group, tuple(_state(path) for path in sys.path)))
+    return dict(_entries(group, installed()))
+
+
+def installed() -> tuple[tuple[str, int], ...]:
+    """The directories that plugins are found in, and when something was last installed there."""
+    return tuple(map(_state, sys.path))
 
 
 def _state(path: str) -> tuple[str, int]:

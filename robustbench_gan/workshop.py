@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import door, registry, stopping
+from robustbench_gan import door, registry, stopping, trial
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.beside import files_opened
 from robustbench_gan.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, uns
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Artifact, Store, read_artifact
+from robustbench_gan.strangers import made, try_first, undone
 from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
 from robustbench_gan.substitute import Oracle, papernot, static
 from robustbench_gan.surroundings import Surroundings
@@ -194,16 +195,17 @@ class Workshop:
                 return self._users_classifier(data, self.aliases[text])
             except UsageError as error:  # of the user's own file, which every cell needs
                 raise Fatal(str(error)) from error
-        factory, params = registry.resolve("models", Spec.parse(text))
+        spec = Spec.parse(text)
+        factory = registry.load("models", spec.name)
         schedule = schedule_of(factory)
-        model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed)
+        model = fresh(lambda: made("models", spec, data.shape, len(data.classes)), self.train_seed)
         model = door.admitted(model.to(self.device))
-        code = with_files(module_digest(factory), Spec.parse(text))
+        code = with_files(module_digest(factory), spec)
         recipe = classifier_recipe(text, schedule, data, self.train_seed, code)
         checkpoint = Checkpoint.of(self.store, "classifier", recipe)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
-            name = f"training {Spec.parse(text).name} on {data.name}"
+            name = f"training {spec.name} on {data.name}"
             info = train_classifier(
                 model, data, schedule, seed=self.train_seed, description=name, checkpoint=checkpoint
             )
@@ -224,8 +226,13 @@ class Workshop:
     def _users_classifier(self, data: Dataset, own: Own) -> tuple[nn.Module, Artifact]:
         given = FileReference.parse(own.place)
         assert given.weights is not None, "adopted without weights"
-        with files_opened() as opened:
-            model = factory_from_file(given.source)(data.shape, len(data.classes))
+        form = data.shape, len(data.classes)
+        try:
+            trial.tried((given.source, own.digest, form), lambda: factory_from_file(given.source)(*form))
+        except trial.Died as error:
+            raise UsageError(f"--classifier {given.source} cannot be made: {error}.") from error
+        with files_opened() as opened, undone():
+            model = factory_from_file(given.source)(*form)
         if file := unseen(given.source, opened - {given.weights.absolute()}):
             raise UsageError(
                 f"--classifier {given.source} reads {file} beside it under a name that is put together: a change there "
@@ -263,15 +270,15 @@ class Workshop:
     def _copy(self, dataset: str, classifier: str, text: str) -> Defense:
         try:
             real = self.defense(dataset, classifier, text).training_keys()
-            made = self._defense(dataset, classifier, text, self.copy_seed) if real else None
-            copied = made.training_keys() if made else {}
+            copy = self._defense(dataset, classifier, text, self.copy_seed) if real else None
+            copied = copy.training_keys() if copy else {}
         except NotApplicable as why:  # the defense's code: no attack is for it to decline
             raise RuntimeError(f"NotApplicable in the training of a copy: {why}") from why
-        if made is None:
+        if copy is None:
             raise NotApplicable(NOTHING_TO_COPY)
         if set(copied.values()) == set(real.values()):
             raise NotApplicable("the defense's training has no seed: a copy would be the defense itself")
-        return made
+        return copy
 
     def _defense(self, dataset: str, classifier: str, text: str, seed: int) -> Defense:
         base, artifact = self.classifier(dataset, classifier)
@@ -282,8 +289,10 @@ class Workshop:
             f"{name}, when it was fitted,", *self.seals(base), loaded, around=Surroundings(generators=True)
         ):
             for spec in chain:
-                kind, params = registry.resolve("defenses", spec)
-                stages.append(kind(base, **params))
+                stage = made("defenses", spec, base, key=artifact.key)
+                form = data.shape, len(data.classes)
+                try_first("defenses", spec, functools.partial(stage.why_not, *form), form)
+                stages.append(stage)
             defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
             defense.base_key = artifact.key
             if why := defense.why_not(data.shape, len(data.classes)):
@@ -389,8 +398,8 @@ class Workshop:
         """A new substitute, and everything that decides what its training makes of it."""
         data, defense = self.dataset(names[0]), self.defense(*names)
         spec = Spec.parse(threat.model)
-        factory, params = registry.resolve("models", spec)
-        model = fresh(lambda: factory(data.shape, len(data.classes), **params), self.train_seed + 1)
+        factory = registry.load("models", spec.name)
+        model = fresh(lambda: made("models", spec, data.shape, len(data.classes)), self.train_seed + 1)
         recipe = {
             "recipe_version": SUBSTITUTE_VERSION,
             "protocol": threat.substitute,
