@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import Any, get_args
 
@@ -176,6 +177,11 @@ class _Call:
         """The call's seeds of some images for one purpose, (N,)."""
         return sample_seeds(self.seed, purpose, torch.arange(len(self.x), device=self.x.device)[rows])
 
+    @cached_property
+    def judges_seeds(self) -> Tensor:
+        """What the judge draws from, (N,)."""
+        return self.seeds("judge")
+
     def batches(self, n: int) -> Batches:
         """Slices of so many images, which copy nothing."""
         size = self.batch_size
@@ -185,7 +191,7 @@ class _Call:
         """The system's answers under the judge's seeds. Raises NotANumber where it has none to an image."""
         try:
             with torch.no_grad():
-                out = answer(self.systems[0], images, self.seeds("judge"), self.batches(len(images)))
+                out = answer(self.systems[0], images, self.judges_seeds, self.batches(len(images)))
         except NotANumber as error:
             raise NotANumber(f"{error} to {named}") from error
         if lost := int(unanswered(out, self.y).sum()):
@@ -214,8 +220,10 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     inside = torch.stack([b.allows(size) for b, size in zip(budgets, sizes, strict=True)])
     success = torch.stack([call.goal.reached(out) for out in answers]) & inside
     flags = _flags(call, budgets, clean, right, runs, answers, torch.stack(sizes), success)
+    examples = [made.examples for made, _ in runs]
     return Attacked(
-        unbounded.norm, tuple(b.eps for b in budgets), torch.stack([made.examples for made, _ in runs]), success,
+        unbounded.norm, tuple(b.eps for b in budgets), examples[0][None] if len(runs) == 1 else torch.stack(examples),
+        success,
         torch.stack(sizes).float(), right, torch.stack([made.counts.forward for made, _ in runs]),
         torch.stack([made.counts.backward for made, _ in runs]), attack, call.y, targets, flags,
     )  # fmt: skip
@@ -227,7 +235,7 @@ def _left_alone(call: _Call) -> AbstractContextManager[None]:
     model = Seal(system.defense if isinstance(system, Defended) else system.model, "the model")
 
     def ask() -> None:
-        x, seeds = call.x[:2].clone(), call.seeds("judge", slice(0, 2))
+        x, seeds = call.x[:2].clone(), call.judges_seeds[:2]
         with torch.no_grad():
             system(x, seeds)
         system(x.requires_grad_(), seeds)
@@ -299,7 +307,8 @@ def _craft(
         found = function(view, given, goal.rows(batch), budget, own[batch], **parameters)  # type: ignore[arg-type]
         made.append(check_examples(found, images[batch], given, budget))
         counts.append(view.counts)
-    return Crafted(torch.cat(made), goal, Counts.cat(counts)), training
+    whole_set = made[0] if len(made) == 1 else torch.cat(made)
+    return Crafted(whole_set, goal, Counts.cat(counts)), training
 
 
 def _fitted(call: _Call, system: System, budget: Budget) -> tuple[Fitted, Counts]:
@@ -346,15 +355,15 @@ def _flags(
     system = call.systems[0]
     asked = defense if isinstance(system, Defended) else Defense(system.model)
     assert asked is not None
-    looked = probe(asked, call.x, call.seeds("judge"), clean)
+    looked = probe(asked, call.x, call.judges_seeds, clean)
     controls = {"defended": float(right.double().mean())}
     controls["classifier"], shown = controls["defended"], Shown()
     if defense is not None and defense.purifies:
         watched = Watched(defense, len(call.x))
         with torch.no_grad():
-            answer(watched, call.x, call.seeds("judge"), call.batches(len(call.x)))
+            answer(watched, call.x, call.judges_seeds, call.batches(len(call.x)))
             shown = watched.facts()
-            bare = answer(Bare(defense.base), call.x, call.seeds("judge"), call.batches(len(call.x)))
+            bare = answer(Bare(defense.base), call.x, call.judges_seeds, call.batches(len(call.x)))
         controls["classifier"] = float(correct(bare, call.y).double().mean())
     gradients = tuple(s.gradient if isinstance(s, Defended) else "full" for s in call.systems)
     threat = white_box(gradient="full" if len(gradients) == 1 else "auto")
