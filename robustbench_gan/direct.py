@@ -355,7 +355,8 @@ def _flags(
     system = call.systems[0]
     asked = defense if isinstance(system, Defended) else Defense(system.model)
     assert asked is not None
-    looked = probe(asked, call.x, call.judges_seeds, clean)
+    first = None if isinstance(system, Defended) else door.first_answer(system.model)
+    looked = probe(asked, call.x, call.judges_seeds, clean, first)
     controls = {"defended": float(right.double().mean())}
     controls["classifier"], shown = controls["defended"], Shown()
     if defense is not None and defense.purifies:

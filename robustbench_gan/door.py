@@ -7,9 +7,9 @@ door does sits in hooks. A compiled program takes none and stands in a `Program`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,8 @@ from robustbench_gan.guard import form, same, version
 from robustbench_gan.seeds import isolated
 
 LOOKED_AT = 2  # clean images that a classifier is shown as it enters
+APART = (2, 0)  # of many that were answered together, those that are asked again: no neighbours, nor in order
+T = TypeVar("T")
 TWO_LOGITS = "give two logits, torch.stack([torch.zeros_like(z), z], dim=1) of a sigmoid's logit z"
 
 
@@ -90,6 +92,14 @@ def _unpacked(answer: Any, n: int) -> Any:
     return able[0] if able else tensors[0] if len(tensors) == 1 else answer
 
 
+class First(NamedTuple):
+    """What a classifier answered as it entered: to which images of those given, logits (n, K), and how."""
+
+    rows: Tensor
+    logits: Tensor
+    differentiates: bool
+
+
 class _Hooks:
     """What is done to a classifier's input, and to its answer. Copied with the module that it hangs on."""
 
@@ -100,6 +110,7 @@ class _Hooks:
         self.classes = 0  # how many it has answered with
         self.version = -1  # of the input that it holds
         self.looking = False  # it is being found out what it does
+        self.first: First | None = None  # what it answered then
 
     def before(self, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Images as the classifier wants them."""
@@ -237,18 +248,22 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
             raise WrongForm(
                 "the classifier was made in inference mode, which allows no gradients: load it outside."
             )
-    clean = clean[:LOOKED_AT].detach()
+    rows = torch.tensor(
+        APART if len(clean) > max(APART) else range(min(LOOKED_AT, len(clean))), device=clean.device
+    )
+    clean = clean.detach()[rows]
     hooks.looking = True
     try:
         with torch.no_grad(), isolated(0):
             try:
-                logits = _asked(model, hooks, clean)
+                logits, differentiates = watched(lambda: _asked(model, hooks, clean))
             except _Edits:
                 hooks.copies = True
-                logits = _asked(model, hooks, clean)
+                logits, differentiates = watched(lambda: _asked(model, hooks, clean))
             one = _asked(model, hooks, clean[:1])
     finally:
         hooks.looking = False
+    hooks.first = First(rows, logits.clone(), differentiates)
     hooks.reuses = logits.untyped_storage().data_ptr() == one.untyped_storage().data_ptr()
     hooks.classes = logits.shape[1]
     if hooks.classes < classes:
@@ -262,6 +277,30 @@ def classes_of(model: nn.Module) -> int:
     """How many classes a classifier has that was looked at."""
     hooks = _hooks_of(model)
     return hooks.classes if hooks else 0
+
+
+def first_answer(model: nn.Module) -> First | None:
+    """What a classifier answered when it was looked at."""
+    hooks = _hooks_of(model)
+    return hooks.first if hooks else None
+
+
+def watched(ask: Callable[[], T]) -> tuple[T, bool]:
+    """The answer, and whether a backward pass fetched what a forward pass had kept for it meanwhile."""
+    unpacked: list[None] = []
+
+    def fetch(tensor: Tensor) -> Tensor:
+        unpacked.append(None)
+        return tensor
+
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, fetch):
+            out = ask()
+    except Exception as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        return ask(), True  # torch.func refuses hooks, and only what differentiates meets them
+    return out, bool(unpacked)
 
 
 class _Edits(RuntimeError):

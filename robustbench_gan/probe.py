@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.defense import Defense
+from robustbench_gan.door import APART, First, watched
 from robustbench_gan.flags.thresholds import SAME_ANSWER
 from robustbench_gan.outcome import Output
 
 PROBED = 2  # images: enough to see that two answers differ, and next to nothing beside a cell
-APART = (2, 0)  # of many that were answered together, those that are asked again: no neighbours, nor in order
 MANY = 50  # images: one of two is rarely the extreme of so many, by which all were answered
 
 
@@ -31,18 +31,24 @@ class Probe:
     differentiates: bool = False  # it runs autograd backwards while it answers
 
 
-def probe(defense: Defense, x: Tensor, seed: Tensor, judged: Output | None = None) -> Probe:
+def probe(
+    defense: Defense, x: Tensor, seed: Tensor, judged: Output | None = None, first: First | None = None
+) -> Probe:
     """Ask a defense about the first images of x, (N, C, H, W), under their seeds (N,) and others.
 
     `judged` is what it answered to all of x under these seeds: one pass, in other company, tells then that nothing is
-    wrong. Torch's global generator is left as it was.
+    wrong; none is needed where it is a classifier alone that was asked `first` at the door. Torch's global generator
+    is left as it was.
     """
     own = seed if defense.randomised else ~seed
     with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         # An answer that is optimised for is another one wherever rounding is, and so is none to compare with.
         if judged is not None and len(x) >= MANY and not defense.unrolls:
-            rows = torch.tensor(APART, device=x.device)
-            out, differentiates = _watched(defense, x[rows], own[rows])
+            if first is None:
+                rows = torch.tensor(APART, device=x.device)
+                out, differentiates = watched(lambda: defense(x[rows], own[rows]))
+            else:
+                rows, out, differentiates = first.rows, Output.of(first.logits), first.differentiates
             if distance(Output(judged.logits[rows], judged.scores[rows]), out) <= SAME_ANSWER:
                 return Probe(differentiates=differentiates)
         return _asked_in_full(defense, x[:PROBED], seed[:PROBED], own[:PROBED])
@@ -51,7 +57,7 @@ def probe(defense: Defense, x: Tensor, seed: Tensor, judged: Output | None = Non
 def _asked_in_full(defense: Defense, x: Tensor, seed: Tensor, own: Tensor) -> Probe:
     """The passes are of a few images and not in micro-batches, so they are compared with each other alone."""
     before = _generator_states(x)
-    first, differentiates = _watched(defense, x, seed)
+    first, differentiates = watched(lambda: defense(x, seed))
     alone = _alone(defense, x, own)
     varies = {} if _equal(first, alone) else _why_it_varies(defense, x, seed, own, first, before)
     return Probe(**varies, differentiates=differentiates)
@@ -114,21 +120,3 @@ def _from_state(states: list[Tensor], defense: Defense, x: Tensor, seed: Tensor)
         torch.cuda.set_rng_state(states[1], x.device)
     out: Output = defense(x, seed)
     return out
-
-
-def _watched(defense: Defense, x: Tensor, seed: Tensor) -> tuple[Output, bool]:
-    """The answer, and whether a backward pass fetched what a forward pass had kept for it meanwhile."""
-    unpacked: list[None] = []
-
-    def fetch(tensor: Tensor) -> Tensor:
-        unpacked.append(None)
-        return tensor
-
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, fetch):
-            out: Output = defense(x, seed)
-    except RuntimeError as error:
-        if "saved tensor hooks" not in str(error):
-            raise
-        return defense(x, seed), True  # torch.func refuses hooks, and only what differentiates meets them
-    return out, bool(unpacked)
