@@ -126,6 +126,7 @@ class Crafted:
     """Examples (N, C, H, W), the goal each aims at, and what making them took.
 
     `drew` names the global generators that were moved meanwhile; `repeats` says that a few, made again, were the same.
+    `sizes` are those of the perturbations, (N,) float64, where they are known.
     """
 
     examples: Tensor
@@ -133,6 +134,7 @@ class Crafted:
     counts: Counts
     drew: tuple[str, ...] = ()
     repeats: bool = True
+    sizes: Tensor | None = None
 
 
 def gradients_of(run: Run) -> tuple[str, ...]:

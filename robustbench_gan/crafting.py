@@ -224,6 +224,11 @@ def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> Tenso
     `given` is the copy of x that the attack was handed: it must come back unchanged. Checked is the copy that is
     returned, which nobody else holds; it must be of a plain Tensor, since a subclass can answer checks as it likes.
     """
+    return sized_examples(made, x, given, budget)[0]
+
+
+def sized_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
+    """`check_examples` that also gives the exact size of each perturbation, (N,) float64."""
     if not same(given, x):
         raise AttackFault("the attack edited its input in place")
     if not plain(made, x) or made.shape != x.shape or made.dtype != x.dtype:
@@ -240,14 +245,15 @@ def check_examples(made: Any, x: Tensor, given: Tensor, budget: Budget) -> Tenso
         outside = (copy < -SLACK) | (copy > 1 + SLACK)
         raise AttackFault(f"{_count(outside)} examples leave the box [0, 1]", flag="budget-violation")
     delta = copy - x
-    over = ~budget.contains(delta)
+    sizes = budget.exact_size(delta)
+    over = ~budget.allows(sizes)
     if bool(over.any()):
         size = float(budget.size(delta).max())
         raise AttackFault(
             f"{int(over.sum())} examples leave the {budget.norm} ball: {size:g} > {budget.eps:g}",
             flag="budget-violation",
         )
-    return copy
+    return copy, sizes
 
 
 def _count(bad: Tensor) -> int:

@@ -20,7 +20,7 @@ from robustbench_gan.attacked import Attacked, described
 from robustbench_gan.budget import Budget, norm_named, radius
 from robustbench_gan.cell_run import Crafted
 from robustbench_gan.checks import Evidence, Question, red_flags
-from robustbench_gan.crafting import check_examples, keep_better, strength_of
+from robustbench_gan.crafting import keep_better, sized_examples, strength_of
 from robustbench_gan.defense import Defense, declared_gradients, unfitted
 from robustbench_gan.errors import (
     DisconnectedGradient,
@@ -214,7 +214,9 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     with _left_alone(call):
         runs = [_crafted(call, budget) for budget in ([unbounded] if minimal else budgets)]
     answers = [call.judge(made.examples, "examples") for made, _ in runs]
-    sizes = [unbounded.exact_size(made.examples - x) for made, _ in runs]
+    sizes = [
+        unbounded.exact_size(made.examples - x) if made.sizes is None else made.sizes for made, _ in runs
+    ]
     repeated = len(budgets) if minimal else 1
     runs, answers, sizes = runs * repeated, answers * repeated, sizes * repeated
     inside = torch.stack([b.allows(size) for b, size in zip(budgets, sizes, strict=True)])
@@ -298,17 +300,19 @@ def _craft(
     view_seeds = call.seeds("view", rows)
     if at and not options["fixed"]:
         view_seeds = fold(view_seeds, at)
-    own, made, counts = call.seeds("attack", rows), [], []
+    own, made, sizes, counts = call.seeds("attack", rows), [], [], []
     whole = len(rows) == len(call.x)  # then slices serve, which copy nothing
     images, goal = (call.x, call.goal) if whole else (call.x[rows], call.goal.rows(rows))
     for batch, _ in call.batches(len(rows)):
         view = View.on(system, view_seeds[batch], **options)
         given = images[batch].clone()
         found = function(view, given, goal.rows(batch), budget, own[batch], **parameters)  # type: ignore[arg-type]
-        made.append(check_examples(found, images[batch], given, budget))
+        examples, size = sized_examples(found, images[batch], given, budget)
+        made.append(examples)
+        sizes.append(size)
         counts.append(view.counts)
     whole_set = made[0] if len(made) == 1 else torch.cat(made)
-    return Crafted(whole_set, goal, Counts.cat(counts)), training
+    return Crafted(whole_set, goal, Counts.cat(counts), sizes=torch.cat(sizes)), training
 
 
 def _fitted(call: _Call, system: System, budget: Budget) -> tuple[Fitted, Counts]:

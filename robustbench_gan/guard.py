@@ -385,10 +385,12 @@ class Attributes:
 def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
     """Values by name, each with what of it can change while it stays the same object."""
     held = module.__dict__
-    return {key: (value, _inside(value)) for key, value in held.items() if key not in _OF_MODULES}
+    return {key: (held[key], _inside(held[key])) for key in held.keys() - _OF_MODULES}
 
 
 def _inside(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | tuple):  # nearly always
+        return None
     if isinstance(value, Tensor):
         return version(value)
     return value.copy() if isinstance(value, list | set | dict) else None
@@ -396,7 +398,7 @@ def _inside(value: Any) -> Any:
 
 def _changed(was: dict[str, tuple[Any, Any]], module: nn.Module) -> list[str]:
     held = module.__dict__
-    names = {key for key in held if key not in _OF_MODULES}
+    names = held.keys() - _OF_MODULES
     same = [key for key, (value, inside) in was.items() if key in names and _alike(value, held[key], inside)]
     return sorted((names | was.keys()).difference(same))
 
