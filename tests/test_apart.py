@@ -69,7 +69,9 @@ def test_a_training_that_takes_its_process_with_it_fails_the_cells_that_need_it(
     assert evaluate_apart(cells[1], where, Settings(), seconds=60).reason == first.reason
 
 
-@pytest.mark.parametrize("then", ["return", "dies", pytest.param("hangs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "then", ["hangs", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("return", "dies"))]
+)
 def test_what_an_attack_leaves_behind_ends_with_its_cell(tmp_path, then):
     pids = tmp_path / "pids"
     own = subprocess.Popen(["sleep", "300"])  # of somebody else, and not to be touched
@@ -130,8 +132,12 @@ def gone(pid):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL], ids=["interrupted", "hung-up", "killed"]
-)
+    "how",
+    [
+        pytest.param(signal.SIGINT, id="interrupted"), pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGHUP, id="hung-up", marks=pytest.mark.nightly),
+    ],
+)  # fmt: skip
 def test_whoever_ends_the_run_ends_the_cell_and_what_is_finished_stays(tmp_path, installed, how):  # noqa: F811
     pids = tmp_path / "pids"
     hung = f"strays:where='{pids}',then=hangs"

@@ -270,14 +270,14 @@ def tried(tmp_path: Path, results: list[Result], every: int, seal: bool) -> tupl
 def test_a_sample_of_single_mutations_never_passes_without_new_digests(
     tmp_path: Path, honest: Result
 ) -> None:
-    told, _ = tried(tmp_path, [honest], every=150, seal=False)
-    assert set(told) == {"refused"} and told["refused"] > 50
+    told, _ = tried(tmp_path, [honest], every=300, seal=False)
+    assert set(told) == {"refused"} and told["refused"] > 25
 
 
 def test_a_sample_of_mutations_with_new_digests_changes_only_what_nothing_contradicts(
     tmp_path: Path, honest: Result
 ) -> None:
-    told, _ = tried(tmp_path, [honest], every=150, seal=True)
+    told, _ = tried(tmp_path, [honest], every=300, seal=True)
     assert told["refused"] > 0.85 * told.total()
 
 

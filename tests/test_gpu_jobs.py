@@ -54,7 +54,7 @@ def test_a_job_without_time_left_says_that_it_is_to_be_called_again(jobs):
     assert done.returncode == 3 and "quick: not finished; call it again" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_stops_at_its_limit_and_goes_on_at_the_next_call(jobs, tmp_path):
     settings = {"TINY": "1", "DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     codes = [jobs("quick", LIMIT="20", **settings).returncode]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def imports(source: str, module: str, is_package: bool, at_top: bool = False) ->
     return found
 
 
+@functools.cache
 def read(root: Path, at_top: bool = False) -> dict[str, set[str]]:
     return {
         module_name(path, root): imports(
