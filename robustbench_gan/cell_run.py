@@ -22,6 +22,7 @@ from robustbench_gan.outcome import Goal
 from robustbench_gan.record import Cell
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
+from robustbench_gan.strangers import take_part
 from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Bare, Counts, Deadline, Defended, System, ThreatModel, View, answer
 from robustbench_gan.workshop import Workshop
@@ -74,6 +75,12 @@ class Run:
     def budget(self) -> Budget:
         """How far the attack may go."""
         return Budget(self.cell.norm, self.cell.eps)
+
+    @property
+    def strangers(self) -> bool:
+        """Does code run that is not bundled?"""
+        cell = self.cell
+        return take_part(cell.classifier, cell.defense, cell.attack, cell.threat)
 
     @property
     def index(self) -> Tensor:

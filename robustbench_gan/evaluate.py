@@ -187,7 +187,7 @@ def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
     run.workshop.defense(run.cell.dataset, run.cell.classifier, "none")  # which is asked as well
     if expected is not None and expected.most > limit:
         run.deadline = Deadline(time.monotonic() + limit)
-    run.around = Surroundings()
+    run.around = Surroundings(thorough=run.strangers)
     crafted, crafting = craft(run)
     with run.workshop.answering(run.system_names(), copy=run.held, around=run.around):
         return _judged(run, crafted, crafting, expected)

@@ -158,7 +158,8 @@ def _others_left_alone(workshop: Workshop, order: Order, on: Ground) -> Abstract
         "the attack, when it was trained,",
         workshop.loaded(order.names[0]).whole(), *workshop.seals(real.base, *through),
         state=[*own, Attributes([*own, *workshop.seals(real.base)])],
-        suspects=workshop.suspects(order.names, Bare(real.base), on.system), around=Surroundings(generators=True),
+        suspects=workshop.suspects(order.names, Bare(real.base), on.system),
+        around=Surroundings(generators=True, thorough=True),
     )  # fmt: skip
 
 

@@ -150,7 +150,7 @@ def _settle(
     found = [*around.put_back(), *_put_back(belongings)]
     stately = _put_back(state)
     for suspect in suspects if found or stately else ():
-        alone = Surroundings()
+        alone = Surroundings(thorough=around.thorough)
         with contextlib.suppress(Exception):
             suspect.ask()
         does = [*alone.put_back(), *_put_back(belongings)]

@@ -40,8 +40,8 @@ else:  # pragma: no cover
 ENGINE = (
     "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection",
     "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe",
-    "record", "rehearsal", "seeds", "shown", "strangers", "substitute", "surroundings", "threat", "training",
-    "trial", "twice", "user_models", "user_weights", "workshop",
+    "record", "rehearsal", "seeds", "setting", "shown", "strangers", "substitute", "surroundings", "thorough",
+    "threat", "training", "trial", "twice", "user_models", "user_weights", "workshop",
 )  # fmt: skip
 LARGEST = 1 << 20  # bytes of a matrix file
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares

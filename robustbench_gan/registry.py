@@ -329,7 +329,7 @@ class Entry:
             return self.point.load()
         trial.tried((self.distribution, self.version, self.point.value), self.point.load)
         core = sys.modules.get(f"{CORE}.surroundings")  # there where torch is, and numbers are to be made
-        around = core.Surroundings(generators=True) if core else None
+        around = core.Surroundings(generators=True, thorough=True) if core else None
         try:
             return self.point.load()
         finally:

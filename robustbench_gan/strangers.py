@@ -46,7 +46,9 @@ def made(group: str, spec: Spec, *given: Any, key: Any = None) -> Any:
             return target(*given, **values)
         for which in {None, key}:
             try_first(group, spec, lambda: target(*given, **values), which)
-        with left_alone(f"{spec.name}, when it was made,", around=Surroundings(generators=True)):
+        with left_alone(
+            f"{spec.name}, when it was made,", around=Surroundings(generators=True, thorough=True)
+        ):
             return target(*given, **values)
 
 
@@ -77,7 +79,7 @@ def unchanged(group: str, spec: Spec) -> AbstractContextManager[None]:
 @contextmanager
 def undone() -> Iterator[None]:
     """Undo what is changed of the process while somebody's code is asked what it is, and hold it against nobody."""
-    around = Surroundings(generators=True)
+    around = Surroundings(generators=True, thorough=True)
     try:
         yield
     finally:

@@ -20,13 +20,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.modules import module as hooks
+
+from robustbench_gan.setting import Setting, all_identical, identical
+from robustbench_gan.thorough import MORE
 
 _LIVING: list[Any] = []  # guards of torch that must never be collected
 _SMALLEST = 5e-324  # the smallest denormal
@@ -39,22 +41,10 @@ _TIMERS = tuple(
     for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
     if hasattr(signal, name)
 )
+_ENVIRONMENT = os.environ
 _SHARED = (
     builtins, math, random, time, np, np.random, torch, functional, torch.autograd, torch.Tensor, torch.nn.Module,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One thing that code of a process shares: its name for readers, how it is read, and how a former value is put.
-
-    `imports` may change it: then it is undone and held against nobody.
-    """
-
-    name: str
-    read: Callable[[], Any]
-    put: Callable[[Any], object]
-    imports: bool = False
 
 
 def _function_modes() -> tuple[Any, ...]:
@@ -141,7 +131,7 @@ def _backends() -> tuple[Any, ...]:
         get._get_mkldnn_enabled(), get._get_mkldnn_deterministic(), get._get_nnpack_enabled(),
         get._get_cudnn_enabled(), get._get_cudnn_benchmark(), get._get_cudnn_deterministic(),
         get._get_flash_sdp_enabled(), get._get_mem_efficient_sdp_enabled(), get._get_math_sdp_enabled(),
-        torch.backends.mha.get_fastpath_enabled(), torch.get_float32_matmul_precision(),
+        torch.backends.mha.get_fastpath_enabled(), _products(),
     )  # fmt: skip
 
 
@@ -154,8 +144,16 @@ def _put_backends(old: tuple[Any, ...]) -> None:
         torch.backends.mha.set_fastpath_enabled, torch.set_float32_matmul_precision,
     )  # fmt: skip
     for setter, now, value in zip(setters, _backends(), old, strict=True):
-        if now != value:
+        if now != value and value is not None:
             setter(value)
+
+
+def _products() -> str | None:
+    """How precise products of float32 matrices are; None where backends were told differently."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 def _module_hooks() -> list[dict[Any, Any]]:
@@ -202,10 +200,13 @@ def _put_filters(old: list[Any]) -> None:
 
 
 def _environment() -> dict[Any, Any]:
+    if os.environ is not _ENVIRONMENT:
+        return {}
     return dict(os.environ._data)  # type: ignore[attr-defined] # as bytes: decoding all of it takes 0.1 ms
 
 
 def _put_environment(old: dict[Any, Any]) -> None:
+    os.environ = _ENVIRONMENT  # noqa: B003 - it was there before
     for name in {*old, *_environment()}:
         key = os.fsdecode(name)
         if name in old:
@@ -232,14 +233,14 @@ def _umask() -> int:
     return mask
 
 
-def _handlers() -> list[Any]:
-    return [_signal.getsignal(number) for number in _SIGNALS]
+def _handlers() -> tuple[Any, ...]:
+    return tuple(map(_signal.getsignal, _SIGNALS))
 
 
-def _put_handlers(old: list[Any]) -> None:
+def _put_handlers(old: tuple[Any, ...]) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, now, handler in zip(_SIGNALS, _handlers(), old, strict=True):
-            if now != handler and handler is not None:  # None: not of Python's making
+            if now is not handler and handler is not None:  # None: not of Python's making
                 signal.signal(number, handler)
 
 
@@ -290,13 +291,15 @@ def _put_functions(old: list[tuple[Any, ...]]) -> None:
 
 
 SETTINGS: tuple[Setting, ...] = (  # put back in this order: what would hinder the rest comes first
-    Setting("a function of Python, numpy or torch", _functions, _put_functions, imports=True),
+    Setting(
+        "a function of Python, numpy or torch", _functions, _put_functions, imports=True, same=all_identical
+    ),
     Setting("the alarms of the process", _timers, _put_timers),
-    Setting("sys.stdin, sys.stdout or sys.stderr", _printing, _put_printing),
+    Setting("sys.stdin, sys.stdout or sys.stderr", _printing, _put_printing, same=identical),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, imports=True),
     Setting("the warning filters", lambda: list(warnings.filters), _put_filters, imports=True),
     Setting("the default device", _default_device, torch.set_default_device),
-    Setting("torch's function modes", _function_modes, _put_function_modes),
+    Setting("torch's function modes", _function_modes, _put_function_modes, same=identical),
     Setting("torch's dispatch modes", _dispatch_modes, _put_dispatch_modes),
     Setting("inference mode", torch.is_inference_mode_enabled, _put_inference),
     Setting("grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
@@ -317,7 +320,7 @@ SETTINGS: tuple[Setting, ...] = (  # put back in this order: what would hinder t
     Setting("the environment", _environment, _put_environment, imports=True),
     Setting("the working directory", _directory, _put_directory),
     Setting("the umask", _umask, os.umask),
-    Setting("the signal handlers", _handlers, _put_handlers),
+    Setting("the signal handlers", _handlers, _put_handlers, same=identical),
 )
 
 
@@ -329,19 +332,25 @@ GENERATORS: tuple[Setting, ...] = (
 
 
 class Surroundings:
-    """All of it as it is now; the `generators` are put back and held against nobody."""
+    """All of it as it is now; the `generators` are put back and held against nobody.
 
-    def __init__(self, *, generators: bool = False) -> None:
+    What is looked at where a plugin runs that is not bundled comes with `thorough`, which takes half a millisecond.
+    """
+
+    def __init__(self, *, generators: bool = False, thorough: bool = False) -> None:
+        self.thorough = thorough
         self._generators = [(setting, setting.read()) for setting in GENERATORS if generators]
         self._streams = [(fd, *_saved(fd)) for fd in _STREAMS]
-        self._values = [setting.read() for setting in SETTINGS]
+        self._settings = (*SETTINGS, *MORE) if thorough else SETTINGS
+        self._values = [setting.read() for setting in self._settings]
         self._modules = len(sys.modules)
 
     def put_back(self) -> list[str]:
         """Undo what was changed since, once; the names of what is nobody's to change."""
         changed = []
-        for setting, old in zip(SETTINGS, self._values, strict=True):
-            if setting.read() != old:
+        for setting, old in zip(self._settings, self._values, strict=True):
+            now = setting.read()
+            if not (setting.same(now, old) if self.thorough else now == old):
                 setting.put(old)
                 if not (setting.imports and len(sys.modules) > self._modules):
                     changed.append(setting.name)

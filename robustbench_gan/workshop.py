@@ -285,9 +285,8 @@ class Workshop:
         chain, stages = parse_chain(text), []
         name = "+".join(spec.name for spec in chain)
         data, loaded = self.dataset(dataset), self.loaded(dataset).whole()
-        with left_alone(
-            f"{name}, when it was fitted,", *self.seals(base), loaded, around=Surroundings(generators=True)
-        ):
+        around = Surroundings(generators=True, thorough=True)
+        with left_alone(f"{name}, when it was fitted,", *self.seals(base), loaded, around=around):
             for spec in chain:
                 stage = made("defenses", spec, base, key=artifact.key)
                 form = data.shape, len(data.classes)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import io
+import locale
+import logging
 import os
 import random
+import resource
 import signal
 import sys
 import warnings
@@ -16,6 +21,7 @@ import torch
 from planted_cells import UNTRAINED, Fixed
 from torch import Tensor, nn
 
+from robustbench_gan import budget, judging
 from robustbench_gan.attack import TrainedAttack, Training, attack
 from robustbench_gan.budget import Budget
 from robustbench_gan.defense import Defense
@@ -229,6 +235,23 @@ def _entered(context: Any) -> None:
     context.__enter__()
 
 
+class Liar:
+    """Says that it equals anything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __call__(self, x: Tensor, **_: Any) -> Tensor:
+        return x
+
+
+def _fewer_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+
+_PRODUCTS = "a setting of torch.backends, the precision of torch's products"
+_PYTHON, _OUTSIDE = "a function of Python, numpy or torch", "where modules are imported from"
 AROUND: dict[str, tuple[Callable[[], object], str]] = {
     "dtype": (lambda: torch.set_default_dtype(torch.float64), "the default dtype"),
     "device": (lambda: torch.set_default_device("meta"), "the default device"),
@@ -241,7 +264,7 @@ AROUND: dict[str, tuple[Callable[[], object], str]] = {
     "deterministic": (lambda: torch.use_deterministic_algorithms(True), "deterministic algorithms"),
     "anomaly": (lambda: torch.autograd.set_detect_anomaly(True), "anomaly detection"),
     "denormals": (lambda: torch.set_flush_denormal(True), "the flushing of denormals"),
-    "precision": (lambda: torch.set_float32_matmul_precision("medium"), "a setting of torch.backends"),
+    "precision": (lambda: torch.set_float32_matmul_precision("medium"), _PRODUCTS),
     "hooks": (
         lambda: nn.modules.module.register_module_forward_hook(lambda m, x, out: None), "the hooks of all modules",
     ),
@@ -257,7 +280,34 @@ AROUND: dict[str, tuple[Callable[[], object], str]] = {
         lambda: setattr(nn.functional, "relu", lambda x, inplace=False: x), "a function of Python, numpy or torch",
     ),
     "random": (lambda: setattr(random, "random", lambda: 0.5), "a function of Python, numpy or torch"),
+    "liar": (lambda: setattr(nn.functional, "relu", Liar()), _PYTHON),
+    "products": (
+        lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"), _PRODUCTS,
+    ),
+    "convolutions": (
+        lambda: setattr(torch.backends.mkldnn.conv, "fp32_precision", "bf16"), "the precision of torch's products",
+    ),
+    "another-environment": (lambda: setattr(os, "environ", dict(os.environ)), "the environment"),
     "handlers": (lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN), "the signal handlers"),
+}  # fmt: skip
+MORE: dict[str, tuple[Callable[[], object], str]] = {  # looked at where a stranger takes part
+    "path": (lambda: sys.path.insert(0, "/planted"), _OUTSIDE),
+    "finder": (lambda: sys.meta_path.insert(0, Liar()), _OUTSIDE),
+    "module": (lambda: sys.modules.update(json=sys.modules["math"]), "an imported module"),
+    "no-module": (lambda: sys.modules.pop("torch.nn.functional"), "an imported module"),
+    "judge": (lambda: setattr(judging, "judge", Liar()), "the code of the judge"),
+    "slack": (lambda: setattr(budget, "SLACK", 1.0), "the code of the judge"),
+    "method": (lambda: setattr(Goal, "reached", lambda self, out: out.labels < 0), "the code of the judge"),
+    "level": (lambda: logging.disable(), "the root logger"),
+    "logs": (lambda: logging.root.addHandler(logging.NullHandler()), "the root logger"),
+    "printed": (lambda: torch.set_printoptions(precision=1), "how tensors are printed"),
+    "printed-arrays": (lambda: np.set_printoptions(precision=1), "how arrays are printed"),
+    "garbage": (gc.disable, "the garbage collector"),
+    "profile": (lambda: sys.setprofile(lambda *_: None), "the tracing of Python"),
+    "excepthook": (lambda: setattr(sys, "excepthook", lambda *_: None), "the tracing of Python"),
+    "limit": (_fewer_files, "the limits of the process"),
+    "locale": (lambda: locale.setlocale(locale.LC_ALL, "C"), "the locale"),
+    "rounding": (lambda: ctypes.CDLL(None).fesetround(0x400), "the rounding of floats"),
 }  # fmt: skip
 VIEWED: dict[str, tuple[Callable[[View, Goal], object], str]] = {
     "attribute": (lambda view, goal: setattr(view.system.defense, "factor", 0.5), "factor of the defense"),
@@ -280,6 +330,8 @@ def meddles(
     made = _stepped(view, x, goal, budget)
     if what in WEIGHTS:
         WEIGHTS[what][0](view.system.defense.base)
+    for change, _ in MORE.values() if what == "more" else ():
+        change()
     if what in AROUND:
         AROUND[what][0]()
     if what in VIEWED:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from planted import on_the_path, plant, separable
 from planted_cells import Fixed, grey
-from planted_meddlers import AROUND, EDITS, ENTRY_POINTS, FORMS, VIEWED, WEIGHTS, Scaled
+from planted_meddlers import AROUND, EDITS, ENTRY_POINTS, FORMS, MORE, VIEWED, WEIGHTS, Scaled
 from planted_plugins import cell, installed, judged, workshop  # noqa: F401
 
 from robustbench_gan.data.dataset import Dataset, TrainingData
@@ -142,13 +142,22 @@ def shared(tmp_path_factory, meddlers):
 @pytest.mark.parametrize("what", [*WEIGHTS, *AROUND, *VIEWED])
 def test_an_attack_that_changes_what_is_not_its_own_fails_and_changes_no_other_cell(shared, honest, what):
     found = {**WEIGHTS, **AROUND, **VIEWED}[what][1]
-    before = Surroundings(generators=True)
+    before = Surroundings(generators=True, thorough=True)
     result = cell(shared, attacks=f"meddles:what={what}", defenses="scaled")
     assert before.put_back() == []  # the test's own fault if not
     assert result.status == "failed" and result.outcomes is None
     assert result.reason == f"Meddled: the attack changed what is not its own: {found}"
     defense = "scaled" if what in VIEWED else "none"
     assert judged(cell(shared, defenses=defense)) == honest[defense]
+
+
+def test_whatever_else_it_changes_of_the_process_or_of_our_code_is_put_back(shared, honest):
+    before = Surroundings(generators=True, thorough=True)
+    result = cell(shared, attacks="meddles:what=more", defenses="scaled")
+    assert before.put_back() == []
+    said = result.reason.removeprefix("Meddled: the attack changed what is not its own: ")
+    assert set(said.split(", ")) == {found for _, found in MORE.values()}
+    assert judged(cell(shared)) == honest["none"]
 
 
 def test_run_attack_gives_the_model_back_as_it_was(meddlers):
