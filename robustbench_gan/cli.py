@@ -713,7 +713,7 @@ def leaderboard() -> None:
     "--out",
     type=Place(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows.",
+    help="Where to write it; README.md in DIRECTORY by default. FILE.csv gets the flat rows, FILE.svg a picture.",
 )
 @STRICT
 @click.option(

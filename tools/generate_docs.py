@@ -1,7 +1,7 @@
 """Write the generated documents, or with --check say which are stale.
 
 They are docs/{reference,red_flags,controls,statuses,cli,presets}.md, docs/result.schema.json and, once leaderboard/
-holds results, leaderboard/README.md and the table in README.md.
+holds results, leaderboard/README.md, its picture and the table in README.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustbench_gan.cli import main as rbg
 from robustbench_gan.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.flags import BY_CONSTRUCTION, CATALOGUE, COMPUTED
 from robustbench_gan.flags import thresholds as at
-from robustbench_gan.leaderboard import load_results, markdown, tables
+from robustbench_gan.leaderboard import load_results, markdown, picture, tables
 from robustbench_gan.leaderboard.labels import Labels
 from robustbench_gan.leaderboard.overview import overview
 from robustbench_gan.matrix import preset_text, presets
@@ -62,6 +62,7 @@ def generated() -> dict[str, str]:
     if (ROOT / "leaderboard" / "results").is_dir():
         results = load_results(ROOT / "leaderboard")
         documents["leaderboard/README.md"] = markdown(results)
+        documents["leaderboard/leaderboard.svg"] = picture(results)
         documents["README.md"] = readme((ROOT / "README.md").read_text(encoding="utf-8"), results)
     return documents
 

@@ -4,7 +4,7 @@ from robustbench_gan.leaderboard.console import console_table
 from robustbench_gan.leaderboard.flat import at_budget, frame, rows
 from robustbench_gan.leaderboard.headline import Standing, Table, tables
 from robustbench_gan.leaderboard.load import load_results
-from robustbench_gan.leaderboard.page import build, markdown
+from robustbench_gan.leaderboard.page import build, markdown, picture
 
 __all__ = [
     "Standing",
@@ -15,6 +15,7 @@ __all__ = [
     "frame",
     "load_results",
     "markdown",
+    "picture",
     "rows",
     "tables",
 ]

@@ -15,6 +15,7 @@ from robustbench_gan.leaderboard import randomness
 from robustbench_gan.leaderboard.attackers import attackers
 from robustbench_gan.leaderboard.contradictions import contradictions
 from robustbench_gan.leaderboard.detected import FIGURES, together
+from robustbench_gan.leaderboard.figure import svg
 from robustbench_gan.leaderboard.flat import cost, csv_text, frame, measured, median_size, robust_interval
 from robustbench_gan.leaderboard.headline import Column, Setting, Standing, Table, tables
 from robustbench_gan.leaderboard.labels import Labels, duration, escape, number, radius
@@ -26,7 +27,7 @@ from robustbench_gan.leaderboard.prose import DETECTION, MEANING, grants, made_w
 from robustbench_gan.record import Result
 
 TITLE = "Leaderboard"
-KINDS = (".md", ".csv")  # of files that a leaderboard is written to
+KINDS = (".md", ".csv", ".svg")  # of files that a leaderboard is written to
 
 
 def build(
@@ -39,7 +40,7 @@ def build(
 ) -> Path:
     """Write the leaderboard of a directory's results to DIR/README.md, or to `out`, whole or not at all.
 
-    An `out` that ends in .csv gets the flat rows instead of the page. `strict` refuses records of older schemas.
+    An `out` that ends in .csv gets the flat rows instead of the page, one that ends in .svg a picture. `strict` refuses records of older schemas.
     `only` restricts it to some fingerprints, `current` keeps out what other code says of its systems, which `say` is
     told of. Returns the file written. Raises UsageError where there is nothing to show, a result cannot be read, or
     the file cannot be written.
@@ -50,13 +51,21 @@ def build(
     results = load_results(directory, only, current, say, strict)
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
-    text = (
-        frame(results).map(csv_text).to_csv(index=False)
-        if path.suffix.lower() == ".csv"
-        else markdown(results)
-    )
-    write_text_atomically(path, text)
+    writers = {".md": markdown, ".csv": csv, ".svg": picture}
+    write_text_atomically(path, writers[path.suffix.lower()](results))
     return path
+
+
+def csv(results: Iterable[Result]) -> str:
+    """The flat rows as CSV."""
+    text: str = frame(results).map(csv_text).to_csv(index=False)
+    return text
+
+
+def picture(results: Iterable[Result]) -> str:
+    """The worst cases of all defenses as one SVG, the same for any order of the results."""
+    results = list(results)
+    return svg(tables(results), Labels.among(results))
 
 
 def markdown(
