@@ -30,7 +30,8 @@ def grids(tables: Iterable[Table], labels: Labels) -> list[Grid]:
     for table in tables:
         s = table.setting
         names = labels("dataset", s.dataset), labels("classifier", s.classifier)
-        groups[names + (s.goal, radius(s.norm, s.eps))].append(table)
+        key = (*names, s.goal, radius(s.norm, s.eps))
+        groups[key].append(table)
     return [_grid(heading, members) for heading, members in groups.items()]
 
 

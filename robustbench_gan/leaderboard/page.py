@@ -40,7 +40,8 @@ def build(
 ) -> Path:
     """Write the leaderboard of a directory's results to DIR/README.md, or to `out`, whole or not at all.
 
-    An `out` that ends in .csv gets the flat rows instead of the page, one that ends in .svg a picture. `strict` refuses records of older schemas.
+    An `out` that ends in .csv gets the flat rows instead of the page, one that ends in .svg a picture. `strict`
+    refuses records of older schemas.
     `only` restricts it to some fingerprints, `current` keeps out what other code says of its systems, which `say` is
     told of. Returns the file written. Raises UsageError where there is nothing to show, a result cannot be read, or
     the file cannot be written.
