@@ -88,6 +88,8 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path as a Path."""
+        if not os.fspath(value):  # of a variable that is not set; it would be the directory one is in
+            self.fail("it is empty: expected a path.", param, ctx)
         return super().convert(expanded(os.fspath(value)), param, ctx)
 
 

@@ -13,8 +13,11 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
+import platformdirs
+
 from robustbench_gan.errors import Fatal, UsageError
 
+CACHE_DIR = "RBG_CACHE_DIR"  # the environment variable that moves the cache
 HOUR = 3600.0
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}")
 REPLACED = "replaced"  # the directory, beside `results`, of records that newer ones took the place of
@@ -103,6 +106,20 @@ def refuse_links(path: Path, root: Path) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` for UTF-8 text."""
     write_atomically(path, text.encode())
+
+
+def cache_dir() -> Path:
+    """Where artifacts and downloads are kept: `$RBG_CACHE_DIR`, else the user's cache directory.
+
+    Raises UsageError where something lies there that is no directory.
+    """
+    chosen = os.environ.get(CACHE_DIR)
+    found = expanded(chosen) if chosen else Path(platformdirs.user_cache_dir("robustbench-gan"))
+    if found.exists() and not found.is_dir():
+        raise UsageError(
+            f"{CACHE_DIR}={found} is no directory: set it to one, which is made where it is missing."
+        )
+    return found
 
 
 def expanded(text: str) -> Path:

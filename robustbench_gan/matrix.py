@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import nn
 
-from robustbench_gan import registry, stopping
+from robustbench_gan import coherence, registry, stopping
 from robustbench_gan.aside import aside
 from robustbench_gan.attack import AttackInfo, info_of
 from robustbench_gan.budget import Budget, Norm, norm_named, radius
@@ -52,6 +52,10 @@ def _written(eps: Any) -> Any:
     return radius(eps) if isinstance(eps, str) else eps
 
 
+Whole = Annotated[int, Field(strict=True)]  # `true` is no 1
+MOST_SEEDS = 100_000  # of a judge
+
+
 class Block(BaseModel):
     """One cross product. Texts are specs; a list of length one is a choice made."""
 
@@ -66,18 +70,18 @@ class Block(BaseModel):
     norm: Annotated[str, BeforeValidator(str)] = "linf"
     eps: list[Annotated[float, BeforeValidator(_written)]] = Field(default=[0.3], min_length=1)
     gradient: str | None = None
-    eot: int | None = Field(default=None, ge=1)
-    samples: int | Literal["all"] = 200
-    seed: int = 0
-    judge_seeds: int = Field(default=1, ge=1)
-    train_seed: int = 0
+    eot: Whole | None = Field(default=None, ge=1)
+    samples: Whole | Literal["all"] = 200
+    seed: Whole = Field(default=0, gt=-coherence.LARGEST, lt=coherence.LARGEST)
+    judge_seeds: Whole = Field(default=1, ge=1, le=MOST_SEEDS)
+    train_seed: Whole = 0
 
 
 class Matrix(Block):
     """Several blocks that share what they do not override, and the limit on a cell's cost."""
 
     name: str = "matrix"
-    max_cell_minutes: float | None = Field(default=None, gt=0)
+    max_cell_minutes: float | None = Field(default=None, gt=0, strict=True)
     block: list[dict[str, Any]] = Field(default_factory=list)
 
     def blocks(self) -> Iterator[Block]:
@@ -150,6 +154,7 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {source}:", place, Matrix.model_fields) from error
         why = str(first.get("ctx", {}).get("error", first["msg"])).rstrip(".")
+        source = "the command line" if first["loc"][0] in overrides else source
         raise UsageError(f"{source}: {place} = {first['input']!r:.100}: {why}.") from error
     return matrix
 

@@ -23,7 +23,7 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError, told
 from robustbench_gan.files import REPLACED, refuse_links, remove_leftovers, write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
-from robustbench_gan.leaderboard import build, console_table, rows
+from robustbench_gan.leaderboard import build, console_table, refuse_to_replace, rows
 from robustbench_gan.leaderboard.contradictions import told as told_across
 from robustbench_gan.leaderboard.flat import robust_interval
 from robustbench_gan.leaderboard.labels import Labels, radius
@@ -89,6 +89,7 @@ def run(
     and passes the exception on.
     """
     console = console_for(stderr=True)
+    refuse_to_replace(out / "README.md")
     _check_writable(out)
     for item in planned:
         refuse_links(result_path(out, item), out)

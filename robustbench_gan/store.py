@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import safetensors
 import torch
 from safetensors.torch import load_file, save
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from robustbench_gan import machine
 from robustbench_gan.errors import Fatal, UsageError
-from robustbench_gan.files import remove_leftovers, slug, write_atomically
+from robustbench_gan.files import cache_dir, remove_leftovers, slug, write_atomically
 from robustbench_gan.user_weights import what_it_is
 
 ZOO = Path(__file__).parent / "zoo"
@@ -33,11 +32,6 @@ CONTENT = "rbg-content"  # in a file's header: a hash of its tensors and of the 
 AS_BUNDLED = "Install robustbench-gan again, or set RBG_ZOO=off to train what it brings along."
 Recipe = Mapping[str, Any]
 Build = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
-
-
-def cache_dir() -> Path:
-    """Where artifacts and downloads are kept: $RBG_CACHE_DIR, else the user's cache directory."""
-    return Path(os.environ.get("RBG_CACHE_DIR") or platformdirs.user_cache_dir("robustbench-gan"))
 
 
 def zoo_dir() -> Path | None:

@@ -53,6 +53,14 @@ def what_it_is(path: Path) -> str:
     ):
         if start.startswith(magic):
             return f"it is {what}: load it where it came from and save it by safetensors.torch.save_file"
+    if start.startswith(b"{") and path.name.lower().endswith(".index.json"):
+        return (
+            "it is the list of a model's shards: join them once: import glob, safetensors.torch; "
+            f"parts = glob.glob({str(path.parent / '*.safetensors')!r}); safetensors.torch.save_file({{name: t "
+            "for part in parts for name, t in safetensors.torch.load_file(part).items()}, 'joined.safetensors')"
+        )
+    if path.suffix.lower() == ".onnx":
+        return "it is ONNX, a graph and no weights by name: save the torch model's by safetensors.torch.save_file"
     if path.suffix.lower() in PICKLES and not start.startswith((b"{", b"[")):
         return _pickle(path, "it does not begin as a safetensors file does; if it is")
     return "it does not begin as a safetensors file does"

@@ -636,7 +636,7 @@ def test_a_directory_without_results_is_an_error(tmp_path: Path) -> None:
 
 def test_build_replaces_the_page_and_leaves_nothing_else(tmp_path: Path) -> None:
     store(tmp_path, "a", *MIXED)
-    (tmp_path / "README.md").write_text("old")
+    (tmp_path / "README.md").write_text(markdown(MIXED[:1]), encoding="utf-8")
     assert build(tmp_path) == tmp_path / "README.md"
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == markdown(MIXED)
     out = build(tmp_path, tmp_path / "new" / "page.md", only={MIXED[0].fingerprint})

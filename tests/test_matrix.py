@@ -65,6 +65,8 @@ def test_options_go_before_the_file_and_before_its_blocks():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("samples = true", ["m.toml: samples", "True"]),
+        ("judge_seeds = 1000000000", ["m.toml: judge_seeds = 1000000000"]),
         ("samples = = 3", ["m.toml is not valid TOML", "line 1"]),
         ('eps = [0.1]\n\nattacks = ["fgsm"', ["m.toml is not valid TOML", "line 3, where the file ends"]),
         ('attakcs = ["fgsm"]', ["unknown key in m.toml", "'attakcs'", "Did you mean 'attacks'?"]),

@@ -353,3 +353,30 @@ def test_a_run_says_what_it_replaced(tmp_path, rbg):
     said = rbg(*asked).stderr
     assert "replaced: 1 earlier results" in said and "o/replaced" in said
     assert Path("o/replaced", path.relative_to("o")).exists() and len(load_results(Path("o"))) == 2
+
+
+def test_a_readme_that_is_no_leaderboard_is_not_overwritten(rbg, tmp_path):
+    ask = ["evaluate", *ASKED, "--classifier", "a/model.py:make@one.safetensors", "--out", "."]
+    Path("README.md").write_text("# my project\n")
+    done = rbg(*ask, code=2)
+    assert "README.md was not written by this program" in done.stderr
+    assert Path("README.md").read_text() == "# my project\n" and not Path("results").exists()
+    Path("README.md").unlink()
+    rbg(*ask)
+    page = Path("README.md").read_text()
+    rbg(*ask)  # its own page is written anew
+    assert Path("README.md").read_text() == page
+    Path("other.md").write_text("# mine\n")
+    rbg("leaderboard", "build", ".", "--out", "other.md", code=2)
+    assert Path("other.md").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("given", [["--out", ""], ["--seed", 2**53], ["--seed", -(2**53)]])
+def test_what_no_record_can_hold_is_refused_before_the_run(rbg, tmp_path, given):
+    ask = ["evaluate", *ASKED, "--classifier", "a/model.py:make@one.safetensors", "--out", "out"]
+    done = rbg(*ask, *given, code=2)
+    assert (
+        str(given[1] or "it is empty") in done.stderr
+        and not Path("out").exists()
+        and not Path("results").exists()
+    )

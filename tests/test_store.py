@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from robustbench_gan import files
 from robustbench_gan import store as store_module
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import slug
+from robustbench_gan.files import cache_dir, slug
 from robustbench_gan.store import (
     Store,
-    cache_dir,
     packed,
     read_artifact,
     recipe_key,
@@ -320,7 +320,7 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path))
     assert cache_dir() == tmp_path and Store().root == tmp_path / "artifacts"
     monkeypatch.setenv("RBG_CACHE_DIR", "")
-    monkeypatch.setattr(store_module.platformdirs, "user_cache_dir", lambda name: f"/somewhere/{name}")
+    monkeypatch.setattr(files.platformdirs, "user_cache_dir", lambda name: f"/somewhere/{name}")
     assert cache_dir() == Path("/somewhere/robustbench-gan")
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from robustbench_gan.errors import UsageError, described
@@ -350,8 +350,6 @@ def test_the_two_lines_that_a_pickle_is_converted_by_convert_it(tmp_path, monkey
     exec(lines, {})
     made = tmp_path / "it's.safetensors"
     assert what_it_is(made) == ""
-    from safetensors.torch import load_file
-
     assert all(
         torch.equal(tensor, weights()[name]) for name, tensor in load_file(made).items() if "num" in name
     )
@@ -373,3 +371,15 @@ def test_a_header_of_640_bytes_is_no_pickle(tmp_path):
 def test_a_file_whose_name_is_no_text_has_a_name_in_records():
     published = FileReference.parse("dir/n\udcffet.py:make").published("0123456789abcdef")
     assert published.encode() == b"n\\udcffet.py:make@01234567"
+
+
+def test_the_line_that_shards_are_joined_by_joins_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = weights()
+    for at, (name, tensor) in enumerate(whole.items()):
+        save_file({name: tensor}, tmp_path / f"model-{at}.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {}}')
+    exec(what_it_is(index).partition("join them once: ")[2], {})
+    joined = load_file(tmp_path / "joined.safetensors")
+    assert set(joined) == set(whole) and all(joined[name].equal(tensor) for name, tensor in whole.items())

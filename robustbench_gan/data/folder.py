@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -70,7 +70,8 @@ def folder(
 
     Splits are made within each class and depend on the relative file names only: in the order of the
     SHA-256 of the names, the first images test, the next validate, and the rest train. Each split is in
-    that order too, so any part of it is a mixture of the classes.
+    that order too, so any part of it is a mixture of the classes. The classes are sorted by name as texts, `10` before
+    `2`, as in torchvision's `ImageFolder`; a line says so of numbers.
 
     Args:
         path: the directory or .zip file.
@@ -135,6 +136,7 @@ def _load(
         # Of what the test split left, a larger part makes up the same part of the whole.
         validation, remaining = _divide(rest, validation_fraction / (1 - test_fraction), listing.source)
     classes = tuple(sorted(remaining))
+    _say_order(listing.source, classes)
     label = {name: at for at, name in enumerate(classes)}
     files = sorted([*_flat(remaining), *validation, *test])
     found = _decoded(listing, files, size, channels)
@@ -152,6 +154,16 @@ def _load(
         validation=split(validation),
         test=split(test),
     )
+
+
+def _say_order(source: str, classes: Sequence[str]) -> None:
+    """Say on standard error where numbers as names of classes are not in their order: a model may expect that."""
+    if all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
+        print(
+            f"{source}: the classes are in the order of their names as texts, as in torchvision's ImageFolder: "
+            f"{', '.join(classes[:4])}, ...; a model with another order of classes is judged wrongly.",
+            file=sys.stderr,
+        )
 
 
 def _flat(classes: dict[str, list[File]]) -> list[File]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from robustbench_gan.errors import UsageError, said
 
@@ -56,7 +56,8 @@ def decode_all(
             except Exception as error:
                 # Decoders of damaged files fail in many ways, and the file must be named whichever it is.
                 place = "/".join((source, *file))
-                why = " ".join(said(error).split())
+                unknown = isinstance(error, UnidentifiedImageError)
+                why = "it is no image of a known kind" if unknown else " ".join(said(error).split())
                 raise UsageError(f"{place}: expected an image that can be read ({why})") from error
 
     # Pillow lets other threads run while it decodes. The first damaged file, in order, is the one reported.

@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import platformdirs
 import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import CACHE_DIR, cache_dir
 
 DATA_DIR = "RBG_DATA_DIR"
 """The environment variable naming a directory with one folder per data set."""
-
-CACHE_DIR = "RBG_CACHE_DIR"
-"""The environment variable that moves the cache."""
 
 SYSTEM_DIR = Path("/usr/share/datasets")
 """Where packages of an operating system install data sets, one folder each."""
@@ -48,12 +45,6 @@ class Wanted:
     url: str
     unpacked: str = ""
     system_hint: str = ""
-
-
-def cache_dir() -> Path:
-    """Give the directory where downloads are kept: `$RBG_CACHE_DIR`, else the user's cache directory."""
-    chosen = os.environ.get(CACHE_DIR)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("robustbench-gan"))
 
 
 def obtain(wanted: Wanted, read: Callable[[Path], T]) -> T:

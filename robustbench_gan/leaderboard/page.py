@@ -27,6 +27,7 @@ from robustbench_gan.leaderboard.prose import DETECTION, MEANING, grants, made_w
 from robustbench_gan.record import Result
 
 TITLE = "Leaderboard"
+KNOWN_BY = "Each accuracy is a share of the test images"  # stands at the beginning of every page
 KINDS = (".md", ".csv", ".svg")  # of files that a leaderboard is written to
 
 
@@ -49,6 +50,7 @@ def build(
     path = Path(directory) / "README.md" if out is None else Path(out)
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"--out {path}: cannot write a leaderboard of this kind; known: {', '.join(KINDS)}.")
+    refuse_to_replace(path)
     results = load_results(directory, only, current, say, strict)
     if not results:
         raise UsageError(f"{directory} holds no results to show; run `rbg evaluate` first.")
@@ -67,6 +69,18 @@ def picture(results: Iterable[Result]) -> str:
     """The worst cases of all defenses as one SVG, the same for any order of the results."""
     results = list(results)
     return svg(tables(results), Labels.among(results))
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raise UsageError where a page would take the place of a text that is no leaderboard, such as a project's own."""
+    if path.suffix.lower() != ".md" or not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.strip() and KNOWN_BY.encode() not in start:
+        raise UsageError(
+            f"{path} was not written by this program and is not overwritten: give another --out, or move it away."
+        )
 
 
 def markdown(

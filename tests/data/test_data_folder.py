@@ -444,5 +444,23 @@ def test_what_was_changed_a_moment_ago_is_not_kept(settled: Any, tmp_path: Path,
 
 def test_what_cannot_be_kept_is_read_again(settled: Any, tmp_path: Path) -> None:
     write_directory(tmp_path / "zoo", images())
-    (tmp_path / "cache").write_bytes(b"a file where the cache should be")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "decoded").write_bytes(b"a file where the directory should be")
     assert [settled()[1], settled()[1]] == [30, 30]
+
+
+def test_numbers_as_names_are_sorted_as_texts_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {f"{label}/{at}.png": png(100 * label + at) for label in (0, 2, 10) for at in range(4)}
+    dataset = folder(path=write_directory(tmp_path / "digits", files), size=6)
+    assert dataset.classes == ("0", "10", "2")
+    assert "order of their names as texts" in capsys.readouterr().err
+    folder(path=write_directory(tmp_path / "zoo", images()), size=6)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_no_image_is_said_in_plain_words(tmp_path: Path) -> None:
+    files = {**images(), "ant/notes.txt": b"hello"}
+    with pytest.raises(UsageError, match=r"ant/notes\.txt: expected .* \(it is no image of a known kind\)"):
+        folder(path=write_directory(tmp_path / "zoo", files), size=6)

@@ -11,6 +11,8 @@ import pytest
 from robustbench_gan.data import sources
 from robustbench_gan.data.sources import Wanted, obtain
 from robustbench_gan.errors import UsageError
+from robustbench_gan.files import cache_dir
+from robustbench_gan.store import Store
 
 WANTED = Wanted(dataset="tiny", file="tiny.bin", url="http://invalid.example/tiny.bin", system_hint="a hint")
 GOOD = b"good content" * 20_000
@@ -118,9 +120,16 @@ def test_offline_the_error_names_all_four_ways(places: dict[str, Path]) -> None:
 
 def test_the_cache_follows_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path))
-    assert sources.cache_dir() == tmp_path
+    assert cache_dir() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RBG_CACHE_DIR", "~/cache")
+    assert Store().root == tmp_path / "cache" / "artifacts"
     monkeypatch.delenv("RBG_CACHE_DIR")
-    assert "robustbench-gan" in str(sources.cache_dir())
+    assert "robustbench-gan" in str(cache_dir())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="file is no directory"):
+        cache_dir()
 
 
 class _Handler(BaseHTTPRequestHandler):
