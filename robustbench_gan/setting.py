@@ -24,15 +24,17 @@ class Setting:
     same: Callable[[Any, Any], bool] = operator.eq
 
 
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+memcmp = ctypes.CDLL(None).memcmp
+memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+"""0 where so many bytes at two addresses are the same."""
+
 _ITEMS = tuple.__basicsize__  # where in a tuple its items begin, each an address
 
 
 def identical(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     """Are the items of two tuples the same objects? Equality is what a stranger's object says of itself."""
     size = len(one)
-    return size == len(other) and not _memcmp(
+    return size == len(other) and not memcmp(
         id(one) + _ITEMS, id(other) + _ITEMS, size * ctypes.sizeof(ctypes.c_void_p)
     )
 

@@ -82,7 +82,9 @@ def _put_inference(old: bool) -> None:
 
 
 def _saved_hooks() -> Any:
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]
+    """None also where torch, before 2.8, has no way to ask."""
+    ask = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return ask and ask(True)
 
 
 def _put_saved_hooks(old: Any) -> None:
@@ -125,27 +127,14 @@ def _put_deterministic(old: tuple[bool, ...]) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = old[2]  # type: ignore[attr-defined]
 
 
-def _backends() -> tuple[Any, ...]:
-    get = torch._C
-    return (
-        get._get_mkldnn_enabled(), get._get_mkldnn_deterministic(), get._get_nnpack_enabled(),
-        get._get_cudnn_enabled(), get._get_cudnn_benchmark(), get._get_cudnn_deterministic(),
-        get._get_flash_sdp_enabled(), get._get_mem_efficient_sdp_enabled(), get._get_math_sdp_enabled(),
-        torch.backends.mha.get_fastpath_enabled(), _products(),
-    )  # fmt: skip
+def _backends() -> list[Any]:
+    return [get() for get, _ in _BACKENDS]
 
 
-def _put_backends(old: tuple[Any, ...]) -> None:
-    put = torch._C
-    setters: tuple[Callable[[Any], object], ...] = (
-        put._set_mkldnn_enabled, put._set_mkldnn_deterministic, put._set_nnpack_enabled,
-        put._set_cudnn_enabled, put._set_cudnn_benchmark, put._set_cudnn_deterministic,
-        put._set_sdp_use_flash, put._set_sdp_use_mem_efficient, put._set_sdp_use_math,
-        torch.backends.mha.set_fastpath_enabled, torch.set_float32_matmul_precision,
-    )  # fmt: skip
-    for setter, now, value in zip(setters, _backends(), old, strict=True):
-        if now != value and value is not None:
-            setter(value)
+def _put_backends(old: Sequence[Any]) -> None:
+    for (get, put), value in zip(_BACKENDS, old, strict=True):
+        if get() != value and value is not None:
+            put(value)
 
 
 def _products() -> str | None:
@@ -154,6 +143,28 @@ def _products() -> str | None:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
         return None
+
+
+_SWITCHES = (
+    ("_get_mkldnn_enabled", "_set_mkldnn_enabled"),
+    ("_get_mkldnn_deterministic", "_set_mkldnn_deterministic"),
+    ("_get_nnpack_enabled", "_set_nnpack_enabled"),
+    ("_get_cudnn_enabled", "_set_cudnn_enabled"),
+    ("_get_cudnn_benchmark", "_set_cudnn_benchmark"),
+    ("_get_cudnn_deterministic", "_set_cudnn_deterministic"),
+    ("_get_flash_sdp_enabled", "_set_sdp_use_flash"),
+    ("_get_mem_efficient_sdp_enabled", "_set_sdp_use_mem_efficient"),
+    ("_get_math_sdp_enabled", "_set_sdp_use_math"),
+)
+_BACKENDS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    *(
+        (getattr(torch._C, get), getattr(torch._C, put))
+        for get, put in _SWITCHES
+        if hasattr(torch._C, get)  # older versions of torch lack some
+    ),
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+    (_products, torch.set_float32_matmul_precision),
+)
 
 
 def _module_hooks() -> list[dict[Any, Any]]:

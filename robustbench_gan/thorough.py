@@ -103,14 +103,22 @@ def _put_tracing(old: tuple[Any, ...]) -> None:
     sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook = old[4:]
 
 
+_DIGITS = (  # Python 3.10.7 and later
+    [(sys.get_int_max_str_digits, sys.set_int_max_str_digits)]
+    if hasattr(sys, "get_int_max_str_digits")
+    else []
+)
+
+
 def _interpreter() -> tuple[Any, ...]:
-    return sys.getswitchinterval(), sys.get_int_max_str_digits(), sys.dont_write_bytecode
+    return sys.getswitchinterval(), sys.dont_write_bytecode, *(get() for get, _ in _DIGITS)
 
 
 def _put_interpreter(old: tuple[Any, ...]) -> None:
     sys.setswitchinterval(old[0])
-    sys.set_int_max_str_digits(old[1])
-    sys.dont_write_bytecode = old[2]
+    sys.dont_write_bytecode = old[1]
+    for (_, put), digits in zip(_DIGITS, old[2:], strict=True):
+        put(digits)
 
 
 def _locale_now() -> str:
