@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from robustbench_gan import registry
@@ -35,6 +36,7 @@ def _described(name: str, target: Any, distribution: str, version: str) -> dict[
     return {
         "name": name,
         "summary": registry.summary(target),
+        "text": _paragraphs(target),
         "parameters": parameters,
         "distribution": distribution,
         "version": version,
@@ -43,27 +45,62 @@ def _described(name: str, target: Any, distribution: str, version: str) -> dict[
     }
 
 
+def _paragraphs(target: Any) -> list[str]:
+    """A docstring, each of its paragraphs on one line."""
+    return [" ".join(p.split()) for p in (inspect.getdoc(target) or "").split("\n\n")]
+
+
 def _shown(default: Any, required: bool) -> Any:
     if required:
         return "(required)"
     return default if default is None or isinstance(default, bool | int | float | str) else str(default)
 
 
-def print_catalogue(group: str, found: list[dict[str, Any]]) -> None:
-    """The catalogue as a table for people."""
-    from rich.table import Table
+def print_catalogue(found: list[dict[str, Any]]) -> None:
+    """One line a name, as wide as the terminal at most; what a plugin's error says is in full."""
     from rich.text import Text
 
     from robustbench_gan.terminal import Plain
 
-    table = Table(title=group, title_justify="left", show_lines=True)
-    for column in ("name", "summary", "parameters", "from"):
-        table.add_column(column, overflow="fold")
+    console = Plain()
+    width = max((len(entry["name"]) for entry in found), default=0) + 2
     for entry in found:
-        parameters = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
-        summary = Text(entry["error"], style="red") if entry["error"] else Text(entry["summary"])
-        if entry.get("scale_free"):
-            summary.append(" Scale-free.", style="dim")
-        source = f"{entry['distribution']} {entry['version']}"
-        table.add_row(Text(entry["name"], style="bold"), summary, Text(parameters), Text(source))
-    Plain().print(table)
+        line = Text(entry["name"].ljust(width), style="bold")
+        if entry["error"]:
+            console.print(line.append(entry["error"], style="red"))
+            continue
+        line.append(entry["summary"], style="not bold")
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line, no_wrap=True)
+
+
+def print_entry(group: str, entry: dict[str, Any]) -> None:
+    """All that is known of one name: what it is, its parameters with their defaults, who brought it."""
+    from rich.text import Text
+
+    from robustbench_gan.terminal import Plain
+
+    console = Plain()
+    console.print(entry["name"], style="bold")
+    if entry["error"]:
+        console.print(entry["error"], style="red")
+        return
+    for paragraph in entry["text"]:
+        console.print(Text(paragraph))
+    rows = [f"  {name}={value}" for name, value in entry["parameters"].items()]
+    for line in ["", "parameters:", *(rows or ["  none"])]:
+        console.print(line)
+    said = {True: "does not matter", False: "matters"}
+    if "scale_free" in entry:
+        console.print(f"scale of the logits: {said[entry['scale_free']]}")
+    console.print(f"from: {entry['distribution']} {entry['version']}")
+    console.print(f"written: {_written(group, entry)}")
+
+
+def _written(group: str, entry: dict[str, Any]) -> str:
+    """How it is asked for on the command line, with its first parameter."""
+    option = {"attacks": "--attack", "defenses": "--defense", "models": "--classifier", "datasets": "--dataset",
+              "threats": "--threat"}[group]  # fmt: skip
+    first = next(iter(entry["parameters"].items()), None)
+    given = f":{first[0]}={first[1]}" if first and first[1] not in ("", None) else ""
+    return f"rbg evaluate {option} {entry['name']}{given}"

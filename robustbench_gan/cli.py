@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from robustbench_gan import __version__, stopping, streams
-from robustbench_gan.errors import UsageError, describe, told
+from robustbench_gan.errors import UsageError, describe, told, unknown
 from robustbench_gan.files import expanded
 
 if TYPE_CHECKING:
@@ -600,25 +600,35 @@ def _was_given(context: click.Context, parameter: click.Parameter) -> bool:
 
 @main.command("list")
 @click.argument("what", type=click.Choice(["attacks", "defenses", "models", "datasets", "threats"]))
+@click.argument("name", required=False)
 @JSON_ARRAY
 @click.option(
     "--names", is_flag=True, help="Only the names, without controls and without importing any plugin."
 )
+@click.option("--all", "everything", is_flag=True, help="Controls as well: faults on purpose.")
 @user_errors
-def list_(what: str, as_json: bool, names: bool) -> None:
-    """Show what is installed: name, summary, parameters with defaults, distribution and version."""
+def list_(what: str, name: str | None, as_json: bool, names: bool, everything: bool) -> None:
+    """Show what is installed, a line a name; with NAME what it does, its parameters and defaults, who brought it."""
     from robustbench_gan import registry
-    from robustbench_gan.catalogue import catalogue, print_catalogue
+    from robustbench_gan.catalogue import catalogue, print_catalogue, print_entry
 
     if names:
         listed = [e["name"] for e in catalogue(what)] if what == "threats" else registry.names(what)
         click.echo(json.dumps(listed) if as_json else "\n".join(listed))
         return
     entries = catalogue(what)
+    if name is not None:
+        entries = [e for e in entries if e["name"] == name]
+        if not entries:
+            raise unknown(
+                what[:-1], name, [e["name"] for e in catalogue(what) if not registry.is_control(e["name"])]
+            )
     if as_json:
         click.echo(json.dumps(entries, indent=1))
+    elif name is not None:
+        print_entry(what, entries[0])
     else:
-        print_catalogue(what, entries)
+        print_catalogue([e for e in entries if everything or not registry.is_control(e["name"])])
 
 
 @main.command()

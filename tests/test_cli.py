@@ -412,8 +412,23 @@ def test_every_list_can_be_printed_in_every_form(rbg, what):
     assert all(
         e["summary"].endswith((".", ")")) or e["error"] for e in entries if e["distribution"] != "planted"
     )
-    table = rbg("list", what, env={"COLUMNS": "300"})
-    assert table.exit_code == 0 and all(name in table.stdout for name in names)
+    printed = rbg("list", what, env={"COLUMNS": "80"})
+    lines = printed.stdout.splitlines()
+    ours = [
+        line for line in lines if line.partition(" ")[0] in {e["name"] for e in entries if not e["error"]}
+    ]
+    assert printed.exit_code == 0 and set(names) <= {line.partition(" ")[0] for line in lines}
+    assert max(map(len, ours)) <= 80
+    assert controls <= set(rbg("list", what, "--all", env={"COLUMNS": "80"}).stdout.split())
+
+
+def test_one_name_is_shown_with_its_parameters_and_how_it_is_asked_for(rbg):
+    shown = rbg("list", "attacks", "rand-fgsm")
+    assert shown.exit_code == 0
+    assert "alpha=0.05" in shown.stdout and "rbg evaluate --attack rand-fgsm:alpha=0.05" in shown.stdout
+    (entry,) = json.loads(rbg("list", "attacks", "rand-fgsm", "--json").stdout)
+    assert entry["name"] == "rand-fgsm" and entry["parameters"] == {"alpha": 0.05}
+    refused(rbg("list", "attacks", "rand-fgms"), "unknown attack 'rand-fgms'", "Did you mean 'rand-fgsm'?")
 
 
 def test_show_explains_flags_and_gives_the_row(rbg, tmp_path):
