@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustbench_gan.attacked import Attacked
     from robustbench_gan.direct import run_attack
+    from robustbench_gan.examples import read_examples
 
 __version__ = "0.1.0"
-__all__ = ["Attacked", "run_attack"]
+__all__ = ["Attacked", "read_examples", "run_attack"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
     if name in __all__:
-        from robustbench_gan import direct
+        from robustbench_gan import direct, examples
 
-        return getattr(direct, name)
+        return getattr(examples if name == "read_examples" else direct, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

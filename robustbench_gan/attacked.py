@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import importlib_metadata
-import safetensors.torch
 from torch import Tensor
 
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import write_atomically
+from robustbench_gan.examples import write_examples
 from robustbench_gan.record import Flag, Interval, interval
 
-TENSORS = ("examples", "success", "size", "right", "forward", "backward", "labels")
+MORE = ("success", "size", "right", "forward", "backward")  # tensors beside examples and labels
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,14 +75,15 @@ class Attacked:
     def save(self, path: str | Path) -> None:
         """Write the tensors to a safetensors file, and all else as text into its metadata; replaces a file.
 
-        Raises UsageError where it cannot be written.
+        `robustbench_gan.read_examples` reads it, as it does the files of `rbg evaluate --keep-adversarial`. Raises
+        UsageError where it cannot be written.
         """
         to = Path(path).expanduser()
         if to.is_dir():
             raise UsageError(
                 f"{to} is a directory: give the name of a file, such as {to / 'found.safetensors'}."
             )
-        tensors = {name: getattr(self, name) for name in TENSORS}
+        tensors = {name: getattr(self, name) for name in MORE}
         if self.targets is not None:
             tensors["targets"] = self.targets
         facts = {
@@ -97,8 +97,7 @@ class Attacked:
                 {name: importlib_metadata.version(name) for name in ("robustbench-gan", "torch")}
             ),
         }
-        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_atomically(to, safetensors.torch.save(whole, facts))
+        write_examples(to, self.examples, self.labels, facts, tensors)
 
 
 def described(flag: Flag) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from robustbench_gan.errors import UsageError
-from robustbench_gan.files import keep_replaced, no_file, refuse_links, write_atomically
+from robustbench_gan.examples import read_examples, write_examples
+from robustbench_gan.files import keep_replaced, no_file, refuse_links
 from robustbench_gan.places import place
 from robustbench_gan.record import Cell, Kept, Result
-from robustbench_gan.store import content_digest, packed, read_artifact, read_header
+from robustbench_gan.store import read_header
 
 MEND = "Run its command again with --keep-adversarial."
 
@@ -21,12 +23,18 @@ def keep(out: Path, cell: Cell, sets: list[Tensor], labels: Tensor) -> Kept:
 
     The file is whole or not there at all. Raises UsageError where it cannot be written.
     """
-    tensors = {"examples": torch.stack([one.detach().float() for one in sets]), "labels": labels.long()}
     path = beside(out / "results" / place(cell))
     _set_aside(path, cell, out)
     refuse_links(path, out)
-    write_atomically(path, packed(tensors, {"fingerprint": cell.fingerprint}))
-    return Kept(file=path.name, digest=content_digest(tensors))
+    facts = {
+        **{
+            name: getattr(cell, name)
+            for name in ("dataset", "classifier", "defense", "threat", "attack", "norm")
+        },
+        "epsilons": json.dumps([repr(cell.eps)]),
+        "fingerprint": cell.fingerprint,
+    }
+    return Kept(file=path.name, digest=write_examples(path, torch.stack(sets), labels, facts))
 
 
 def _set_aside(path: Path, cell: Cell, out: Path) -> None:
@@ -56,13 +64,10 @@ def examples_of(record: Path, result: Result) -> tuple[Tensor, Tensor]:
     path = record.with_name(result.adversarial.file)
     if why := no_file(path):
         raise UsageError(f"the examples of {record} are gone: {path}: {why}. {MEND}")
-    artifact = read_artifact(path, mend=MEND)
-    if artifact.digest != result.adversarial.digest:
+    found = read_examples(path, MEND)
+    if found.digest != result.adversarial.digest:
         raise UsageError(f"{path} holds other examples than {record} says: it was edited or mixed up. {MEND}")
-    tensors = artifact.tensors
-    if set(tensors) != {"examples", "labels"} or tensors["examples"].shape[1:2] != tensors["labels"].shape:
-        raise UsageError(f"{path} does not hold examples and labels. {MEND}")
-    return tensors["examples"], tensors["labels"]
+    return found.examples, found.labels
 
 
 def are_kept(record: Path, result: Result) -> bool:

@@ -18,7 +18,7 @@ from planted import SHAPE, Detector, Linear, Noise, Scale, conv, flatter, images
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from robustbench_gan import Attacked, run_attack
+from robustbench_gan import Attacked, read_examples, run_attack
 from robustbench_gan.budget import Budget, norm_of
 from robustbench_gan.crafting import AttackFault
 from robustbench_gan.defense import Composed
@@ -651,6 +651,9 @@ def test_what_is_saved_comes_back(setting, tmp_path):
     for name in ("examples", "success", "size", "right", "forward", "backward", "labels", "targets"):
         assert torch.equal(back.pop(name), getattr(found, name))
     assert not back
+    read = read_examples(tmp_path / "new" / "found.safetensors")
+    assert read.examples.equal(found.examples) and read.labels.equal(found.labels)
+    assert read.more["success"].equal(found.success) and read.facts["norm"] == "linf"
     assert facts["attack"] == "pgd:steps=20" and facts["norm"] == "linf"
     assert [float(eps) for eps in json.loads(facts["epsilons"])] == [8 / 255, 0.2]
     assert [r["value"] for r in json.loads(facts["robust_accuracy"])] == [

@@ -10,6 +10,7 @@ import torch
 from planted_plugins import installed, planned, workshop  # noqa: F401
 from safetensors.torch import load_file, save_file
 
+from robustbench_gan import read_examples
 from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.errors import UsageError
@@ -44,6 +45,9 @@ def test_success_recomputed_from_the_file_is_that_of_the_record(tmp_path, instal
     _, (result,) = run([item], shop, out)
     record = result_path(out, item)
     tensors = load_file(beside(record))
+    read = read_examples(beside(record))
+    assert read.examples.equal(tensors["examples"]) and read.labels.equal(tensors["labels"]) and not read.more
+    assert read.facts["norm"] == "linf" and json.loads(read.facts["epsilons"]) == [repr(item.cell.eps)]
     judged = slice(item.cell.first, item.cell.first + item.cell.samples)
     x, y = grey().test.pixels()[judged], grey().test.labels[judged]
     assert torch.equal(tensors["labels"], y) and tensors["examples"].dtype == torch.float32
