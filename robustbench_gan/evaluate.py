@@ -6,6 +6,7 @@ estimate.py.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 import traceback
@@ -28,6 +29,7 @@ from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.errors import NotApplicable, describe, plain, said
 from robustbench_gan.estimate import Estimate, estimate
 from robustbench_gan.fitting import Order, trained
+from robustbench_gan.guard import Meddled
 from robustbench_gan.judging import Verdict, detection_of, judge
 from robustbench_gan.kept import keep
 from robustbench_gan.matrix import Planned, stages_of
@@ -37,8 +39,9 @@ from robustbench_gan.record import Cell, Result, Seconds, Status
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.rehearsal import Asked, refusal
 from robustbench_gan.shown import Shown, Watched
+from robustbench_gan.strangers import take_part
 from robustbench_gan.surroundings import Surroundings
-from robustbench_gan.threat import Counts, Deadline, OutOfTime
+from robustbench_gan.threat import Bare, Counts, Deadline, Defended, OutOfTime
 from robustbench_gan.workshop import Workshop, judge_seeds
 
 END_FRAMES = 20  # that a traceback keeps at each end
@@ -52,7 +55,43 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
     raised, exits included, ends in the record.
     """
     with stopping.PluginCall():
-        return _evaluated(planned, workshop, settings)
+        known = set(workshop.memory)
+        result = _evaluated(planned, workshop, settings)
+        cell = planned.cell
+        if not planned.reason and take_part(cell.classifier, cell.defense, cell.attack, cell.threat):
+            result = _data_as_it_was(planned, workshop, result, known)
+        return result
+
+
+def _data_as_it_was(planned: Planned, workshop: Workshop, result: Result, known: set[Any]) -> Result:
+    """The result of a cell in which code ran that is not bundled: `failed` where that changed any image or label.
+
+    Edits in place are counted and found at once, those by way of numpy or `.data` only by comparing all values, which
+    takes milliseconds. They are undone, and what was computed since is forgotten.
+    """
+    cell = planned.cell
+    try:
+        data = workshop.loaded(cell.dataset)
+    except Exception:  # there is none, which is the cell's reason
+        return result
+    if not (found := data.checked()):
+        return result
+    for key in workshop.memory.keys() - known:
+        if key[0] in ("crafted", "judged", "probe", "shown", "timing", "parts", "answers"):
+            del workshop.memory[key]
+    if result.status == "failed":
+        return result
+    who = "the attack"
+    defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
+    for suspect in workshop.suspects(
+        (cell.dataset, cell.classifier, cell.defense), Bare(defense.base), Defended(defense)
+    ):
+        with contextlib.suppress(Exception):
+            suspect.ask()
+        if data.checked():
+            who = suspect.name
+            break
+    return _failed(planned, Meddled(f"{who} changed what is not its own: {', '.join(found)}"))
 
 
 def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Result:

@@ -229,6 +229,10 @@ class Loaded:
         whole.put_back()
         return whole
 
+    def checked(self) -> list[str]:
+        """`put_back`, by values where those of the first time are known."""
+        return (_Whole(self) if self._sums else self).put_back()
+
     def _undone(self, changed: list[str]) -> list[str]:
         if changed:
             anew = self._reload()

@@ -345,12 +345,7 @@ class Entry:
 
 def entries(group: str) -> dict[str, Entry]:
     """Everything registered in a group, by name, without importing any of it."""
-    return dict(_entries(group, installed()))
-
-
-def installed() -> tuple[tuple[str, int], ...]:
-    """The directories that plugins are found in, and when something was last installed there."""
-    return tuple(map(_state, sys.path))
+    return dict(_entries(group, tuple(_state(path) for path in sys.path)))
 
 
 def _state(path: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -23,12 +24,16 @@ _NAME = re.compile(r"[\w.@-]+")
 
 def take_part(*texts: str) -> bool:
     """Does a spec among these name a plugin that is not bundled, at any depth, or a file of the user's?"""
-    foreign = _foreign(registry.installed())
-    return any(is_file_reference(text) or not foreign.isdisjoint(_NAME.findall(text)) for text in texts)
+    return any(_names_one(text, tuple(sys.path)) for text in texts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_one(text: str, path: tuple[str, ...]) -> bool:
+    return is_file_reference(text) or not _foreign(path).isdisjoint(_NAME.findall(text))
 
 
 @functools.lru_cache(maxsize=4)
-def _foreign(_: Any) -> frozenset[str]:
+def _foreign(path: tuple[str, ...]) -> frozenset[str]:
     return frozenset(
         name for group in GROUPS for name, entry in registry.entries(group).items() if not entry.is_ours
     )

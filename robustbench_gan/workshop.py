@@ -317,7 +317,8 @@ class Workshop:
         images, oracle = self.attackers_images(names[0], threat), self.oracle(names, threat)
 
         def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            rounds, seed = threat.rounds, self.train_seed
+            rounds, seed, data = threat.rounds, self.train_seed, self.loaded(names[0])
+            data.whole()
             with self.answering(names):
                 if threat.substitute == "static":
                     info = static(model, images, oracle, rounds=rounds, seed=seed)
@@ -325,6 +326,8 @@ class Workshop:
                     info = papernot(
                         model, images, oracle, rounds=rounds, seed=seed, step_sign=threat.step_sign
                     )
+            if found := data.checked():
+                raise Meddled(f"what a substitute asked changed what is not its own: {', '.join(found)}")
             return model.state_dict(), info
 
         artifact = self.store.fetch("substitute", recipe, build)

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from planted_cells import UNTRAINED, Fixed
+from planted_cells import UNTRAINED, Fixed, grey
 from torch import Tensor, nn
 
 from robustbench_gan import budget, judging
 from robustbench_gan.attack import TrainedAttack, Training, attack
 from robustbench_gan.budget import Budget
+from robustbench_gan.data.dataset import Split
 from robustbench_gan.defense import Defense
 from robustbench_gan.models import trained
 from robustbench_gan.outcome import Goal
@@ -32,6 +33,7 @@ from robustbench_gan.threat import View
 ENTRY_POINTS = """[robustbench_gan.attacks]
 returns = planted_meddlers:returns
 meddles = planted_meddlers:meddles
+edits-data = planted_meddlers:edits_data
 meddles-in-fit = planted_meddlers:MeddlesInFit
 [robustbench_gan.models]
 drifting = planted_meddlers:drifting
@@ -339,6 +341,20 @@ def meddles(
     return made
 
 
+def _move_data() -> None:
+    """Every split as long as the training images of `grey`, wherever it is, in a way that no count of edits tells."""
+    for held in gc.get_objects():
+        if type(held) is Split and len(held) == len(grey().train):
+            held.images.numpy()[...] = held.images.roll(1, 0).numpy()
+
+
+@attack(norms=("linf",), needs="gradient", paper="planted")
+def edits_data(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
+    """FGSM that moves every training image to the next place."""
+    _move_data()
+    return _stepped(view, x, goal, budget)
+
+
 @attack(norms=("linf",), needs="gradient", paper="planted")
 class MeddlesInFit(TrainedAttack):
     """Trains nothing, and zeroes the classifier it is trained through."""
@@ -401,7 +417,9 @@ class AnswersMeddle(Defense):
 
     def purify(self, x: Tensor, seed: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            if self.what == "weights":
+            if self.what == "data":
+                _move_data()
+            elif self.what == "weights":
                 self.base.weight.data.mul_(1.5)
             else:
                 AROUND[self.what][0]()

@@ -10,7 +10,7 @@ import torch
 from planted import on_the_path, plant, separable
 from planted_cells import Fixed, grey
 from planted_meddlers import AROUND, EDITS, ENTRY_POINTS, FORMS, MORE, VIEWED, WEIGHTS, Scaled
-from planted_plugins import cell, installed, judged, workshop  # noqa: F401
+from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401
 from torch import nn
 
 from robustbench_gan.data.dataset import Dataset, TrainingData
@@ -159,6 +159,22 @@ def test_whatever_else_it_changes_of_the_process_or_of_our_code_is_put_back(shar
     assert before.put_back() == []
     said = result.reason.removeprefix("Meddled: the attack changed what is not its own: ")
     assert set(said.split(", ")) == {found for _, found in MORE.values()}
+    assert judged(cell(shared)) == honest["none"]
+
+
+@pytest.mark.parametrize(
+    ("who", "asked"),
+    [("the attack", {"attacks": "edits-data"}), ("AnswersMeddle", {"defenses": "answers-meddle:what=data"})],
+)
+def test_whoever_edits_images_that_its_cell_does_not_judge_fails_as_well(shared, honest, who, asked):
+    rows = shared.dataset(planned(shared)[0].cell.dataset).train.images
+    before = rows.clone()
+    for _ in range(2):
+        result = cell(
+            shared, threats="white-box:gradient=bpda" if "defenses" in asked else "white-box", **asked
+        )
+        assert result.status == "failed" and torch.equal(rows, before)
+        assert result.reason == f"Meddled: {who} changed what is not its own: the train images"
     assert judged(cell(shared)) == honest["none"]
 
 
