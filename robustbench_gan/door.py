@@ -93,10 +93,14 @@ def _unpacked(answer: Any, n: int) -> Any:
 
 
 class First(NamedTuple):
-    """What a classifier answered as it entered: to which images of those given, logits (n, K), and how."""
+    """What a classifier answered as it entered: to which images of those given, logits (n, K), and how.
+
+    `again` is what it answered next, to the first of them alone, (1, K).
+    """
 
     rows: Tensor
     logits: Tensor
+    again: Tensor
     differentiates: bool
 
 
@@ -263,7 +267,7 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
             one = _asked(model, hooks, clean[:1])
     finally:
         hooks.looking = False
-    hooks.first = First(rows, logits.clone(), differentiates)
+    hooks.first = First(rows, logits.clone(), one.clone(), differentiates)
     hooks.reuses = logits.untyped_storage().data_ptr() == one.untyped_storage().data_ptr()
     hooks.classes = logits.shape[1]
     if hooks.classes < classes:

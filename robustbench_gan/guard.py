@@ -316,7 +316,7 @@ class Seal:
                 now is not None
                 and len(now) == len(was)
                 and all(map(operator.is_, now.values(), was.values()))
-                and [*now] == [*was]  # what a network calls by name may be another by that name
+                and [*now.keys()] == [*was]  # what a network calls by name may be another by that name
             ):
                 continue
             if now is None:
