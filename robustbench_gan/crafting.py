@@ -80,8 +80,7 @@ def _attacked_alone(run: Run) -> tuple[str, ...]:
         return tuple(part.artifact.key for part in run.fitted.values())
     if run.threat.name == "black-box":
         return (run.workshop.substitute(*run.system_names(), run.threat)[1].key,)
-    keys = run.defense.training_keys().values() if run.defense.core is not run.defense.base else ()
-    return (run.defense.base_key, *sorted(keys))
+    return (run.defense.base_key, *sorted(run.workshop.core_keys(run.defense)))
 
 
 def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:

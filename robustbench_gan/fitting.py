@@ -22,7 +22,7 @@ from robustbench_gan.own import with_files
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import integers, sample_seeds
 from robustbench_gan.store import Artifact
-from robustbench_gan.strangers import made
+from robustbench_gan.strangers import codes, made
 from robustbench_gan.substitute import dynamic
 from robustbench_gan.surroundings import Surroundings
 from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View
@@ -91,15 +91,13 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
         model, artifact = workshop.substitute(*names, threat)
         images = workshop.attackers_images(names[0], threat)
         return Ground("substitute", Bare(model), "full", 1, images, {"key": artifact.key})
-    keys = sorted(defense.training_keys().items())
     if not threat.differentiates or (defense.unrolls and threat.gradient == "auto" and not named):
-        replaced = keys if defense.core is not defense.base else []
-        recipe = {"base": defense.base_key, "core": [key for _, key in replaced]}
+        recipe = {"base": defense.base_key, "core": workshop.core_keys(defense)}
         return Ground("core", Bare(defense.core), "full", 1, data.train, recipe)
     gradient: Any = named or (
         declared_gradients(defense)[0] if threat.gradient == "auto" else threat.gradient
     )
-    recipe = {"base": defense.base_key, "defense": recipe_of(names[2], defense)}
+    recipe = {"base": defense.base_key, "defense": [*recipe_of(names[2], defense), *codes(names[2])]}
     if gradient == "truncated":
         recipe["unroll"] = threat.unroll
     system = Defended(defense, gradient, threat.unroll)

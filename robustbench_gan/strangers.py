@@ -13,10 +13,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from robustbench_gan import registry, trial
+from robustbench_gan.digests import code_digest
 from robustbench_gan.errors import Fatal, UsageError, said
 from robustbench_gan.guard import left_alone
-from robustbench_gan.own import is_file_reference
-from robustbench_gan.registry import GROUPS, Spec
+from robustbench_gan.own import is_file_reference, with_files
+from robustbench_gan.registry import GROUPS, Spec, parse_chain
 from robustbench_gan.surroundings import Surroundings
 
 _NAME = re.compile(r"[\w.@-]+")
@@ -37,6 +38,15 @@ def _foreign(path: tuple[str, ...]) -> frozenset[str]:
     return frozenset(
         name for group in GROUPS for name, entry in registry.entries(group).items() if not entry.is_ours
     )
+
+
+def codes(chain: str) -> list[str]:
+    """Hashes of the code of a chain's defenses that are not bundled, for the recipe of what is trained on them.
+
+    What a bundled one does is known from its parameters and keys.
+    """
+    foreign = [s for s in parse_chain(chain) if not registry.entry("defenses", s.name).is_ours]
+    return [with_files(code_digest(registry.load("defenses", s.name)), s) for s in foreign]
 
 
 def made(group: str, spec: Spec, *given: Any, key: Any = None) -> Any:

@@ -23,7 +23,7 @@ from robustbench_gan.beside import files_opened
 from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
-from robustbench_gan.digests import module_digest
+from robustbench_gan.digests import code_digest, module_digest
 from robustbench_gan.errors import Fatal, NotApplicable, UsageError
 from robustbench_gan.guard import Accused, Kept, Loaded, Meddled, Quick, Seal, Theirs, left_alone
 from robustbench_gan.models import schedule_of
@@ -31,8 +31,8 @@ from robustbench_gan.outcome import Output
 from robustbench_gan.own import FORM, FileReference, Own, is_file_reference, unseen, user_digest, with_files
 from robustbench_gan.registry import Spec, parse_chain
 from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Artifact, Store, read_artifact
-from robustbench_gan.strangers import made, try_first, undone
+from robustbench_gan.store import Artifact, Store, content_digest, read_artifact
+from robustbench_gan.strangers import codes, made, try_first, undone
 from robustbench_gan.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
 from robustbench_gan.substitute import Oracle, papernot, static
 from robustbench_gan.surroundings import Surroundings
@@ -269,16 +269,30 @@ class Workshop:
 
     def _copy(self, dataset: str, classifier: str, text: str) -> Defense:
         try:
-            real = self.defense(dataset, classifier, text).training_keys()
-            copy = self._defense(dataset, classifier, text, self.copy_seed) if real else None
-            copied = copy.training_keys() if copy else {}
+            real = self.defense(dataset, classifier, text)
+            named = real.training_keys()
+            copy = self._defense(dataset, classifier, text, self.copy_seed) if named else None
         except NotApplicable as why:  # the defense's code: no attack is for it to decline
             raise RuntimeError(f"NotApplicable in the training of a copy: {why}") from why
         if copy is None:
+            if stored := self._fetched(real):
+                raise RuntimeError(
+                    f"{class_names(real)}.training_keys() names no part, and its fit stored {sorted(stored)}"
+                )
             raise NotApplicable(NOTHING_TO_COPY)
-        if set(copied.values()) == set(real.values()):
+        if set(copy.training_keys().values()) == set(named.values()):
+            if self._fetched(copy) != self._fetched(real):
+                raise RuntimeError(
+                    f"{class_names(real)}.training_keys() names the same parts whatever the seed, and its fit stored "
+                    "others from another one"
+                )
             raise NotApplicable("the defense's training has no seed: a copy would be the defense itself")
         return copy
+
+    def _fetched(self, defense: Defense) -> frozenset[str]:
+        """The keys of all that a defense asked the store for when it was fitted, whatever it names."""
+        found: frozenset[str] = self.memory["fetched", id(defense)]
+        return found
 
     def _defense(self, dataset: str, classifier: str, text: str, seed: int) -> Defense:
         base, artifact = self.classifier(dataset, classifier)
@@ -296,14 +310,43 @@ class Workshop:
             defense.base_key = artifact.key
             if why := defense.why_not(data.shape, len(data.classes)):
                 raise UsageError(f"{text}: {why}.")
-            defense.fit(TrainingData(data), seed, self.store)
+            with self._noting_fetched(defense):
+                defense.fit(TrainingData(data), seed, self.store)
             freeze(defense.to(self.device))
+            for stage in stages:  # asked for once, so that what it says does not depend on who asks
+                stage.__dict__["training_keys"] = functools.partial(dict, dict(stage.training_keys()))
         if defense.core is not base:
             core = self._looked_at(defense.core, data)
             for stage in (defense, *stages):
                 stage.core = core
         self.seal(defense, "the defense", without=[base])
         return defense
+
+    def core_keys(self, defense: Defense) -> list[str]:
+        """What the classifier behind a defense is known by, beside the one in front of which it was built.
+
+        The keys that the defense names, where it fetched them; of any other the code and weights.
+        """
+        if defense.core is defense.base:
+            return []
+        named = defense.training_keys()
+        keys = [key for _, key in sorted(named.items())]
+        if keys and self._fetched(defense).issuperset(keys):
+            return keys
+        stages = defense.stages if isinstance(defense, Composed) else [defense]
+        kinds = [f"{type(m).__module__}.{type(m).__qualname__}" for m in defense.core.modules()]
+        code = [code_digest(type(stage)) for stage in stages]
+        return [*keys, *code, *kinds, content_digest(defense.core.state_dict())]
+
+    @contextmanager
+    def _noting_fetched(self, defense: Defense) -> Iterator[None]:
+        before = dict(self.store.used)
+        self.store.used.clear()
+        try:
+            yield
+        finally:
+            self.memory["fetched", id(defense)] = frozenset(self.store.used)
+            self.store.used.update({**before, **self.store.used})
 
     def substitute(
         self, dataset: str, classifier: str, defense: str, threat: ThreatModel
@@ -410,7 +453,9 @@ class Workshop:
             "rounds": threat.rounds,
             "oracle": threat.oracle,
             "base": defense.base_key,
-            "defense": (None if threat.oracle == "undefended" else recipe_of(names[2], defense)),
+            "defense": (
+                None if threat.oracle == "undefended" else [*recipe_of(names[2], defense), *codes(names[2])]
+            ),
             "data": data.digest,
             "seed": self.train_seed,
         }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
+from planted_cells import Fixed
 from torch import Tensor, nn
 
 from robustbench_gan.attack import attack
@@ -22,6 +25,8 @@ secret = planted_attackers:Secret
 seedless = planted_attackers:Seedless
 no-parts = planted_attackers:NoParts
 halves = planted_attackers:Halves
+evades = planted_attackers:Evades
+recored = planted_attackers:Recored
 """
 SEEN: list[object] = []  # the defenses that `presses` was let through to
 EXACT: list[bool] = []  # and if it was told that the judge sees what it sees
@@ -89,6 +94,35 @@ class NoParts(Secret):
 
     def training_keys(self) -> dict[str, str]:
         return {}
+
+
+class Evades(Secret):
+    """Has a trained part, and names none, or the same from every seed, to whoever would copy it."""
+
+    def __init__(self, base: nn.Module, *, hides: str = "all") -> None:
+        super().__init__(base)
+        self.hides = hides
+
+    def training_keys(self) -> dict[str, str]:
+        if self.hides == "all" or (self.hides == "copy" and sys._getframe(1).f_code.co_name == "_copy"):
+            return {}
+        return {"secret": "the-same" if self.hides == "seed" else self.key}
+
+
+class Recored(Defense):
+    """Puts another classifier in the place of the given one, and names no part of it."""
+
+    purifies = True
+
+    def fit(self, data: Dataset, seed: int, store: Store) -> None:
+        self.core = Fixed(3, side=4)
+        self.core.weight.data.neg_()
+
+    def training_keys(self) -> dict[str, str]:
+        return {}
+
+    def purify(self, x: Tensor, seed: Tensor) -> Tensor:
+        return x * 1.0
 
 
 class Halves(Defense):

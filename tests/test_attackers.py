@@ -124,6 +124,33 @@ def test_where_a_copy_means_nothing_it_is_not_applicable(shop, defense, reason):
     assert result.status == "not applicable" and reason in result.reason
 
 
+@pytest.mark.parametrize(
+    ("hides", "reason"),
+    [
+        ("all", "names no part, and its fit stored"),
+        ("seed", "names the same parts whatever the seed"),
+    ],
+)
+def test_what_a_defense_names_does_not_decide_whether_it_can_be_copied(shop, hides, reason):
+    result = cell(shop, defenses=f"evades:hides={hides}", attacks="fgsm", threats=COPY)
+    assert result.status == "failed" and reason in result.reason
+
+
+def test_nor_does_who_asks_it(shop):
+    asked = {"attacks": "fgsm", "threats": COPY}
+    result = cell(shop, defenses="evades:hides=copy", **asked)
+    assert judged(result) == judged(cell(shop, defenses="secret", **asked))
+
+
+def test_examples_made_on_one_classifier_are_not_those_of_another(shop, tmp_path):
+    asked = {"attacks": "fgsm", "threats": "gray-box"}
+    cell(shop, defenses="secret", **asked)
+    shared, alone = (
+        cell(where, defenses="recored", **asked) for where in (shop, workshop(tmp_path / "other"))
+    )
+    assert judged(shared) == judged(alone) and shared.attacked == alone.attacked
+
+
 def test_what_can_be_copied_is_known_before_the_run_where_it_can_be():
     info = info_of(registry.load("attacks", "pgd"))
     assert why_not(info, [Defense], gray_box_copy(), "untargeted", "linf") == NOTHING_TO_COPY
