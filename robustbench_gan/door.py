@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from robustbench_gan.errors import UsageError, described
+from robustbench_gan.flags.thresholds import SAME_ANSWER
 from robustbench_gan.guard import form, same, version
+from robustbench_gan.outcome import Output, distance
 from robustbench_gan.seeds import isolated
 
 LOOKED_AT = 2  # clean images that a classifier is shown as it enters
@@ -93,15 +95,17 @@ def _unpacked(answer: Any, n: int) -> Any:
 
 
 class First(NamedTuple):
-    """What a classifier answered as it entered: to which images of those given, logits (n, K), and how.
-
-    `again` is what it answered next, to the first of them alone, (1, K).
-    """
+    """What a system answered first: to which images of those given, (n,), next to the first of these again, and how."""
 
     rows: Tensor
-    logits: Tensor
-    again: Tensor
+    out: Output
+    again: Output
     differentiates: bool
+
+    @property
+    def steady(self) -> bool:
+        """It answered the same twice in a row, which one that alternates does not, whatever it was asked before."""
+        return distance(self.out.rows(slice(len(self.again.logits))), self.again) <= SAME_ANSWER
 
 
 class _Hooks:
@@ -267,7 +271,7 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
             one = _asked(model, hooks, clean[:1])
     finally:
         hooks.looking = False
-    hooks.first = First(rows, logits.clone(), one.clone(), differentiates)
+    hooks.first = First(rows, Output.of(logits.clone()), Output.of(one.clone()), differentiates)
     hooks.reuses = logits.untyped_storage().data_ptr() == one.untyped_storage().data_ptr()
     hooks.classes = logits.shape[1]
     if hooks.classes < classes:

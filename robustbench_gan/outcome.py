@@ -41,6 +41,10 @@ class Output:
         """(N,) int64: the class given, REJECTED (-1) where the input was rejected."""
         return torch.where(self.accepted, self.logits.argmax(dim=1), REJECTED)
 
+    def rows(self, index: Tensor | slice) -> Output:
+        """The answer to some of the inputs."""
+        return Output(self.logits[index], self.scores[index])
+
     def detach(self) -> Output:
         """The same answer without its graph."""
         return Output(self.logits.detach(), self.scores.detach())
@@ -60,6 +64,15 @@ def unanswered(out: Output, y: Tensor | None = None) -> Tensor:
         return lost
     lost = lost | torch.isnan(logits).any(dim=1) | (logits.amax(dim=1).abs() == torch.inf)
     return lost if y is None else lost | (logits.gather(1, y[:, None])[:, 0] == -torch.inf)
+
+
+def distance(one: Output, other: Output) -> float:
+    """The largest distance between two answers' logits over the size of the first's; scores count as logits do."""
+    a = torch.cat([one.logits, one.scores], dim=1).double()
+    b = torch.cat([other.logits, other.scores], dim=1).double()
+    size = torch.where(torch.isfinite(a), a, 0).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    gap = torch.where(a == b, 0, a - b)  # a masked class is infinite in both
+    return float((gap.norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
 
 
 Loss = Callable[[Output], Tensor]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.defense import Defense
-from robustbench_gan.door import APART, First, watched
+from robustbench_gan.door import APART, First, first_answer, watched
 from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.outcome import Output
+from robustbench_gan.outcome import Output, distance
 
 PROBED = 2  # images: enough to see that two answers differ, and next to nothing beside a cell
 MANY = 50  # images: one of two is rarely the extreme of so many, by which all were answered
@@ -36,22 +36,27 @@ def probe(
 ) -> Probe:
     """Ask a defense about the first images of x, (N, C, H, W), under their seeds (N,) and others.
 
-    `judged` is what it answered to all of x under these seeds: one pass, in other company, tells then that nothing is
-    wrong; none is needed where it is a classifier alone that was asked `first` at the door. Torch's global generator
+    `judged` is what it answered to all of x under these seeds: a pass or two, in other company, tell then that nothing
+    is wrong; none is needed where it is a classifier alone that was asked `first` at the door. Torch's global generator
     is left as it was.
     """
     own = seed if defense.randomised else ~seed
     with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         # An answer that is optimised for is another one wherever rounding is, and so is none to compare with.
         if judged is not None and len(x) >= MANY and not defense.unrolls:
-            if first is None:
-                rows = torch.tensor(APART, device=x.device)
-                out, differentiates = watched(lambda: defense(x[rows], own[rows]))
-            else:
-                rows, out, differentiates = first.rows, Output.of(first.logits), first.differentiates
-            if distance(Output(judged.logits[rows], judged.scores[rows]), out) <= SAME_ANSWER:
-                return Probe(differentiates=differentiates)
+            found = first or _asked_next(defense, x, own)
+            if found.steady and distance(judged.rows(found.rows), found.out) <= SAME_ANSWER:
+                return Probe(differentiates=found.differentiates)
         return _asked_in_full(defense, x[:PROBED], seed[:PROBED], own[:PROBED])
+
+
+def _asked_next(defense: Defense, x: Tensor, seed: Tensor) -> First:
+    """As at the door. Of a classifier alone the door has seen already whether it is steady."""
+    rows = torch.tensor(APART, device=x.device)
+    out, differentiates = watched(lambda: defense(x[rows], seed[rows]))
+    known = None if defense.has_own_code else first_answer(defense.core)
+    again = out if known is not None and known.steady else defense(x[rows], seed[rows])
+    return First(rows, out, again, differentiates)
 
 
 def _asked_in_full(defense: Defense, x: Tensor, seed: Tensor, own: Tensor) -> Probe:
@@ -59,7 +64,7 @@ def _asked_in_full(defense: Defense, x: Tensor, seed: Tensor, own: Tensor) -> Pr
     before = _generator_states(x)
     first, differentiates = watched(lambda: defense(x, seed))
     alone = _alone(defense, x, own)
-    varies = {} if _equal(first, alone) else _why_it_varies(defense, x, seed, own, first, before)
+    varies = {} if _equal(first, alone) else _why_it_varies(defense, x, seed, own, first, alone, before)
     return Probe(**varies, differentiates=differentiates)
 
 
@@ -78,34 +83,25 @@ def _equal(one: Output, other: Output) -> bool:
 
 
 def _why_it_varies(
-    defense: Defense, x: Tensor, seed: Tensor, own: Tensor, first: Output, before: list[Tensor]
+    defense: Defense, x: Tensor, seed: Tensor, own: Tensor, first: Output, alone: Output, before: list[Tensor]
 ) -> dict[str, Any]:
     """More passes, for a system that gave two answers where one was due; an honest one is never asked for them."""
-    other, alone = defense(x, own), _alone(defense, x, own)
-    if _equal(first, other):
+    other, again, alone_again = defense(x, own), defense(x, seed), _alone(defense, x, own)
+    if _equal(first, other) and _equal(first, again) and _equal(alone, alone_again):
         changed = int((first.labels != alone.labels).sum())
         return {"company_matters": distance(first, alone), "company_changes": changed}
-    again, once_more = defense(x, seed), defense(x, seed)
+    pairs = [(first, again), (first, defense(x, seed)), (alone, alone_again)]
     bare = [Output.of(defense.core(x)) for _ in range(2)]
-    repeats = max(distance(first, again), distance(first, once_more))
-    # Twice: a state that alternates between calls would pass once for the generator's.
-    from_state = max(distance(first, _from_state(before, defense, x, seed)) for _ in range(2))
+    repeats = max(distance(*pair) for pair in pairs)
+    # Three times: a state that alternates between calls would pass once or twice for the generator's.
+    from_state = max(distance(first, _from_state(before, defense, x, seed)) for _ in range(3))
     return {
         "core_varies": distance(*bare),
         "seeds_vary": 0.0 if defense.randomised else distance(first, other),
         "repeats_vary": repeats,
         "own_randomness": repeats > SAME_ANSWER >= from_state,
-        "label_changed": any(bool((first.labels != out.labels).any()) for out in (again, once_more)),
+        "label_changed": any(bool((one.labels != other.labels).any()) for one, other in pairs),
     }
-
-
-def distance(one: Output, other: Output) -> float:
-    """The largest distance between two answers' logits over the size of the first's; scores count as logits do."""
-    a = torch.cat([one.logits, one.scores], dim=1).double()
-    b = torch.cat([other.logits, other.scores], dim=1).double()
-    size = torch.where(torch.isfinite(a), a, 0).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    gap = torch.where(a == b, 0, a - b)  # a masked class is infinite in both
-    return float((gap.norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
 
 
 def _generator_states(x: Tensor) -> list[Tensor]:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.outcome import Output
-from robustbench_gan.probe import MANY, PROBED, Probe, distance, probe
+from robustbench_gan.outcome import Output, distance
+from robustbench_gan.probe import MANY, PROBED, Probe, probe
 
 X = images(6)
 MANY_X = images(MANY)
@@ -136,16 +136,20 @@ def test_what_is_carried_over_is_told_from_noise(look):
     assert seen.repeats_vary > SAME_ANSWER and not seen.own_randomness
 
 
-def test_a_label_that_changes_from_one_call_to_the_next():
+@pytest.mark.parametrize("asked", [0, 1])  # before: whatever falls together, two answers in a row differ
+@pytest.mark.parametrize("period", [2, 3])
+@LOOKS
+def test_a_label_that_changes_from_one_call_to_the_next(look, period, asked):
     class Toggles(Plain):
-        calls = 0
+        calls = asked
 
         def purify(self, x, seed):
             self.calls += 1
-            return x if self.calls % 2 else 1 - 5 * x
+            return x if self.calls % period else 1 - 5 * x
 
     seen = look(Toggles(conv()))
-    assert seen.label_changed and not seen.own_randomness  # though every second answer is the first one
+    assert seen.repeats_vary > SAME_ANSWER and not seen.own_randomness and seen.company_matters == 0
+    assert seen.label_changed
 
 
 class Together(nn.Module):
@@ -221,7 +225,7 @@ def test_two_images_are_asked_and_one_is_enough():
     assert shown == [PROBED] * (1 + PROBED)  # together, and each among copies of itself
     shown.clear()
     look_beside(Counts(conv()))
-    assert shown == [MANY, PROBED]  # the judge's, and one pass more
+    assert shown == [MANY, PROBED, PROBED]  # the judge's, one in other company, and one in a row with that
     assert probe(Defense(conv()), X[:1], seeds(1)) == Probe()
 
 

@@ -11,8 +11,7 @@ from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.outcome import Output
-from robustbench_gan.probe import distance
+from robustbench_gan.outcome import Output, distance
 from robustbench_gan.seeds import isolated
 from robustbench_gan.threat import Defended
 
