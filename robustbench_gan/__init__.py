@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+if os.name != "posix":  # file locks, signals and the C library are those of POSIX
+    raise ImportError("robustbench-gan runs on Linux and macOS; on Windows, run it under WSL.")
 
 if TYPE_CHECKING:
     from robustbench_gan.attacked import Attacked

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from robustbench_gan.errors import UsageError, described
+from robustbench_gan.errors import UsageError, described, said
 from robustbench_gan.flags.thresholds import SAME_ANSWER
 from robustbench_gan.guard import form, same, version
 from robustbench_gan.outcome import Output, distance
@@ -305,7 +305,7 @@ def watched(ask: Callable[[], T]) -> tuple[T, bool]:
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, fetch):
             out = ask()
     except Exception as error:
-        if "saved tensor hooks" not in str(error):
+        if "saved tensor hooks" not in said(error):
             raise
         return ask(), True  # torch.func refuses hooks, and only what differentiates meets them
     return out, bool(unpacked)

@@ -7,7 +7,6 @@ estimate.py.
 from __future__ import annotations
 
 import contextlib
-import resource
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import importlib_metadata
 import torch
 
-from robustbench_gan import facts, registry, stopping
+from robustbench_gan import facts, machine, registry, stopping
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Crafted, Run, Settings, goals_of, gradients_of
 from robustbench_gan.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
@@ -146,7 +145,7 @@ def _no_copy(planned: Planned, workshop: Workshop) -> str:
     try:
         workshop.copy(cell.dataset, cell.classifier, cell.defense)
     except NotApplicable as why:
-        return str(why)
+        return said(why)
     return ""
 
 
@@ -271,7 +270,7 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
         gradients=list(gradients_of(run)) if run.threat.differentiates else [],
         estimate_seconds=None if expected is None else expected.most,
         seconds=Seconds(training=facts.training_seconds(run), crafting=crafting, judging=verdict.seconds),
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_memory_mb=machine.peak_memory_mb(),
         hardware=facts.hardware(run.x.device),
         versions=_versions(cell),
         weights={name: artifact.digest for name, artifact in facts.artifacts(run).items()},

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from robustbench_gan.errors import said
 from robustbench_gan.setting import memcmp
 from robustbench_gan.surroundings import Surroundings, functions_of
 
@@ -73,7 +74,7 @@ def handed(owner: str, **given: Tensor) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "leaf Variable that requires grad" not in str(error):
+        if "leaf Variable that requires grad" not in said(error):
             raise
         refused = error
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +23,12 @@ def described(device: torch.device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
     }
     return facts if device.type != "cuda" else {**facts, "gpu": torch.cuda.get_device_name(device)}
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has had, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of what getrusage counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

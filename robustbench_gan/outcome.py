@@ -56,7 +56,7 @@ def unanswered(out: Output, y: Tensor | None = None) -> Tensor:
     A class at -inf is masked out and legal, but for the true one where `y` (N,) tells it. A detector's score may be
     infinite, but not NaN.
     """
-    logits = out.logits
+    logits = out.logits.detach()
     if out.scores.shape[1] == 0 and math.isfinite(float(logits.sum())):  # nearly always, and next to no time
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     lost = torch.isnan(out.scores).any(dim=1)

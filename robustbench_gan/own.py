@@ -17,7 +17,7 @@ from pathlib import Path
 from robustbench_gan.beside import packages_above
 from robustbench_gan.digests import INSTALLED, digest_of, file_digest, files_digest, with_imports
 from robustbench_gan.errors import UsageError, plain
-from robustbench_gan.files import no_file
+from robustbench_gan.files import expanded, no_file
 from robustbench_gan.registry import Spec
 from robustbench_gan.user_models import path_of
 
@@ -60,7 +60,7 @@ class FileReference:
                 f"cannot read --classifier {text!r}: expected path/to/file.py:factory or {FORM}."
             )
         weights = found["weights"]
-        return cls(Path(found["path"]), found["factory"], None if weights is None else _expanded(weights))
+        return cls(Path(found["path"]), found["factory"], None if weights is None else expanded(weights))
 
     def __str__(self) -> str:
         return f"{self.source}@{self.weights}" if self.weights else self.source
@@ -133,17 +133,9 @@ def _given(spec: Spec) -> Iterator[Path]:
         if isinstance(value, Spec):
             yield from _given(value)
         elif isinstance(value, str):
-            path = _expanded(value)
+            path = expanded(value)
             if (path.suffix or len(path.parts) > 1) and not no_file(path):
                 yield path
-
-
-def _expanded(text: str) -> Path:
-    """A path with `~` written out."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # no such user: a directory of that name, then
-        return Path(text)
 
 
 def _content(path: Path) -> str:

@@ -190,7 +190,7 @@ class Bare:
 
 def answered(out: Output, x: Tensor, who: str) -> Output:
     """The same answer to images x. Raises NotANumber where there is none for one that is a number itself."""
-    lost = unanswered(out.detach())
+    lost = unanswered(out)
     if bool(lost.any()):
         lost = lost & torch.isfinite(x.detach()).flatten(1).all(dim=1)
         if bool(lost.any()):

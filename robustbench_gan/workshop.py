@@ -24,7 +24,7 @@ from robustbench_gan.checkpoint import Checkpoint
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
 from robustbench_gan.digests import code_digest, module_digest
-from robustbench_gan.errors import Fatal, NotApplicable, UsageError
+from robustbench_gan.errors import Fatal, NotApplicable, UsageError, said
 from robustbench_gan.guard import Accused, Kept, Loaded, Meddled, Quick, Seal, Theirs, left_alone
 from robustbench_gan.models import schedule_of
 from robustbench_gan.outcome import Output
@@ -273,7 +273,7 @@ class Workshop:
             named = real.training_keys()
             copy = self._defense(dataset, classifier, text, self.copy_seed) if named else None
         except NotApplicable as why:  # the defense's code: no attack is for it to decline
-            raise RuntimeError(f"NotApplicable in the training of a copy: {why}") from why
+            raise RuntimeError(f"NotApplicable in the training of a copy: {said(why)}") from why
         if copy is None:
             if stored := self._fetched(real):
                 raise RuntimeError(

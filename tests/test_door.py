@@ -407,7 +407,7 @@ def test_a_number_of_classes_that_changes_is_refused(form):
     [
         lambda m, x: m(x.detach()),
         lambda m, x: m(x).detach().requires_grad_(),
-        lambda m, x: torch.tensor(m(x).detach().tolist()),
+        lambda m, x: torch.tensor(m(x).tolist()),
     ],
 )
 def test_a_model_without_a_gradient_is_told_what_to_do(form):

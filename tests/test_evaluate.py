@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
 from planted_cells import Fixed, grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401
 
-from robustbench_gan import stopping
+from robustbench_gan import machine, stopping
 from robustbench_gan.budget import Budget
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.crafting import AttackFault, check_examples
@@ -534,3 +535,10 @@ def test_the_share_of_zero_gradients_stands_in_every_record_that_asked_for_some(
     shop, defense, attack, shares
 ):
     assert cell(shop, defenses=defense, attacks=attack, gradient="full").zero_gradients == shares
+
+
+@pytest.mark.parametrize(("system", "counted"), [("linux", 2048), ("darwin", 2 * 2**20)])
+def test_the_most_memory_is_in_mebibytes_whatever_the_system_counts_in(monkeypatch, system, counted):
+    monkeypatch.setattr(machine.sys, "platform", system)
+    monkeypatch.setattr(machine.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=counted))
+    assert machine.peak_memory_mb() == 2

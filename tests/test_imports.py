@@ -193,3 +193,10 @@ def test_lower_modules_do_not_know_the_higher_ones(low, high):
 def test_every_step_of_a_cell_identifies_the_engine_but_the_estimate_of_its_time():
     assert set(CELL) - set(matrix.ENGINE) == {"estimate"}  # which decides no answer
     assert list(matrix.ENGINE) == sorted(set(matrix.ENGINE))
+
+
+def test_a_system_that_is_no_posix_is_told_what_to_do(monkeypatch):
+    init = Path(robustbench_gan.__file__)
+    monkeypatch.setattr("os.name", "nt")
+    with pytest.raises(ImportError, match="runs on Linux and macOS"):
+        exec(compile(init.read_bytes(), "init", "exec"), {"__name__": "robustbench_gan"})
