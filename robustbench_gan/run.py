@@ -223,7 +223,8 @@ def _print_end(
     raised = {f.id for r in finished for f in r.flags} | {one.flag.id for one in findings.found}
     if raised:
         console.print(
-            f"{len(raised)} kinds of red flags were raised; `rbg explain FLAG` says what one means."
+            f"{len(raised)} kind{'' if len(raised) == 1 else 's'} of red flags raised; `rbg explain FLAG` says what "
+            "one means."
         )
     if page is not None:
         console.print(f"leaderboard: {page}")
