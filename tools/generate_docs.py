@@ -1,7 +1,8 @@
 """Write the generated documents, or with --check say which are stale.
 
-They are docs/{reference,red_flags,controls,statuses,cli,presets}.md, docs/result.schema.json and, once leaderboard/
-holds results, leaderboard/README.md, its picture and the table in README.md.
+They are docs/{reference,red_flags,controls,statuses,cli,presets}.md, docs/result.schema.json, a page an attack and a
+defense below docs/attacks and docs/defenses and, once leaderboard/ holds results, leaderboard/README.md, its picture
+and the table in README.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from robustbench_gan.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.flags import BY_CONSTRUCTION, CATALOGUE, COMPUTED
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.leaderboard import load_results, markdown, picture, tables
-from robustbench_gan.leaderboard.labels import Labels
+from robustbench_gan.leaderboard.flat import cost, robust_interval
+from robustbench_gan.leaderboard.labels import Labels, number, radius
+from robustbench_gan.leaderboard.load import order
 from robustbench_gan.leaderboard.overview import overview
 from robustbench_gan.matrix import preset_text, presets
 from robustbench_gan.models import schedule_of
@@ -59,12 +62,13 @@ def generated() -> dict[str, str]:
         "docs/cli.md": command_line(),
         "docs/presets.md": preset_files(),
     }
+    results: list[Result] = []
     if (ROOT / "leaderboard" / "results").is_dir():
         results = load_results(ROOT / "leaderboard")
         documents["leaderboard/README.md"] = markdown(results)
         documents["leaderboard/leaderboard.svg"] = picture(results)
         documents["README.md"] = readme((ROOT / "README.md").read_text(encoding="utf-8"), results)
-    return documents
+    return documents | entries(results)
 
 
 def page(title: str, *blocks: str) -> str:
@@ -89,6 +93,48 @@ def reference() -> str:
         for name, target in built_ins(group):
             blocks += [f"### {name}", *described(target), facts(group, target), parameters(target)]
     return page("Reference", *blocks)
+
+
+def entries(results: list[Result]) -> dict[str, str]:
+    """A page an attack and a defense, with what it did on the published leaderboard, and a list of each kind."""
+    pages = {}
+    for group in ("attacks", "defenses"):
+        listed = []
+        for name, target in built_ins(group):
+            option = f"--{group[:-1]} {name}"
+            asked = f"```sh\nrbg evaluate {option}\n```"
+            blocks = [
+                *described(target),
+                facts(group, target),
+                parameters(target),
+                asked,
+                on_board(group, name, results),
+            ]
+            pages[f"docs/{group}/{name}.md"] = page(name, *blocks)
+            listed.append(f"- [{name}]({name}.md): {described(target)[0]}")
+        pages[f"docs/{group}/index.md"] = page(HEADINGS[group], "\n".join(listed))
+    return pages
+
+
+def on_board(group: str, name: str, results: list[Result]) -> str:
+    """What stands of one attack or defense on the published leaderboard, and what it cost; empty where nothing does."""
+    labels, other = Labels.among(results), {"attacks": "defense", "defenses": "attack"}[group]
+    found = [
+        r for r in sorted(results, key=order)
+        if r.counts and getattr(r.cell, group[:-1]).partition(":")[0] == name
+    ]  # fmt: skip
+    rows = []
+    for r in found:
+        spent = cost(r)
+        rows.append(
+            [
+                labels("dataset", r.cell.dataset), labels(other, getattr(r.cell, other)), r.cell.threat_name,
+                radius(r.cell.norm, r.cell.eps), str(robust_interval(r, r.cell.eps)), str(r.cell.samples),
+                *(number(spent[f"{way}_passes_per_image"]) for way in ("forward", "backward")),
+            ]
+        )  # fmt: skip
+    header = ["data", other, "threat model", "budget", "robust", "n", "passes forward", "back"]
+    return "## On the published leaderboard\n\n" + table(header, rows) if rows else ""
 
 
 def built_ins(group: str) -> Iterator[tuple[str, Any]]:
