@@ -457,8 +457,8 @@ class View:
             raise NoBackward(described(error)) from error
         if grad is None:
             raise DisconnectedGradient(
-                "autograd finds no path from the loss to the input: the defense detaches its output. "
-                "Ask for gradient=bpda, or give the defense a differentiable form."
+                "autograd finds no path from the loss to the input: the classifier or the defense detaches its answer. "
+                "Ask for gradient=bpda of a defense, or for an attack that needs no gradient, such as square."
             )
         return grad
 

@@ -264,6 +264,22 @@ def test_a_network_that_calls_its_layers_by_other_names_is_another_one():
     assert model["first"] is first and model["second"] is second
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_programs_have_fields_of_their_own_kind():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    programs = [
+        torch.jit.script(net), torch.jit.freeze(torch.jit.script(net)), torch.jit.trace(net, torch.rand(2, 4)),
+        torch.compile(net, backend="eager"), torch.export.export(net, (torch.rand(2, 4),)).module(),
+    ]  # fmt: skip
+    for program in programs:
+        seal = Seal(program, "it")
+        assert seal.put_back() == []
+    seal = Seal(programs[0], "it")
+    with torch.no_grad():
+        next(programs[0].parameters()).add_(1)
+    assert len(seal.put_back()) == 1
+
+
 def test_hooks_that_a_weight_came_with_are_its_own_and_others_are_taken_off():
     weight = nn.Linear(2, 2).weight
     model = nn.Module()
