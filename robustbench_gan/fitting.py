@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustbench_gan import registry
 from robustbench_gan.attack import Fitted, TrainedAttack, Training, info_of
 from robustbench_gan.budget import Budget
+from robustbench_gan.checkpoint import keep_beside
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.defense import declared_gradients, recipe_of
 from robustbench_gan.digests import code_digest
@@ -128,6 +129,7 @@ def _trained(workshop: Workshop, order: Order) -> Trained:
 
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
         counts = Counts.zeros(1, workshop.device)
+        keep_beside(vars(counts))
         training = Training(on.images, _batch_views(on, counts))
         with _others_left_alone(workshop, order, on):
             if "substitute" in parts:

@@ -38,7 +38,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "beside", "budget", "cell_run", "checks", "crafting", "defense", "detection",
+    "attack", "batching", "beside", "budget", "cell_run", "checkpoint", "checks", "crafting", "defense", "detection",
     "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe",
     "record", "rehearsal", "seeds", "setting", "shown", "strangers", "substitute", "surroundings", "thorough",
     "threat", "training", "trial", "twice", "user_models", "user_weights", "workshop",

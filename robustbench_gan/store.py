@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from robustbench_gan import machine
+from robustbench_gan import building, machine
 from robustbench_gan.errors import Fatal, UsageError
 from robustbench_gan.files import cache_dir, remove_leftovers, slug, write_atomically
 from robustbench_gan.user_weights import what_it_is
@@ -85,6 +85,7 @@ class Store:
         """The artifact of a recipe: loaded where it is bundled or stored, built, stored and then loaded where not.
 
         `build` returns tensors by name and facts as JSON-able values, to which the seconds it took are added.
+        What a killed process left of it (`checkpoint`) is taken up by `build`, and goes when it is stored.
         Two processes that build the same one at once both go on with the file of the first. Raises Fatal
         when a file is corrupt or does not hold what was stored: a bundled one what the zoo's index says of it, one of
         the user's what its own header says.
@@ -96,9 +97,10 @@ class Store:
         if path is None:
             path = self.path(key)
             remove_leftovers(self.root)
-            remove_leftovers(self.root / "unfinished")
+            remove_leftovers(building.directory(self.root))
             started = time.perf_counter()
-            tensors, facts = build()
+            with building.being_built(self.root, key, build):
+                tensors, facts = build()
             info = {**facts, "build_seconds": time.perf_counter() - started}
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
             header["hardware"] = json.dumps(trained_on(tensors))
@@ -109,6 +111,7 @@ class Store:
             _check_bundled(path)
         artifact = read_artifact(path, key, mend)
         _check_recipe(path, kind, recipe, mend)
+        building.forget(self.root, key)
         self.used[key] = artifact
         return artifact
 
@@ -117,7 +120,8 @@ class Store:
         return iter(sorted(self.root.glob("*.safetensors")) if self.root.is_dir() else [])
 
     def clear(self) -> int:
-        """Delete every artifact; returns how many there were."""
+        """Delete every artifact, and what is unfinished; returns how many there were."""
+        building.forget(self.root)
         paths = list(self)
         for path in paths:
             path.unlink()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_gan import progress
+from robustbench_gan.checkpoint import unfinished
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.models import Schedule
 from robustbench_gan.outcome import REJECTED
@@ -68,7 +69,10 @@ def papernot(
         for at in range(rounds):
             data = Queried(images, labels)
             loss = cross_entropy(substitute)
-            optimise(substitute, data, loss, SCHEDULE, seed=seed + at, description=f"substitute {at + 1}")
+            optimise(
+                substitute, data, loss, SCHEDULE, seed=seed + at, description=f"substitute {at + 1}",
+                checkpoint=unfinished(),
+            )  # fmt: skip
             if at < rounds - 1:
                 turned = step_sign == "periodic" and at // PERIOD % 2 == 1
                 new = augment(substitute, images, labels, step=-STEP if turned else STEP)
@@ -128,8 +132,9 @@ def _told(x: Tensor, answers: Tensor) -> tuple[Queried, int]:
 def _learn(substitute: nn.Module, data: Queried, epochs: int, seed: int) -> None:
     schedule = replace(SCHEDULE, epochs=epochs)
     optimise(
-        substitute, data, cross_entropy(substitute), schedule, seed=seed, description="distilling substitute"
-    )
+        substitute, data, cross_entropy(substitute), schedule, seed=seed, description="distilling substitute",
+        checkpoint=unfinished(),
+    )  # fmt: skip
 
 
 def augment(substitute: nn.Module, images: Tensor, labels: Tensor, *, step: float = STEP) -> Tensor:

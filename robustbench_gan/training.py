@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_gan import progress
-from robustbench_gan.checkpoint import Checkpoint, restore, state_of
+from robustbench_gan.checkpoint import Checkpoint, Stateful, fits, restore, state_of, unfinished
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule
@@ -21,6 +23,7 @@ from robustbench_gan.seeds import isolated, stable_hash
 
 EVALUATION_BATCH = 500
 RECIPE_VERSION = 1
+NOTES = "notes/"  # in a state: tensors of the training's own
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,82 +73,130 @@ def optimise(
     """Train `module` with Adam to lower `loss(x, y)`, a scalar; returns the seconds it took, of all its parts.
 
     Deterministic in `seed`, which also feeds dropout and whatever else draws from torch's global generator
-    while training. One that was killed goes on from its `checkpoint` and ends as an undisturbed one does; a loss
-    that counts its calls is told by `on_resume` how many there were. Raises Diverged at the first loss that is
-    not a number.
+    while training. One that was killed goes on from its `checkpoint` (in a build `unfinished()`) and ends as an
+    undisturbed one does, if `loss` changes nothing but the module; one that counts its calls is told by `on_resume`
+    how many there were. Raises Diverged at the first loss that is not a number.
     """
     per_epoch = math.ceil(len(split) / schedule.batch_size)
     steps = schedule.epochs * per_epoch
-    device = device_of(module)
     module.train()
-    with isolated(seed), progress.task(description, steps) as advance:
-        descent = _Descent(module, schedule, steps, checkpoint)
-        first = descent.resume()
-        if first and on_resume is not None:
-            on_resume(first)
-        advance(first)
-        for epoch in range(first // per_epoch, schedule.epochs):
-            skipped = max(0, first - epoch * per_epoch)
-            for x, y in batches(split, schedule.batch_size, seed + epoch, device, skipped):
-                value = loss(x, y)
-                if not torch.isfinite(value):
-                    raise Diverged(f"{description}: the loss became {value.item()} in epoch {epoch + 1}")
-                descent.step(value)
-                advance(1)
+    optimiser = torch.optim.Adam(module.parameters(), lr=schedule.lr)
+    parts: dict[str, Stateful] = {"module": module, "adam": optimiser}
+    cycle = None
+    if schedule.one_cycle:
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=schedule.lr, total_steps=steps)
+        parts["cycle"] = cycle
+    with _going_on(checkpoint, description, steps, seed, parts) as run:
+        if run.first and on_resume is not None:
+            on_resume(run.first)
+        for step, x, y in run.batches(split, schedule.batch_size, seed):
+            value = loss(x, y)
+            if not torch.isfinite(value):
+                raise Diverged(
+                    f"{description}: the loss became {value.item()} in epoch {step // per_epoch + 1}"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            if cycle is not None:
+                cycle.step()
     module.eval()
-    return descent.seconds
+    return run.seconds
 
 
-class _Descent:
-    """Adam at the schedule's rate, and its state on disk every so many steps."""
+class Steps:
+    """The steps of one training in order, from the first that no process before this one has made.
+
+    `first` is its number. To iterate is to make them: after a step the state of all `parts` goes to disk where it is
+    due. `notes` are further tensors, whatever their shape, that are kept with it and are there again.
+    """
 
     def __init__(
-        self, module: nn.Module, schedule: Schedule, steps: int, checkpoint: Checkpoint | None
+        self,
+        count: int,
+        parts: Mapping[str, Stateful],
+        checkpoint: Checkpoint | None,
+        advance: Callable[[float], None],
     ) -> None:
-        self.module, self.checkpoint, self.device = module, checkpoint, device_of(module)
-        self.optimiser = torch.optim.Adam(module.parameters(), lr=schedule.lr)
-        self.cycle = None
-        if schedule.one_cycle:
-            self.cycle = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimiser, max_lr=schedule.lr, total_steps=steps
-            )
-        self.done, self.before, self.started = 0, 0.0, time.perf_counter()
+        self.count, self.first = count, 0
+        self.notes: dict[str, Tensor] = {}
+        self._parts, self._checkpoint, self._advance = dict(parts), checkpoint, advance
+        networks = [part for part in self._parts.values() if isinstance(part, nn.Module)]
+        self.device = device_of(networks[0]) if networks else torch.device("cpu")
+        self._before, self._started = 0.0, time.perf_counter()
+        self._resume()
+        advance(self.first)
+
+    def __iter__(self) -> Iterator[int]:
+        """The number of each step, from 0 on; it is made when the next is asked for."""
+        for step in range(self.first, self.count):
+            yield step
+            if self._checkpoint is not None and (step + 1) % self._checkpoint.every == 0:
+                self._checkpoint.save(*self._state(step + 1))
+            self._advance(1)
+        if self._checkpoint is not None and self.first < self.count:
+            self._checkpoint.finish(*self._state(self.count))
+
+    def batches(self, split: Samples, batch_size: int, seed: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Each step with a batch x (B, C, H, W), y (B,): epoch after epoch, each in an order of its own from `seed`."""
+        if self.first < self.count and not len(split):
+            raise ValueError("there is nothing to train on")
+        epoch, skipped = divmod(self.first, max(1, math.ceil(len(split) / batch_size)))
+        epochs = (
+            batches(split, batch_size, seed + at, self.device, skipped if at == epoch else 0)
+            for at in itertools.count(epoch)
+        )
+        for step, (x, y) in zip(self, itertools.chain.from_iterable(epochs), strict=False):
+            yield step, x, y
 
     @property
     def seconds(self) -> float:
         """How long it took up to now, with what was killed in between."""
-        return self.before + time.perf_counter() - self.started
+        return self._before + time.perf_counter() - self._started
 
-    def resume(self) -> int:
-        """Put back the last state on disk, torch's random generators with it; the steps that were made up to it."""
-        found = None if self.checkpoint is None else self.checkpoint.load()
-        if found is None:
-            return 0
+    def _resume(self) -> None:
+        """Put back the last state on disk, torch's random generators with it."""
+        if self._checkpoint is None or (found := self._checkpoint.load(self._fits, self.device)) is None:
+            return
         state, facts = found
-        restore(state, {"module": self.module}, {"adam": self.optimiser})
+        restore(state, self._parts)
+        self.notes = {name[len(NOTES) :]: value for name, value in state.items() if name.startswith(NOTES)}
+        self.notes = {name: value.to(self.device) for name, value in self.notes.items()}
         torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and "random_cuda" in state:
+        if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
-        self.done, self.before = int(facts["steps"]), facts["seconds"]
-        if self.cycle is not None:  # its rate is a function of the step
-            self.cycle.load_state_dict({"last_epoch": self.done - 1, "_step_count": self.done})
-            self.cycle.step()
-        return self.done
+        self.first, self._before = int(facts["steps"]), facts["seconds"]
 
-    def step(self, value: Tensor) -> None:
-        """One update that lowers `value`."""
-        self.optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        if self.cycle is not None:
-            self.cycle.step()
-        self.done += 1
-        if self.checkpoint is not None and self.done % self.checkpoint.every == 0:
-            state = state_of({"module": self.module}, {"adam": self.optimiser})
-            state["random"] = torch.get_rng_state()
-            if self.device.type == "cuda":
-                state["random_cuda"] = torch.cuda.get_rng_state(self.device)
-            self.checkpoint.save(state, {"steps": float(self.done), "seconds": self.seconds})
+    def _fits(self, state: Mapping[str, Tensor]) -> bool:
+        return "random" in state and fits(state, self._parts)
+
+    def _state(self, made: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        state = state_of(self._parts) | {NOTES + name: value for name, value in self.notes.items()}
+        state["random"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        return state, {"steps": float(made), "seconds": self.seconds}
+
+
+def going_on(
+    description: str, steps: int, *, seed: int, parts: Mapping[str, Stateful]
+) -> AbstractContextManager[Steps]:
+    """A training that goes on where an earlier process was killed: `with going_on(...) as run:`, `for step in run:`.
+
+    In the `build` of an artifact at most a minute is lost, and the rest comes out as it would have, bit for bit, if
+    `parts` is all that steps change (networks, optimisers, schedules of their rates, by name), and what a step draws
+    comes from its number or from torch's global generator, which is the loop's own, from `seed`. Outside of a
+    build nothing is kept. Progress is shown under `description`.
+    """
+    return _going_on(unfinished(), description, steps, seed, parts)
+
+
+@contextmanager
+def _going_on(
+    checkpoint: Checkpoint | None, description: str, steps: int, seed: int, parts: Mapping[str, Stateful]
+) -> Iterator[Steps]:
+    with isolated(seed), progress.task(description, steps) as advance:
+        yield Steps(steps, parts, checkpoint, advance)
 
 
 def cross_entropy(model: nn.Module) -> BatchLoss:
@@ -206,12 +257,11 @@ def train_classifier(
     *,
     seed: int,
     description: str,
-    checkpoint: Checkpoint | None = None,
 ) -> dict[str, float]:
     """Train a classifier on the training split; returns its validation accuracy and the seconds."""
     loss = cross_entropy(model)
     seconds = optimise(
-        model, data.train, loss, schedule, seed=seed, description=description, checkpoint=checkpoint
+        model, data.train, loss, schedule, seed=seed, description=description, checkpoint=unfinished()
     )
     return {"validation_accuracy": accuracy(model, data.validation), "seconds": seconds}
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robustbench_gan import door, registry, stopping, trial
 from robustbench_gan.batching import micro_batch_size
 from robustbench_gan.beside import files_opened
-from robustbench_gan.checkpoint import Checkpoint
+from robustbench_gan.checkpoint import kept
 from robustbench_gan.data.dataset import Dataset, Split, TrainingData
 from robustbench_gan.defense import Composed, Defense, recipe_of
 from robustbench_gan.digests import code_digest, module_digest
@@ -202,17 +202,13 @@ class Workshop:
         model = door.admitted(model.to(self.device))
         code = with_files(module_digest(factory), spec)
         recipe = classifier_recipe(text, schedule, data, self.train_seed, code)
-        checkpoint = Checkpoint.of(self.store, "classifier", recipe)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
             name = f"training {spec.name} on {data.name}"
-            info = train_classifier(
-                model, data, schedule, seed=self.train_seed, description=name, checkpoint=checkpoint
-            )
+            info = train_classifier(model, data, schedule, seed=self.train_seed, description=name)
             return model.state_dict(), info
 
         artifact = self.store.fetch("classifier", recipe, build)
-        checkpoint.clear()
         model.load_state_dict(dict(artifact.tensors))
         return self._looked_at(model, data), artifact
 
@@ -476,8 +472,13 @@ class Workshop:
             seeds = sample_seeds(
                 self.train_seed, f"oracle/{n}", torch.arange(first, first + n, device=x.device)
             )
-            with torch.no_grad():
-                out = answer(system, x, seeds)
+            size = micro_batch_size(x.device)
+            pieces = zip(x.split(size), seeds.split(size), strict=True)
+            return torch.cat([kept(functools.partial(told, *piece), x.device) for piece in pieces])
+
+        @torch.no_grad()
+        def told(x: Tensor, seeds: Tensor) -> Tensor:
+            out = answer(system, x, seeds)
             if threat.answers == "labels":
                 return out.labels
             return out.logits.softmax(dim=1) * out.accepted[:, None]

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustbench_gan.checkpoint import Stateful
 from robustbench_gan.seeds import fold, integers
+from robustbench_gan.training import going_on
 
 
 class Encoder(nn.Module):
@@ -38,14 +40,15 @@ def imitate(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     rows = torch.arange(batch_size, device=x.device)
     network.train()
-    error = x.new_zeros(())
-    with torch.enable_grad():
-        for step in range(steps):
+    parts: dict[str, Stateful] = {"network": network, "adam": optimiser, "cosine": schedule}
+    with torch.enable_grad(), going_on("imitating the purifier", steps, seed=seed, parts=parts) as run:
+        for step in run:
             picked = integers(fold(rows, "encoder", seed, step), len(x))
             error = F.mse_loss(network(x[picked]), purified[picked])
             optimiser.zero_grad(set_to_none=True)
             error.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
+            run.notes["error"] = error.detach()
     network.eval()
-    return error.item()
+    return run.notes["error"].item()

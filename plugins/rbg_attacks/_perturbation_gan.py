@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from robustbench_gan import progress
 from robustbench_gan.attack import TrainedAttack, Training
 from robustbench_gan.batching import micro_batches
 from robustbench_gan.budget import Budget, flat
+from robustbench_gan.checkpoint import Stateful
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.outcome import Goal, Loss
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.threat import View
-from robustbench_gan.training import Diverged, batches, device_of
+from robustbench_gan.training import Diverged, batches, device_of, going_on
 
 SMALLEST = 16  # pixels a side: below, the innermost maps have one value and cannot be normalised
 TINY = 1e-12
@@ -174,14 +174,17 @@ class PerturbationGAN(TrainedAttack):
         networks = (self.discriminator, self.generator)
         optimisers = [torch.optim.Adam(network.parameters(), lr=self.lr) for network in networks]
         falling = [LambdaLR(optimiser, lambda step: 1 - step / steps) for optimiser in optimisers]
-        with progress.task(f"training {type(self).__name__}", steps) as advance:
-            for batch in self._batches(training, goal_class, budget, seed, steps):
+        parts: dict[str, Stateful] = {"discriminator": self.discriminator, "generator": self.generator}
+        parts |= {f"adam/{at}": optimiser for at, optimiser in enumerate(optimisers)}
+        parts |= {f"rate/{at}": schedule for at, schedule in enumerate(falling)}
+        with going_on(f"training {type(self).__name__}", steps, seed=seed, parts=parts) as run:
+            todo = self._batches(training, goal_class, budget, seed, steps, run.first)
+            for _, batch in zip(run, todo, strict=False):
                 adversarial = self.perturbed(batch)
                 _lower(optimisers[0], self.discriminator_loss(batch, adversarial.detach()))
                 _lower(optimisers[1], self.generator_loss(batch, adversarial))
                 for schedule in falling:
                     schedule.step()
-                advance(1)
         return {"steps": steps}
 
     def _check(self, budget: Budget) -> None:
@@ -194,9 +197,12 @@ class PerturbationGAN(TrainedAttack):
             raise NotApplicable("the generator is trained inside a ball: it needs a finite eps")
 
     def _batches(
-        self, training: Training, goal_class: int | None, budget: Budget, seed: int, steps: int
+        self, training: Training, goal_class: int | None, budget: Budget, seed: int, steps: int, first: int
     ) -> Iterator[Batch]:
-        """`steps` batches, epoch after epoch, without the images that are of the target class already."""
+        """`steps` batches, epoch after epoch, without the images that are of the target class already.
+
+        Those before the `first` are made already and left out.
+        """
         device, number = device_of(self), 0
         if goal_class is not None and bool((training.data.labels == goal_class).all()):
             raise NotApplicable(f"every image to train on is of the target class {goal_class}")
@@ -205,10 +211,11 @@ class PerturbationGAN(TrainedAttack):
                 kept = torch.ones_like(y, dtype=torch.bool) if goal_class is None else y != goal_class
                 if not bool(kept.any()):
                     continue
-                x, y = x[kept], y[kept]
-                seeds = sample_seeds(seed, f"batch/{number}", torch.arange(len(y), device=device))
-                goal = self.goal_of(y, goal_class, seeds)
-                yield Batch(number / steps, x, y, goal, training.view(seeds), budget, seeds)
+                if number >= first:
+                    x, y = x[kept], y[kept]
+                    seeds = sample_seeds(seed, f"batch/{number}", torch.arange(len(y), device=device))
+                    goal = self.goal_of(y, goal_class, seeds)
+                    yield Batch(number / steps, x, y, goal, training.view(seeds), budget, seeds)
                 number += 1
                 if number == steps:
                     return

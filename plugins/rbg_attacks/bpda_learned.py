@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from rbg_attacks._encoder import Encoder, imitate
 from rbg_attacks.pgd import pgd
 from robustbench_gan.attack import TrainedAttack, Training, attack
 from robustbench_gan.budget import Budget, per_sample
+from robustbench_gan.checkpoint import kept
 from robustbench_gan.errors import UsageError
 from robustbench_gan.outcome import Goal
 from robustbench_gan.seeds import fold, uniform
@@ -62,7 +65,8 @@ class BpdaLearned(TrainedAttack):
         each = each.to(device)
         noise = budget.random(clean, fold(each, "noise"))
         x = (clean + noise * per_sample(uniform(fold(each, "scale"), (1,))[:, 0], noise)).clamp(0, 1)
-        purified = [training.view(each[r]).purified(x[r]) for r in torch.arange(count).split(self.batch_size)]
+        rows = torch.arange(count).split(self.batch_size)
+        purified = [kept(partial(training.view(each[r]).purified, x[r]), device) for r in rows]
         steps = max(1, round(training.share * self.epochs * len(purified)))
         error = imitate(
             self.encoder,

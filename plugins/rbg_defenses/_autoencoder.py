@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rbg_defenses._wgan import Generator
+from robustbench_gan.checkpoint import unfinished
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
@@ -140,12 +141,15 @@ class Training:
         if self.count > 1:
             alone = replace(self.schedule, epochs=PRETRAINING)
             seconds += optimise(
-                module, data.train, self._loss(members, 0.0), alone, seed=seed, description=name
-            )
+                module, data.train, self._loss(members, 0.0), alone, seed=seed, description=name,
+                checkpoint=unfinished(),
+            )  # fmt: skip
         together = self._loss(members, self.diversity)
         # Neither batches nor noise of the first epochs are seen again.
         later = seed + PRETRAINING if self.count > 1 else seed
-        seconds += optimise(module, data.train, together, self.schedule, seed=later, description=name)
+        seconds += optimise(
+            module, data.train, together, self.schedule, seed=later, description=name, checkpoint=unfinished()
+        )
         return {"validation_mse": _error(members, data), "seconds": seconds}
 
     def _loss(self, members: nn.ModuleList, diversity: float) -> BatchLoss:

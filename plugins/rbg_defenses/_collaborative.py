@@ -178,7 +178,7 @@ def train_cleaner(
         judges.lower(game.discriminators_loss(x, attacked, strength))
 
     seconds = take_turns(
-        turn, data.train, schedule, seed=seed, device=device_of(cleaner), description="collaborative training"
+        turn, (makers, judges), data.train, schedule, seed=seed, description="collaborative training"
     )
     cleaner.eval()
     return seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from robustbench_gan import progress, registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.budget import Budget, Norm
+from robustbench_gan.checkpoint import kept
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.digests import code_digest
 from robustbench_gan.errors import UsageError
@@ -73,9 +75,8 @@ class InnerAttack:
                 seeds = sample_seeds(seed, "pairs", index).to(device)
                 view = View.on(Bare(model), seeds, whole_batches=True)
                 goal = Goal.untargeted(y)
-                made.append(
-                    self.function(view, x, goal, self.budget, seeds, **self.parameters).detach().cpu()
-                )
+                craft = partial(self.function, view, x, goal, self.budget, seeds, **self.parameters)
+                made.append(kept(craft, device).detach().cpu())
                 advance(len(index))
         return torch.cat(made)
 

@@ -103,7 +103,7 @@ def train_unet(generator: UNet, pairs: Pairs, schedule: Schedule, width: int, l1
         judge.lower((_answered(real, True) + _answered(fake, False)) / 2)
         maker.lower(_answered(discriminator(given, made), True) + 2 * l1 * F.l1_loss(made, clean))
 
-    seconds = take_turns(turn, pairs, schedule, seed=seed, device=device, description="training pix2pix")
+    seconds = take_turns(turn, (judge, maker), pairs, schedule, seed=seed, description="training pix2pix")
     generator.eval()
     return seconds
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from robustbench_gan import progress
 from robustbench_gan.batching import micro_batches
+from robustbench_gan.checkpoint import kept
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.seeds import sample_seeds
 from robustbench_gan.store import Store, recipe_key
 
-PIECE = 500  # images an artifact: what a kill can lose
+PIECE = 500  # images an artifact
 Purify = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -69,4 +70,4 @@ class Reconstructions:
 def purified(purify: Purify, x: Tensor, seed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Which images, (B,), and what a purifier makes of them: a micro-batch of the engine's own shape at a time."""
     for rows, real in micro_batches(len(x), x.device):
-        yield rows[:real], purify(x[rows], seed[rows])[:real]
+        yield rows[:real], kept(partial(purify, x[rows], seed[rows]), x.device)[:real]

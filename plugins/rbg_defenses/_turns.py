@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import progress
+from robustbench_gan.checkpoint import Stateful
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.errors import UsageError
 from robustbench_gan.models import Schedule
-from robustbench_gan.seeds import isolated
-from robustbench_gan.training import EVALUATION_BATCH, Diverged, Samples, batches, device_of
+from robustbench_gan.training import EVALUATION_BATCH, Diverged, Samples, device_of, going_on
 
 MEASURED = 1000  # validation images that a trained purifier's facts are measured on
 BETAS = (0.5, 0.999)  # pix2pix's Adam, and that of every translation GAN after it
@@ -33,7 +31,7 @@ class Player:
     """Networks that one optimiser trains; a loss moves no weights but theirs."""
 
     def __init__(self, name: str, lr: float, *networks: nn.Module) -> None:
-        self.name = name
+        self.name, self.networks = name, networks
         self.weights = [p for network in networks for p in network.train().parameters()]
         self.optimiser = torch.optim.Adam(self.weights, lr, BETAS)
 
@@ -48,23 +46,26 @@ class Player:
 
 def take_turns(
     turn: Callable[[int, Tensor, Tensor], None],
+    players: Sequence[Player],
     samples: Samples,
     schedule: Schedule,
     *,
     seed: int,
-    device: torch.device,
     description: str,
 ) -> float:
-    """Call `turn(step, x, y)` on every batch of every epoch, in an order that `seed` decides; returns the seconds."""
-    started, step = time.perf_counter(), 0
+    """Call `turn(step, x, y)` on every batch of every epoch, in an order that `seed` decides; returns the seconds.
+
+    A turn changes nothing but the `players`: what was killed goes on from their state.
+    """
     steps = schedule.epochs * math.ceil(len(samples) / schedule.batch_size)
-    with isolated(seed), progress.task(description, steps) as advance:
-        for epoch in range(schedule.epochs):
-            for x, y in batches(samples, schedule.batch_size, seed + epoch, device):
-                turn(step, x, y)
-                step += 1
-                advance(1)
-    return time.perf_counter() - started
+    parts: dict[str, Stateful] = {
+        f"{player.name}/{at}": network for player in players for at, network in enumerate(player.networks)
+    }
+    parts |= {f"{player.name}/adam": player.optimiser for player in players}
+    with going_on(description, steps, seed=seed, parts=parts) as run:
+        for step, x, y in run.batches(samples, schedule.batch_size, seed):
+            turn(step, x, y)
+    return run.seconds
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ class APEGAN(TrainedPurifier[Purifier]):
 
         pairs = Pairs(data.train, self.inner.on(model, data.train, seed), with_clean=self.clean_pairs)
         return take_turns(
-            turn, pairs, self.schedule, seed=seed, device=device, description="training ape-gan"
+            turn, (judge, maker), pairs, self.schedule, seed=seed, description="training ape-gan"
         )
 
 

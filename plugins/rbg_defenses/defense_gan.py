@@ -16,7 +16,7 @@ from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._sizes import not_generated
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
 from robustbench_gan import machine
-from robustbench_gan.checkpoint import Checkpoint
+from robustbench_gan.checkpoint import Checkpoint, unfinished
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense, Gradient
 from robustbench_gan.digests import module_digest
@@ -292,7 +292,10 @@ class DefenseGAN(Defense):
                 )
             reinitialised(model.requires_grad_(True), seed)
             name = f"training the classifier on {self.classifier}"
-            seconds = optimise(model, split, cross_entropy(model), self.schedule, seed=seed, description=name)
+            seconds = optimise(
+                model, split, cross_entropy(model), self.schedule, seed=seed, description=name,
+                checkpoint=unfinished(),
+            )  # fmt: skip
             return model.state_dict(), {
                 "validation_accuracy": accuracy(model, data.validation),
                 "seconds": seconds,

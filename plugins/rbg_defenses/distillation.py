@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan import progress
+from robustbench_gan.checkpoint import Stateful, kept
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.defense import Defense
 from robustbench_gan.digests import module_digest
 from robustbench_gan.errors import UsageError
-from robustbench_gan.seeds import isolated
 from robustbench_gan.store import Build, Store
 from robustbench_gan.training import (
     EVALUATION_BATCH,
     Diverged,
     Samples,
     accuracy,
-    batches,
     device_of,
     freeze,
+    going_on,
     reinitialised,
 )
 
@@ -119,10 +119,14 @@ class Distillation(Defense):
     def _soft_answers(self, teacher: nn.Module, split: Split) -> Tensor:
         """softmax(Z / T) of every image, (N, K)."""
         device = device_of(teacher)
-        logits = [
-            teacher(split.pixels(i).to(device)) for i in torch.arange(len(split)).split(EVALUATION_BATCH)
-        ]
+        indices = torch.arange(len(split)).split(EVALUATION_BATCH)
+        logits = [kept(partial(_answers, teacher, split, index, device), device) for index in indices]
         return F.softmax(torch.cat(logits) / self.temperature, dim=1).cpu()
+
+
+def _answers(model: nn.Module, split: Split, index: Tensor, device: torch.device) -> Tensor:
+    answers: Tensor = model(split.pixels(index).to(device))
+    return answers
 
 
 @dataclass(frozen=True)
@@ -152,21 +156,20 @@ class Descent:
     def train(self, model: nn.Module, data: Samples, temperature: float, epochs: int, seed: int) -> None:
         """Lower the cross-entropy of logits / temperature in place; raises Diverged at a loss that is none."""
         optimiser = torch.optim.SGD(model.parameters(), self.lr, self.momentum, nesterov=True)
-        step, steps = 0, epochs * -(-len(data) // self.batch_size)
+        each = -(-len(data) // self.batch_size)
+        description = f"distillation at temperature {temperature:g}"
+        parts: dict[str, Stateful] = {"model": model, "descent": optimiser}
         model.train()
-        with isolated(seed), progress.task(f"distillation at temperature {temperature:g}", steps) as advance:
-            for epoch in range(epochs):
-                for x, y in batches(data, self.batch_size, seed + epoch, device_of(model)):
-                    for group in optimiser.param_groups:
-                        group["lr"] = self.lr / (1 + self.decay * step)
-                    loss = F.cross_entropy(model(x) / temperature, y)
-                    if not torch.isfinite(loss):
-                        raise Diverged(f"distillation: the loss became {loss.item()} in epoch {epoch + 1}")
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimiser.step()
-                    step += 1
-                    advance(1)
+        with going_on(description, epochs * each, seed=seed, parts=parts) as run:
+            for step, x, y in run.batches(data, self.batch_size, seed):
+                for group in optimiser.param_groups:
+                    group["lr"] = self.lr / (1 + self.decay * step)
+                loss = F.cross_entropy(model(x) / temperature, y)
+                if not torch.isfinite(loss):
+                    raise Diverged(f"distillation: the loss became {loss.item()} in epoch {step // each + 1}")
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
         model.eval()
 
 

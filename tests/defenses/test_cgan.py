@@ -101,8 +101,7 @@ def test_turns_visit_every_image_once_an_epoch_in_the_seed_s_order():
     def order(seed):
         seen = []
         take_turns(
-            lambda step, x, y: seen.append((step, x)), data, Schedule(2, 8, 1.0),
-            seed=seed, device=torch.device("cpu"), description="",
+            lambda step, x, y: seen.append((step, x)), (), data, Schedule(2, 8, 1.0), seed=seed, description="",
         )  # fmt: skip
         assert [step for step, _ in seen] == list(range(6)) and [len(x) for _, x in seen] == [8, 8, 4] * 2
         return torch.cat([x for _, x in seen])

@@ -484,7 +484,6 @@ def test_a_broken_checkpoint_costs_time_and_nothing_else(tmp_path):
 def test_a_fit_goes_on_from_its_checkpoint_and_leaves_none_behind(store, monkeypatch):
     whole = fitted(store, gan_steps=5)
     monkeypatch.setattr(Checkpoint, "every", 2)
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (2,))
     other = Store(store.root.parent / "other")
     with pytest.raises(Killed), progress.reporting_to(KillsAt(4)):
         fitted(other, gan_steps=5)
