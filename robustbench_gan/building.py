@@ -87,9 +87,8 @@ def directory(root: Path) -> Path:
     return root / "unfinished"
 
 
-def forget(root: Path, key: str = "*") -> None:
+def forget(root: Path, key: str = "") -> None:
     """Delete the parts of an artifact that is finished, or of all."""
-    pattern = f"{key if key == '*' else escape(key)}.*"
-    for path in directory(root).glob(pattern):
+    for path in directory(root).glob(f"{escape(key)}.*" if key else "*.safetensors"):
         with contextlib.suppress(OSError):  # another process deletes them as well
             path.unlink()

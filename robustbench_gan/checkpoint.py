@@ -73,8 +73,8 @@ class Checkpoint:
         """
         try:
             state = read_artifact(self.path) if self.path.exists() else None
-            origin = json.loads(read_header(self.path).get("origin", "{}")) if state else {}
-        except UsageError:
+            origin = dict(json.loads(read_header(self.path).get("origin", "{}"))) if state else {}
+        except (UsageError, ValueError, TypeError):
             return None  # nothing is lost but time
         made_on = origin.pop("device", "")
         if state is None or origin != self._origin or (device is not None and made_on != device.type):

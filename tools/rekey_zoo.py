@@ -158,12 +158,16 @@ def steps_of_zoo(zoo: Path, moved: dict[str, str] | None = None) -> list[tuple[S
 def differing(
     zoo: Path, old: Path, moved: Mapping[str, str], steps: list[tuple[Step, list[str]]]
 ) -> Iterator[tuple[str, bool]]:
-    """Of the artifacts carried over, those that trained in moments, each with whether it came out different."""
+    """Of the artifacts carried over, those that trained in moments, each with whether it came out different.
+
+    All that trained in moments are trained, as `before` did: one that was carried over may stand on one that was not.
+    """
     was = {new: key for key, new in moved.items()}
-    own = [(step, [key for key in keys if key in was]) for step, keys in steps]
     with tempfile.TemporaryDirectory() as root:
         store = Store(Path(root), zoo=None)
-        for key in trained_anew(zoo, store.root, own):
+        for key in trained_anew(zoo, store.root, steps):
+            if key not in was:
+                continue
             once = read_artifact(
                 old / f"{was[key]}.safetensors", mend="Train it with the code before the change."
             )
