@@ -36,6 +36,7 @@ from robustbench_gan.record import Result
 from robustbench_gan.workshop import Workshop
 
 TICK = 0.5  # seconds between two looks at the clock and at the process
+SILENT = 60.0  # seconds that what cells share may be in the making without a sign of progress, or the limit if longer
 MAKING, BEGUN, ADVANCED, ENDED, READY, DONE, FATAL = (
     "making", "begun", "advanced", "ended", "ready", "done", "fatal",
 )  # fmt: skip
@@ -58,6 +59,14 @@ def evaluate_apart(planned: Planned, workshop: Workshop, settings: Settings, *, 
         making: list[Step] = []
         try:
             return _answer(planned, ours, process, seconds, making)
+        except _Silent as silent:
+            step = making[-1]
+            why = (
+                f"killed after {silent.seconds:g} s in which the making of its {step.kind}, {step.label}, showed no "
+                "progress: --cell-timeout ends what hangs; a long training reports to robustbench_gan.progress.task"
+            )
+            workshop.memory[_died(step)] = why
+            return _failed(planned, why)
         except (EOFError, ConnectionResetError):
             how = _how_it_ended(process)
             if not making:
@@ -110,7 +119,7 @@ def _answer(
     """
     shared = _shared(planned)
     with _Display() as display:
-        while (message := _receive(ours, process))[0] != READY:
+        while (message := _receive(ours, process, max(seconds, SILENT) if making else None))[0] != READY:
             kind, *told = message
             if kind == FATAL:
                 raise Fatal(*told)
@@ -208,11 +217,25 @@ def _send(connection: Connection, *message: Any) -> None:
     connection.send_bytes(json.dumps(message).encode())
 
 
-def _receive(connection: Connection, process: SpawnProcess) -> Any:
-    """The next message. Raises EOFError where the process ended, even if a copy of it still holds the pipe."""
+class _Silent(Exception):
+    """What cells share shows no progress."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+def _receive(connection: Connection, process: SpawnProcess, seconds: float | None = None) -> Any:
+    """The next message. Raises EOFError where the process ended, even if a copy of it still holds the pipe.
+
+    Raises _Silent where none came in so many seconds.
+    """
+    started = time.monotonic()
     while not connection.poll(TICK):
         if process.exitcode is not None and not connection.poll(0):
             raise EOFError
+        if seconds is not None and time.monotonic() - started > seconds:
+            raise _Silent(seconds)
     return json.loads(connection.recv_bytes())
 
 
@@ -225,7 +248,7 @@ def _cell(theirs: Connection, planned: Planned, workshop: Workshop, settings: Se
     trial.are_not_needed()
     with stopping.listening():
         try:
-            _make_shared(planned, workshop, theirs)
+            _make_shared(planned, workshop, settings, theirs)
             _send(theirs, READY)
             _send(theirs, DONE, evaluate_cell(planned, workshop, settings).model_dump_json())
         except Fatal as error:
@@ -237,13 +260,14 @@ def _cell(theirs: Connection, planned: Planned, workshop: Workshop, settings: Se
         theirs.recv_bytes()  # never comes: whoever reads the result ends this process and all below it
 
 
-def _make_shared(planned: Planned, workshop: Workshop, theirs: Connection) -> None:
+def _make_shared(planned: Planned, workshop: Workshop, settings: Settings, theirs: Connection) -> None:
     """Make what the cell stands on. Where that fails the cell fails before its attack starts."""
     try:
         with progress.reporting_to(_Reports(theirs)), stopping.PluginCall():
+            workshop.dataset(planned.cell.dataset)  # whose reading may be long and shows no progress
             for at, step in enumerate(_shared(planned)):
                 _send(theirs, MAKING, at)
-                train(step, workshop)
+                train(step, workshop, settings)
     except BaseException as error:  # the workshop remembers it, and the cell will record it
         stopping.pass_on(error)
 

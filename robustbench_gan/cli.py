@@ -139,7 +139,7 @@ CELL_TIMEOUT = click.option(
     metavar="SECONDS",
     callback=_finite,
     help="Run each cell in a process of its own and kill it, with all it has started, after this. Training does not "
-    "count.",
+    "count while it shows progress.",
 )
 DEVICE = click.option(
     "--device",

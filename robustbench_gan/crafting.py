@@ -19,7 +19,7 @@ from robustbench_gan.guard import Kept, form, plain, same
 from robustbench_gan.outcome import REJECTED, Goal
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, own_generators, stable_hash
-from robustbench_gan.threat import Counts, OutOfTime, QueryLimit, System, View
+from robustbench_gan.threat import Counts, QueryLimit, System, View
 from robustbench_gan.twice import IMAGES, Recorded, Tape, repeats
 from robustbench_gan.workshop import judge_seeds
 
@@ -174,8 +174,8 @@ def _attack(
             if tape:
                 again_from = drawn_from if moved else None
                 repeated = _repeats(run, system, goal, seeds, group, options, tape, again_from, examples[0])
-        if view.deadline is not None and view.deadline.passed:
-            raise OutOfTime  # whatever an attack that caught it has made of it
+        if view.deadline is not None:
+            view.deadline.insist()  # whatever an attack that caught it has made of it
         _check_queries(view)
         drew.update(moved)
         counts.append(view.counts)

@@ -109,9 +109,9 @@ def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Resu
             return _without_outcomes(planned, "not run", reason, estimate_seconds=expected.least)
         return coherent(_attack_and_judge(run, expected))
     except OutOfTime as late:
-        if settings.max_cell_minutes is None:  # nobody but a plugin can have said so
+        if settings.max_cell_minutes is None or not late.is_real:  # a plugin has said so
             return _failed(planned, late)
-        reason = f"stopped after {settings.max_cell_minutes:g} minutes of crafting, the limit"
+        reason = f"stopped after {settings.max_cell_minutes:g} minutes of {late}, the limit"
         return _without_outcomes(planned, "not run", reason)
     except NotApplicable as why:
         return _refused(planned, workshop, run, why)
@@ -201,9 +201,12 @@ def _as_declared(cell: Cell, defense: Defense) -> None:
                 )
 
 
-def train_attack(planned: Planned, workshop: Workshop) -> None:
-    """Train what the attack of a cell needs, once for all cells that can share it."""
-    _fit(_prepare(planned, workshop, Settings()))
+def train_attack(planned: Planned, workshop: Workshop, settings: Settings) -> None:
+    """Train what the attack of a cell needs, once for all cells that can share it.
+
+    Raises OutOfTime where that takes longer than a cell may.
+    """
+    _fit(_prepare(planned, workshop, settings))
 
 
 def _fit(run: Run) -> None:
@@ -215,7 +218,7 @@ def _fit(run: Run) -> None:
         targets = sorted(torch.cat([goal.classes for goal in goals_of(run)]).unique().tolist())
     for target in targets:
         order = Order(run.system_names(), run.cell.attack, run.threat, target, run.budget)
-        run.fitted[target] = trained(run.workshop, order)
+        run.fitted[target] = trained(run.workshop, order, run.settings.max_cell_minutes)
 
 
 def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from robustbench_gan.store import Artifact
 from robustbench_gan.strangers import codes, made
 from robustbench_gan.substitute import dynamic
 from robustbench_gan.surroundings import Surroundings
-from robustbench_gan.threat import Bare, Counts, Defended, System, ThreatModel, View
+from robustbench_gan.threat import Bare, Counts, Deadline, Defended, System, ThreatModel, View
 from robustbench_gan.training import freeze, fresh
 from robustbench_gan.workshop import Names, Workshop
 
@@ -68,9 +69,12 @@ class Order:
     budget: Budget
 
 
-def trained(workshop: Workshop, order: Order) -> Trained:
-    """The trained attack: from the workshop or the store where it is there, trained where it is not."""
-    return workshop.once(("attack", order), lambda: _trained(workshop, order))
+def trained(workshop: Workshop, order: Order, minutes: float | None = None) -> Trained:
+    """The trained attack: from the workshop or the store where it is there, trained where it is not.
+
+    Raises OutOfTime where the training takes longer than so many minutes. What it has on disk by then stays there.
+    """
+    return workshop.once(("attack", order), lambda: _trained(workshop, order, minutes))
 
 
 def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | None = None) -> Ground:
@@ -106,7 +110,7 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
     return Ground("copy" if threat.copies else "defended", system, gradient, draws, data.train, recipe)
 
 
-def _trained(workshop: Workshop, order: Order) -> Trained:
+def _trained(workshop: Workshop, order: Order, minutes: float | None) -> Trained:
     data, seed = workshop.dataset(order.names[0]), workshop.train_seed
     spec = Spec.parse(order.attack)
     kind = registry.load("attacks", spec.name)
@@ -130,12 +134,17 @@ def _trained(workshop: Workshop, order: Order) -> Trained:
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
         counts = Counts.zeros(1, workshop.device)
         keep_beside(vars(counts))
-        training = Training(on.images, _batch_views(on, counts))
+        limit = (
+            None if minutes is None else Deadline(time.monotonic() + 60 * minutes, what="training the attack")
+        )
+        training = Training(on.images, _batch_views(on, counts, limit))
         with _others_left_alone(workshop, order, on):
             if "substitute" in parts:
                 info = _in_turns(workshop, order, module, on, training)
             else:
                 info = module.fit(training, order.target, order.budget, seed)
+        if limit is not None:
+            limit.insist()  # whatever a training that caught it has made of it
         totals = {name: int(value) for name, value in vars(counts).items()}
         return parts.state_dict(), {**info, **totals, "images": len(on.images)}
 
@@ -163,12 +172,14 @@ def _others_left_alone(workshop: Workshop, order: Order, on: Ground) -> Abstract
     )  # fmt: skip
 
 
-def _batch_views(on: Ground, counts: Counts) -> Callable[[Tensor], View]:
-    """Views of batches that all count into the one entry of `counts`."""
+def _batch_views(on: Ground, counts: Counts, limit: Deadline | None) -> Callable[[Tensor], View]:
+    """Views of batches that all count into the one entry of `counts`, until time is up."""
 
     def view(seeds: Tensor) -> View:
+        if limit is not None:
+            limit.check()
         index = torch.zeros_like(seeds)
-        return View(on.system, seeds, counts, index, draws=on.draws, whole_batches=True)
+        return View(on.system, seeds, counts, index, draws=on.draws, whole_batches=True, deadline=limit)
 
     return view
 

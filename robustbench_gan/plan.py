@@ -144,7 +144,7 @@ def finished(out: Path, item: Planned, keep: bool = False) -> Result | None:
     return result
 
 
-def train(step: Step, workshop: Workshop) -> None:
+def train(step: Step, workshop: Workshop, settings: Settings | None = None) -> None:
     """Make a shared step's artifact. An error is the workshop's to remember: the cells that need it will fail."""
     cell = step.planned.cell
     makers: dict[Kind, Callable[[], object]] = {
@@ -154,7 +154,7 @@ def train(step: Step, workshop: Workshop) -> None:
         "substitute": lambda: workshop.substitute(
             cell.dataset, cell.classifier, cell.defense, step.planned.threat
         ),
-        "attack": lambda: train_attack(step.planned, workshop),
+        "attack": lambda: train_attack(step.planned, workshop, settings or Settings()),
     }
     makers[step.kind]()
 
@@ -217,7 +217,7 @@ def execute(
                 record(step.planned)
             elif run_cell is None:  # who runs cells elsewhere makes there what they stand on
                 on_step(step)
-                _try(step, workshop)
+                _try(step, workshop, settings)
 
     for item in planned:
         done = finished(out, item, settings.keep is not None)
@@ -257,9 +257,9 @@ def _asked_at(item: Planned, done: Result, out: Path) -> Result:
     return done
 
 
-def _try(step: Step, workshop: Workshop) -> None:
+def _try(step: Step, workshop: Workshop, settings: Settings) -> None:
     try:
         with stopping.PluginCall():
-            train(step, workshop)
+            train(step, workshop, settings)
     except BaseException as error:  # remembered by the workshop: each cell that needs it fails
         stopping.pass_on(error)

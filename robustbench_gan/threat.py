@@ -6,6 +6,7 @@ Which gradient is granted, EOT, BPDA, unrolling and counting live here once; no 
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MethodType
@@ -244,7 +245,18 @@ class QueryLimit(RuntimeError):
 
 
 class OutOfTime(RuntimeError):
-    """An attack was at work for longer than its cell may take: it has no answer, neither good nor bad."""
+    """An attack was at work for longer than its cell may take: it has no answer, neither good nor bad.
+
+    The message says at what. `is_real` tells one that a deadline raised from one that a plugin made up.
+    """
+
+    @property
+    def is_real(self) -> bool:
+        """Was there a deadline, and has it passed?"""
+        return self in _LATE
+
+
+_LATE = weakref.WeakSet[OutOfTime]()
 
 
 @dataclass
@@ -256,12 +268,20 @@ class Deadline:
 
     at: float
     passed: bool = False
+    what: str = "crafting"
 
     def check(self) -> None:
         """Raises OutOfTime past the deadline."""
         if time.monotonic() > self.at:
             self.passed = True
-            raise OutOfTime
+            self.insist()
+
+    def insist(self) -> None:
+        """Raises OutOfTime where the deadline has passed, whatever became of the first one."""
+        if self.passed:
+            late = OutOfTime(self.what)
+            _LATE.add(late)
+            raise late
 
 
 @dataclass(frozen=True)

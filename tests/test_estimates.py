@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+from types import SimpleNamespace
 
 import planted_clocks
 import pytest
 from planted import on_the_path, plant
 from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan import estimate, registry
+from robustbench_gan import apart, estimate, registry
 from robustbench_gan.attack import info_of
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.estimate import _seconds
@@ -47,6 +49,54 @@ def test_what_turns_out_to_be_long_is_stopped_and_has_no_number(shop, attack):
     assert time.monotonic() - started < 20
     assert (result.status, result.outcomes) == ("not run", None)
     assert result.reason == "stopped after 0.005 minutes of crafting, the limit"
+
+
+@pytest.mark.parametrize("stubborn", ["false", "true"])
+def test_the_limit_holds_for_the_training_of_an_attack(shop, stubborn):
+    first, second = planned(shop, attacks=f"learns:stubborn={stubborn}", eps=[0.1, 0.2])[:2]
+    started = time.monotonic()
+    result = evaluate_cell(first, shop, MOMENT)
+    assert (result.status, result.outcomes) == ("not run", None)
+    assert result.reason == "stopped after 0.005 minutes of training the attack, the limit"
+    assert evaluate_cell(second, shop, MOMENT).status == "not run" and time.monotonic() - started < 20
+    assert not [path for path in shop.store if path.name.startswith("attack")]
+
+
+def test_a_trained_attack_from_the_store_takes_no_time_to_train(shop, tmp_path):
+    (item,) = planned(shop, attacks="learns:steps=1")
+    assert evaluate_cell(item, shop, Settings()).status == "ok"
+    again = workshop(tmp_path)
+    assert again.store.root == shop.store.root
+    deadline = Settings(max_cell_minutes=1e-5)
+    result = evaluate_cell(planned(again, attacks="learns:steps=1")[0], again, deadline)
+    assert "training" not in result.reason
+
+
+def test_a_defense_that_says_so_has_not_run_out_of_time(shop):
+    (item,) = planned(shop, defenses="late")
+    result = evaluate_cell(item, shop, Settings(max_cell_minutes=10))
+    assert (result.status, result.reason) == ("failed", "OutOfTime: crafting")
+
+
+def test_silence_has_a_limit_where_one_is_given():
+    ours, theirs = multiprocessing.Pipe()
+    with pytest.raises(apart._Silent):
+        apart._receive(ours, SimpleNamespace(exitcode=None), 0.1)
+    apart._send(theirs, "made", 1)
+    assert apart._receive(ours, SimpleNamespace(exitcode=None), 0.1) == ["made", 1]
+
+
+@pytest.mark.nightly
+def test_a_fit_that_hangs_is_ended_by_the_timeout_of_a_cell(shop, monkeypatch):
+    monkeypatch.setattr(apart, "SILENT", 0.1)
+    first, second = planned(shop, defenses="hangs", attacks=["fgsm", "noise"])
+    result = apart.evaluate_apart(first, shop, Settings(), seconds=6)
+    assert (
+        result.status == "failed" and "killed after 6 s in which the making of its defense" in result.reason
+    )
+    started = time.monotonic()
+    assert apart.evaluate_apart(second, shop, Settings(), seconds=6).reason == result.reason
+    assert time.monotonic() - started < 1
 
 
 def test_examples_that_cells_share_are_not_tried_twice_in_vain(shop):
