@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_gan.store import Store
+from robustbench_gan.workshop import Workshop
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to Ctrl-C
 
@@ -27,6 +28,11 @@ def _own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def shop(store: Store) -> Workshop:
+    return Workshop(store)
 
 
 @pytest.fixture

@@ -74,6 +74,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.modules.pop("planted_broken", None)
 
 
+def also_installed(name: str, *entry_points: str, files: dict[str, str] | None = None) -> Any:
+    """A fixture for a test module that imports `installed`: these plugins are installed as well while it runs."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def fixture(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        root = tmp_path_factory.mktemp(name)
+        for at, text in enumerate(entry_points):
+            plant(root, f"{name}-{at}", text, files or {})
+        with on_the_path(root):
+            yield
+
+    return fixture
+
+
 DEFAULTS: dict[str, Any] = {
     "datasets": ["grey"], "classifiers": ["fixed"], "attacks": ["fgsm"], "threats": ["white-box"],
     "eps": [0.1], "samples": 20,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import planted_attackers
 import planted_trained
 import pytest
-from planted import on_the_path, plant
 from planted_cells import Fixed, grey
-from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
+from planted_plugins import also_installed, cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
 from robustbench_gan import registry
 from robustbench_gan.attack import info_of
@@ -28,14 +27,7 @@ COPY = "gray-box:copy"
 PRESS = {"attacks": "presses", "eps": 1.0, "defenses": "secret"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def attackers(tmp_path_factory, installed):  # noqa: F811
-    root = plant(
-        tmp_path_factory.mktemp("attackers"), "planted-attackers", planted_attackers.ENTRY_POINTS, {}
-    )
-    plant(root, "planted-trained", planted_trained.ENTRY_POINTS, {})
-    with on_the_path(root):
-        yield
+attackers = also_installed("attackers", planted_attackers.ENTRY_POINTS, planted_trained.ENTRY_POINTS)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from planted_cells import Noisy, grey
-from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
+from planted_plugins import cell, installed, judged, planned  # noqa: F401 - fixtures
 
 from robustbench_gan import crafting, substitute
 from robustbench_gan.data.dataset import HOLDOUT
@@ -15,11 +15,6 @@ from robustbench_gan.training import optimise
 from robustbench_gan.workshop import Workshop
 
 N = 20
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
 
 
 class Asked:

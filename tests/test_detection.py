@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from planted import on_the_path, plant
 from planted_cells import Fixed, grey
-from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401
+from planted_plugins import also_installed, cell, installed, judged, workshop  # noqa: F401
 from scipy.stats import mannwhitneyu, norm
 
 from robustbench_gan import judging
@@ -24,19 +23,12 @@ N = 20
 DETECTORS = ("Bright", "BothWays", "Unsure")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def detectors(tmp_path_factory):
-    """The planted defenses with detectors, installed for this module."""
-    lines = [f"{name.lower()} = planted_detectors:{name}" for name in DETECTORS]
-    text = "\n".join(["[robustbench_gan.defenses]", *lines])
-    root = plant(tmp_path_factory.mktemp("detectors"), "planted-detectors", text, {})
-    with on_the_path(root):
-        yield
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
+detectors = also_installed(
+    "detectors",
+    "\n".join([
+        "[robustbench_gan.defenses]", *(f"{name.lower()} = planted_detectors:{name}" for name in DETECTORS)
+    ]),
+)  # fmt: skip
 
 
 def drawn(n, m, seed=0, shift=0.7, levels=None):

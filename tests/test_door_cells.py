@@ -5,17 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from planted_cells import Fixed, grey
-from planted_plugins import cell, flags, installed, judged, workshop  # noqa: F401
+from planted_plugins import cell, flags, installed, judged  # noqa: F401
 
 from robustbench_gan.data.dataset import HOLDOUT
 
 N = 20
 EPS = 0.2
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["tuple", "dict", "double", "edits", "more"])

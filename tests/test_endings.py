@@ -6,20 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from planted import on_the_path, plant
 from planted_endings import ENDINGS, ENDS_IMPORT, ENTRY_POINTS
-from planted_plugins import cell, installed, planned, workshop  # noqa: F401
+from planted_plugins import also_installed, cell, installed, planned, workshop  # noqa: F401
 
 from robustbench_gan import registry, trial
 from robustbench_gan.catalogue import catalogue
 from robustbench_gan.errors import UsageError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def endings(installed, tmp_path_factory):  # noqa: F811
-    files = {"planted_ends_import.py": ENDS_IMPORT}
-    with on_the_path(plant(tmp_path_factory.mktemp("endings"), "endings", ENTRY_POINTS, files)):
-        yield
+endings = also_installed("endings", ENTRY_POINTS, files={"planted_ends_import.py": ENDS_IMPORT})
 
 
 @pytest.mark.parametrize("how", ENDINGS)

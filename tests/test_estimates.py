@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import planted_clocks
 import pytest
-from planted import on_the_path, plant
-from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
+from planted_plugins import also_installed, cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
 from robustbench_gan import apart, estimate, registry
 from robustbench_gan.attack import info_of
@@ -22,16 +21,7 @@ from robustbench_gan.stored import write_text
 MOMENT = Settings(max_cell_minutes=0.3 / 60)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def clocks(tmp_path_factory, installed):  # noqa: F811
-    root = plant(tmp_path_factory.mktemp("clocks"), "planted-clocks", planted_clocks.ENTRY_POINTS, {})
-    with on_the_path(root):
-        yield
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
+clocks = also_installed("clocks", planted_clocks.ENTRY_POINTS)
 
 
 def test_what_may_be_quick_is_tried_and_its_number_is_that_without_a_limit(shop, tmp_path):

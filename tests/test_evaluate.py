@@ -27,11 +27,6 @@ from robustbench_gan.workshop import judge_seeds
 N = 20
 
 
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
-
-
 def bits(flags):
     return "".join("1" if flag else "0" for flag in flags.tolist())
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from planted import on_the_path, plant, separable
+from planted import separable
 from planted_cells import Fixed, grey
 from planted_meddlers import AROUND, EDITS, ENTRY_POINTS, FORMS, MORE, VIEWED, WEIGHTS, Scaled
-from planted_plugins import cell, installed, judged, planned, workshop  # noqa: F401
+from planted_plugins import also_installed, cell, installed, judged, planned, workshop  # noqa: F401
 from torch import nn
 
 from robustbench_gan.data.dataset import Dataset, TrainingData
@@ -21,15 +21,7 @@ from robustbench_gan.surroundings import Surroundings
 HONEST_FORMS = ("plain", "graph", "inference", "channels", "negative", "strided", "flipped")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def meddlers(installed, tmp_path_factory):  # noqa: F811
-    with on_the_path(plant(tmp_path_factory.mktemp("meddlers"), "meddlers", ENTRY_POINTS, {})):
-        yield
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
+meddlers = also_installed("meddlers", ENTRY_POINTS)
 
 
 # ---- what is returned

@@ -24,11 +24,6 @@ from robustbench_gan.matrix import (
 from robustbench_gan.threat import THREATS, black_box, gray_box, query, seed_known, white_box
 
 
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
-
-
 def read(text, **overrides):
     return read_matrix(text, "m.toml", overrides)
 

@@ -23,11 +23,6 @@ ASKED = {
 }
 
 
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
-
-
 def run(cells, shop, out, settings=None, on_step=lambda step: None):
     """Execute cells; the fingerprints of those that were computed, and all results."""
     fresh = []

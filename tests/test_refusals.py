@@ -5,8 +5,7 @@ from __future__ import annotations
 import planted_refusers
 import pytest
 import torch
-from planted import on_the_path, plant
-from planted_plugins import cell, installed, planned, workshop  # noqa: F401 - fixtures
+from planted_plugins import also_installed, cell, installed, planned  # noqa: F401 - fixtures
 
 from robustbench_gan import registry
 from robustbench_gan.attack import info_of
@@ -28,16 +27,7 @@ IMPOSSIBLE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def refusers(tmp_path_factory, installed):  # noqa: F811
-    root = plant(tmp_path_factory.mktemp("refusers"), "planted-refusers", planted_refusers.ENTRY_POINTS, {})
-    with on_the_path(root):
-        yield
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
+refusers = also_installed("refusers", planted_refusers.ENTRY_POINTS)
 
 
 @pytest.mark.parametrize("place", PLACES)

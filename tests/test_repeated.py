@@ -8,8 +8,7 @@ import numpy as np
 import planted_moody
 import pytest
 import torch
-from planted import on_the_path, plant
-from planted_plugins import cell, flags, installed, judged, workshop  # noqa: F401 - fixtures
+from planted_plugins import also_installed, cell, flags, installed, judged, workshop  # noqa: F401 - fixtures
 from torch import nn
 
 from robustbench_gan.defense import Composed, Defense
@@ -20,16 +19,7 @@ from robustbench_gan.threat import answer
 X = torch.rand(130, 3, 6, 6, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def moods(tmp_path_factory, installed):  # noqa: F811
-    root = plant(tmp_path_factory.mktemp("moods"), "planted-moods", planted_moody.ENTRY_POINTS, {})
-    with on_the_path(root):
-        yield
-
-
-@pytest.fixture
-def shop(tmp_path):
-    return workshop(tmp_path)
+moods = also_installed("moods", planted_moody.ENTRY_POINTS)
 
 
 EXPECTED = {

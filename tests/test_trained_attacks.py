@@ -7,9 +7,9 @@ from collections import Counter
 import planted_trained
 import pytest
 import torch
-from planted import Linear, images, on_the_path, plant, seeds
+from planted import Linear, images, seeds
 from planted_cells import grey
-from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
+from planted_plugins import also_installed, cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
 from robustbench_gan import progress
 from robustbench_gan.attack import Fitted, TrainedAttack, info_of
@@ -28,11 +28,7 @@ DATA = grey()
 SCALE = {"attacks": "shove", "eps": 0.2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def trained_plugins(tmp_path_factory, installed):  # noqa: F811
-    root = plant(tmp_path_factory.mktemp("trained"), "planted-trained", planted_trained.ENTRY_POINTS, {})
-    with on_the_path(root):
-        yield
+trained_plugins = also_installed("trained", planted_trained.ENTRY_POINTS)
 
 
 @pytest.fixture
