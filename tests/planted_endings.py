@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
+import torch
 from planted_cells import UNTRAINED, Fixed
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from robustbench_gan.threat import View
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 ends-imported = planted_ends_import:attack
+fills = planted_endings:fills
 ends-asked = planted_endings:ends_asked
 [robustbench_gan.models]
 ends-model = planted_endings:ends_model
@@ -55,6 +57,12 @@ class EndsMade(Defense):
 def ends_asked(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor) -> Tensor:
     """Ends the process before its first pass."""
     os._exit(0)
+
+
+@attack(norms=("linf",), needs="nothing", paper="planted")
+def fills(view: View, x: Tensor, goal: Goal, budget: Budget, seed: Tensor, *, by: str = "python") -> Tensor:
+    """Takes more memory than there is."""
+    return x + (len(bytearray(1 << 62)) if by == "python" else torch.ones(1 << 60).sum())
 
 
 @trained(UNTRAINED)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from planted_endings import ENDINGS, ENDS_IMPORT, ENTRY_POINTS
-from planted_plugins import also_installed, cell, installed, planned, workshop  # noqa: F401
+from planted_plugins import DEFAULTS, also_installed, cell, installed, planned, workshop  # noqa: F401
 
 from robustbench_gan import registry, trial
 from robustbench_gan.catalogue import catalogue
 from robustbench_gan.errors import UsageError
+from robustbench_gan.leaderboard import load_results
+from robustbench_gan.matrix import Matrix, lay_out
+from robustbench_gan.run import run
 
 endings = also_installed("endings", ENTRY_POINTS, files={"planted_ends_import.py": ENDS_IMPORT})
 
@@ -60,6 +67,55 @@ def test_a_trial_leaves_nothing_behind_and_knows_what_lives(capfd):
     with pytest.raises(trial.Died, match="exit code 3"):
         trial.tried("dies", lambda: os._exit(3))
     assert len(list(Path("/proc/self/fd").iterdir())) == before and capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("by", "reason"), [("python", "MemoryError"), ("torch", "RuntimeError: ")])
+def test_an_attack_that_fills_the_memory_fails_alone(tmp_path, by, reason):
+    where = workshop(tmp_path)
+    result = cell(where, attacks=f"fills:by={by}")
+    assert result.status == "failed" and result.reason.startswith(reason)
+    assert cell(where).status == "ok"
+
+
+def test_a_disk_that_is_full_ends_the_run_with_1_and_loses_nothing(tmp_path, monkeypatch):
+    where, out, there = workshop(tmp_path), tmp_path / "out", os.fsync
+    cell(where)  # what is trained is stored
+    done = iter([there, there])  # the test of the directory, and one record
+
+    def full(file: int) -> None:
+        next(done, None) or _refuse()
+        there(file)
+
+    def _refuse() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asked = Matrix.model_validate({**DEFAULTS, "attacks": ["noise", "fgsm"]})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(
+            UsageError, match=r"No space left on device.*everything finished before is kept"
+        ) as ended:
+            run(asked, lay_out(asked, where), where, out=out, batch_size=200, as_json=False)
+    assert ended.value.code == 1 and [r.status for r in load_results(out)] == ["ok"]
+    assert run(asked, lay_out(asked, where), where, out=out, batch_size=200, as_json=False) == 0
+    assert len(load_results(out)) == 2
+
+
+def test_who_holds_the_process_after_a_signal_is_abandoned(tmp_path):
+    code = f"""
+import os, pathlib, signal, time
+from robustbench_gan import stopping
+stopping.GRACE = 0.3
+with stopping.listening(), stopping.closing(pathlib.Path({str(tmp_path / "closed")!r}).touch):
+    for _ in range(100):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM) if not _ else time.sleep(10)
+        except KeyboardInterrupt:
+            pass
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 128 + signal.SIGTERM and "abandoned; what was finished is kept" in ended.stderr
+    assert (tmp_path / "closed").exists()
 
 
 def test_what_takes_long_is_called_without_a_trial(monkeypatch):
