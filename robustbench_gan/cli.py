@@ -174,7 +174,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("matrix", required=False, type=Place(exists=True, dir_okay=False, path_type=Path))
+@click.argument("matrix", required=False, type=Place(dir_okay=False, path_type=Path))
 @click.option(
     "--preset",
     metavar="P",
@@ -327,6 +327,8 @@ def _matrix(path: Path | None, preset: str | None, overrides: dict[str, Any]) ->
     if path is not None and preset is not None:
         raise UsageError("give a MATRIX file or --preset, not both.")
     if path is not None:
+        if not path.exists() and str(path) in matrices.presets():
+            raise UsageError(f"there is no file {path}; for the preset of that name write --preset {path}.")
         return matrices.read_matrix_file(path, overrides)
     name = preset or "quick"
     return matrices.read_matrix(matrices.preset_text(name), f"preset {name}", overrides)

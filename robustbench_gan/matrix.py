@@ -185,8 +185,10 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
 
 def check_weights(classifiers: Iterable[str], workshop: Workshop) -> None:
     """Raise UsageError for a workshop's weights that none of these classifiers takes."""
+    classifiers = list(classifiers)
     files = [FileReference.parse(text) for text in classifiers if is_file_reference(text)]
-    if workshop.weights is not None and all(given.weights for given in files):
+    unfinished = any(text.strip().endswith(".py") for text in classifiers)  # is told so where it is named
+    if workshop.weights is not None and not unfinished and all(given.weights for given in files):
         raise UsageError(
             f"--weights {workshop.weights}: they are those of a classifier given as a file that names none itself; "
             "write --classifier path/to/file.py:factory."

@@ -20,7 +20,7 @@ from robustbench_gan import progress, stopping
 from robustbench_gan.apart import evaluate_apart
 from robustbench_gan.aside import aside
 from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import UsageError, told
+from robustbench_gan.errors import UsageError, told, unknown
 from robustbench_gan.files import REPLACED, refuse_links, remove_leftovers, write_atomically
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, refuse_to_replace, rows
@@ -268,6 +268,8 @@ def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
     chain = parse_chain(text)
     if len(chain) == 1 and chain[0].name in models:
         return True, canonical("models", chain[0])
+    if len(chain) == 1 and chain[0].name not in names("defenses"):
+        raise unknown("model or defense", chain[0].name, [*models, *names("defenses")])
     return False, "+".join(canonical("defenses", spec) for spec in chain)
 
 

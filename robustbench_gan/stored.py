@@ -109,6 +109,10 @@ def _json(path: Path) -> Any:
     except RecursionError:
         raise UsageError(f"{path} is no result: it is nested too deeply. Delete it and run again.") from None
     except ValueError as error:
+        if path.suffix != ".json":
+            raise UsageError(
+                f"{path} is no record of a run: those are .json files below its results."
+            ) from error
         raise UsageError(f"{path} is no JSON ({str(error)[:200]}); delete it and run again.") from error
 
 

@@ -100,7 +100,8 @@ def refused(result, *says):
         (["--device", "tpu"], ["--device"]),
         (["--attack", "pgd:steps=0"], ["steps >= 1"]),
         (["--bogus"], ["--bogus"]),
-        (["nothing.toml"], ["nothing.toml", "does not exist"]),
+        (["quick"], ["for the preset of that name write --preset quick"]),
+        (["nothing.toml"], ["nothing.toml", "there is no such file"]),
         (["/dev/zero"], ["cannot read /dev/zero", "device"]),
         (["--classifier", "dir/net.py"], ["add the function", "dir/net.py:factory"]),
         (["--classifier", "nothing.py:make", "--weights", __file__], ["nothing.py"]),
@@ -495,7 +496,9 @@ def test_the_cache_is_listed_and_cleared_and_trained_into(rbg):
     assert rbg("cache", "clear", input="n\n").exit_code == 1
     assert "deleted 1 artifacts" in rbg("cache", "clear", "--yes").stdout
     assert json.loads(rbg("cache", "list", "--json").stdout) == []
-    refused(rbg("train", "quik", "--dataset", "grey"), "'quik'")
+    refused(
+        rbg("train", "quik", "--dataset", "grey"), "unknown model or defense 'quik'. Did you mean 'quick'"
+    )
 
 
 def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, monkeypatch):
@@ -665,7 +668,9 @@ def test_a_tilde_in_an_option_is_the_home_directory(rbg, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "m.toml").write_text('datasets = ["grey"]\nclassifiers = ["fixed"]\nsamples = 10\n')
     assert rbg("evaluate", "~/m.toml", "--dry-run").exit_code == 0
-    refused(rbg("evaluate", "~nobody-here/m.toml", "--dry-run"), "~nobody-here/m.toml", "does not exist")
+    refused(
+        rbg("evaluate", "~nobody-here/m.toml", "--dry-run"), "~nobody-here/m.toml", "there is no such file"
+    )
 
 
 def test_a_thread_that_a_plugin_left_running_does_not_keep_the_command():

@@ -95,7 +95,7 @@ def test_cells_of_a_csv_file_are_never_formulas_and_numbers_stay_numbers(tmp_pat
 @pytest.mark.parametrize("name", ["x.tex", "x.html", "page", "x.json", "x.md.gz"])
 def test_a_leaderboard_of_an_unknown_kind_is_refused(tmp_path: Path, name: str) -> None:
     store(tmp_path, "a", result("10"))
-    with pytest.raises(UsageError, match=r"known: \.md, \.csv\.$"):
+    with pytest.raises(UsageError, match=r"known: \.md, \.csv, \.svg\.$"):
         build(tmp_path, tmp_path / name)
     assert not (tmp_path / name).exists()
 

@@ -155,6 +155,7 @@ def test_one_thing_by_two_paths_is_one(rbg, tmp_path):
         (["--classifier", "a/model.py:make@one.safetensors", "--weights", "two.safetensors"],
          "a classifier given as a file that names none itself"),
         (["--classifier", "a/model.py:make"], "needs --weights"),
+        (["--classifier", "a/model.py", "--weights", "one.safetensors"], "add the function in it"),
         (["--classifier", "a/model.py:make@none.safetensors"], "cannot read none.safetensors"),
         (["--classifier", "a/model.py:not a name@one.safetensors"], "cannot read --classifier"),
     ],
