@@ -20,7 +20,6 @@ from robustbench_gan.cell_run import Settings
 from robustbench_gan.crafting import AttackFault, check_examples
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.evaluate import evaluate_cell
-from robustbench_gan.probe import PROBED
 from robustbench_gan.seeds import fold, sample_seeds
 from robustbench_gan.workshop import judge_seeds
 
@@ -306,9 +305,10 @@ def test_every_gradient_of_auto_and_the_choice_between_them_draw_anew(shop, monk
 
     monkeypatch.setattr(Noisy, "purify", recorded)
     result = cell(shop, defenses="noisy", attacks="pgd:steps=2", gradient="auto", eot=3, judge_seeds=2)
-    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), 2 judge seeds; and the probe.
+    # Two gradients of 3 passes by 3 draws, 3 draws to choose on (the same for both), and 2 judge seeds, whose images
+    # keep the company of those that follow them, here all that are not held out; the probe draws as the judge does.
     assert result.gradients == ["full", "bpda"]
-    assert len(set(seen)) == N * (2 * 3 * 3 + 3 + 2) + PROBED
+    assert len(set(seen)) == N * (2 * 3 * 3 + 3) + 2 * (len(grey().test) - HOLDOUT)
     assert judged(result).forward == [2 * 3 * 3 + 2 * 3] * N
 
 
