@@ -36,7 +36,7 @@ from robustbench_gan.outcome import Goal, Output, correct, unanswered
 from robustbench_gan.probe import probe
 from robustbench_gan.record import Flag
 from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import fold, isolated, sample_seeds
+from robustbench_gan.seeds import fold, isolated, own_generators, sample_seeds
 from robustbench_gan.shown import Shown, Watched
 from robustbench_gan.substitute import Queried
 from robustbench_gan.surroundings import ordinary
@@ -84,11 +84,12 @@ def run_attack(
     `train` are images (M, C, H, W) and their classes (M,) for an attack that must be trained, such as `advgan`; it is
     trained through the model at each budget, and its passes are not counted.
 
-    Red flags are those of `rbg evaluate`: they stand in the result, and those that are more than a note are warned of;
-    `strict` raises Suspect where one says that the numbers cannot be trusted. Raises UsageError for input that is not
-    of this form and for a model that gives no answer (NaN, infinity), NotApplicable where the attack has no such norm
-    or goal, AttackFault when the attack returns something that cannot be judged, and Meddled when it changes the model
-    or what a process shares, which is undone.
+    Red flags are those of `rbg evaluate`, but that no attack is called twice (`irreproducible-attack`): they stand in
+    the result, and those that are more than a note are warned of; `strict` raises Suspect where one says that the
+    numbers cannot be trusted. Global generators are seeded for the attack and put back. Raises UsageError for input
+    that is not of this form and for a model that gives no answer (NaN, infinity), NotApplicable where the attack has
+    no such norm or goal, AttackFault when the attack returns something that cannot be judged, and Meddled when it
+    changes the model or what a process shares, which is undone.
     """
     function, parameters = _resolved(attack)
     info = info_of(function)
@@ -211,7 +212,7 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     clean = _judged_clean(call)
     right = correct(clean, call.y)
     unbounded = Budget(budgets[0].norm, math.inf)
-    with _left_alone(call):
+    with _left_alone(call), own_generators(call.seed) as drew:
         runs = [_crafted(call, budget) for budget in ([unbounded] if minimal else budgets)]
     answers = [call.judge(made.examples, "examples") for made, _ in runs]
     sizes = [
@@ -221,7 +222,7 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     runs, answers, sizes = runs * repeated, answers * repeated, sizes * repeated
     inside = torch.stack([b.allows(size) for b, size in zip(budgets, sizes, strict=True)])
     success = torch.stack([call.goal.reached(out) for out in answers]) & inside
-    flags = _flags(call, budgets, clean, right, runs, answers, torch.stack(sizes), success)
+    flags = _flags(call, budgets, clean, right, runs, answers, torch.stack(sizes), success, tuple(drew))
     examples = [made.examples for made, _ in runs]
     return Attacked(
         unbounded.norm, tuple(b.eps for b in budgets), examples[0][None] if len(runs) == 1 else torch.stack(examples),
@@ -353,23 +354,19 @@ def _flags(
     answers: Sequence[Output],
     sizes: Tensor,
     success: Tensor,
+    drew: tuple[str, ...],
 ) -> tuple[Flag, ...]:
     """The flags of `rbg evaluate` for a white-box attack at each budget; each once, as it is worst."""
-    defense = call.defense
     system = call.systems[0]
-    asked = defense if isinstance(system, Defended) else Defense(system.model)
-    assert asked is not None
-    first = None if isinstance(system, Defended) else door.first_answer(system.model)
+    asked, first = (
+        (system.defense, None)
+        if isinstance(system, Defended)
+        else (Defense(system.model), door.first_answer(system.model))
+    )
     looked = probe(asked, call.x, call.judges_seeds, clean, first)
-    controls = {"defended": float(right.double().mean())}
-    controls["classifier"], shown = controls["defended"], Shown()
-    if defense is not None and defense.purifies:
-        watched = Watched(defense, len(call.x))
-        with torch.no_grad():
-            answer(watched, call.x, call.judges_seeds, call.batches(len(call.x)))
-            shown = watched.facts()
-            bare = answer(Bare(defense.base), call.x, call.judges_seeds, call.batches(len(call.x)))
-        controls["classifier"] = float(correct(bare, call.y).double().mean())
+    defended = float(right.double().mean())
+    alone, shown = _looked_behind(call, asked) if asked.purifies else (defended, Shown())
+    controls = {"classifier": alone, "defended": defended}
     gradients = tuple(s.gradient if isinstance(s, Defended) else "full" for s in call.systems)
     threat = white_box(gradient="full" if len(gradients) == 1 else "auto")
     worst: dict[str, Flag] = {}
@@ -388,7 +385,7 @@ def _flags(
         seen = Evidence(
             question, gradients, runs[at][1], sizes[at][None], [clean], right[None], (right & ~success[at])[None],
             fooled[None], asked.randomised, asked.purifies, asked.unrolls, controls, looked,
-            shown=shown,
+            shown=shown, drew=drew,
         )  # fmt: skip
         for flag in red_flags(seen):
             known = worst.get(flag.id)
@@ -396,6 +393,15 @@ def _flags(
                 at_eps = {} if len(budgets) == 1 else {"eps": budget.eps}
                 worst[flag.id] = flag.model_copy(update={"evidence": {**flag.evidence, **at_eps}})
     return tuple(worst.values())
+
+
+def _looked_behind(call: _Call, defense: Defense) -> tuple[float, Shown]:
+    """The accuracy of the classifier behind a purifier, and what it is shown there."""
+    watched, batches = Watched(defense, len(call.x)), call.batches(len(call.x))
+    with torch.no_grad():
+        answer(watched, call.x, call.judges_seeds, batches)
+        bare = answer(Bare(defense.base), call.x, call.judges_seeds, batches)
+    return float(correct(bare, call.y).double().mean()), watched.facts()
 
 
 # ---- the model

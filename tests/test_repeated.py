@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import numpy as np
 import planted_moody
 import pytest
 import torch
+from planted_cells import Fixed, grey
 from planted_plugins import also_installed, cell, flags, installed, judged, workshop  # noqa: F401 - fixtures
 from torch import nn
 
 from robustbench_gan.defense import Composed, Defense
+from robustbench_gan.direct import RedFlag, run_attack
 from robustbench_gan.seeds import own_generators
 from robustbench_gan.shown import Shown, Watched
+from robustbench_gan.surroundings import GENERATORS
 from robustbench_gan.threat import answer
 
 X = torch.rand(130, 3, 6, 6, generator=torch.Generator().manual_seed(5))
@@ -145,3 +149,21 @@ def test_constant_grey_leaves_nothing_whatever_the_first_images_are():
 def test_a_purifier_that_shows_the_same_for_all_is_invalid(shop):
     result = cell(shop, defenses="blank", attacks="noise")  # two images alone it leaves as they are
     assert flags(result)["image-discarded"] == "invalid" and result.status == "suspect"
+
+
+@pytest.mark.parametrize("source", ["seeds", "torch", "numpy", "python"])
+def test_run_attack_flags_what_is_drawn_from_global_generators_and_moves_none(source):
+    model, test = Fixed(3).eval(), grey().test
+    x, y = test.pixels(slice(0, 20)), test.labels[:20]
+
+    def attacked():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RedFlag)
+            return run_attack(f"moody:source={source}", model, x, y, epsilons=0.1)
+
+    before = [setting.read() for setting in GENERATORS]
+    found = attacked()
+    assert ("global-generator" in {flag.id for flag in found.flags}) == (source != "seeds")
+    assert [setting.read() for setting in GENERATORS] == before
+    torch.rand(1), np.random.rand(), random.random()
+    assert torch.equal(attacked().examples, found.examples)
