@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -44,6 +45,7 @@ from robustbench_gan.threat import Bare, Counts, Defended, GradientChoice, Syste
 from robustbench_gan.training import freeze, fresh
 
 Batches = list[tuple[slice | Tensor, int]]
+_ALONE = threading.RLock()  # calls of several threads wait: they share the model's hooks and torch's settings
 SEVERITIES = ("invalid", "warning", "note")  # the worst first
 
 
@@ -102,7 +104,7 @@ def run_attack(
         raise UsageError(f"batch_size={batch_size}: expected a whole number of images, 1 or more.")
     _applicable(attack, info, budgets[0].norm, targets, train is not None)
     try:
-        with ordinary(x.device), _inside(model, x, y, targets) as system_of:
+        with _ALONE, ordinary(x.device), _inside(model, x, y, targets, given) as system_of:
             systems = [system_of(g) for g in _gradients(gradient, model, info)]
             goal = Goal.untargeted(y) if targets is None else Goal.targeted(targets)
             call = _Call(
@@ -409,19 +411,19 @@ def _looked_behind(call: _Call, defense: Defense) -> tuple[float, Shown]:
 
 @contextmanager
 def _inside(
-    model: nn.Module, x: Tensor, y: Tensor, targets: Tensor | None
+    model: nn.Module, x: Tensor, y: Tensor, targets: Tensor | None, train: tuple[Tensor, Tensor] | None
 ) -> Iterator[Callable[[str], Bare | Defended]]:
     """The model, or the classifiers within a defense, inside the door; all are left as they were.
 
     Yields what makes the attacked system of a gradient. Raises UsageError for a model that cannot be attacked and for
     labels that it has no classes for.
     """
-    if isinstance(model, Defense) and (names := unfitted(model)):
+    stages = [part for part in model.modules() if isinstance(part, Defense)]
+    if names := dict.fromkeys(name for part in stages for name in unfitted(part)):
         raise UsageError(
             f"{', '.join(names)} is not fitted: call fit(data, seed, store) first, or take the defense from "
             "Workshop().defense(dataset, classifier, spec); if you set its parts by hand, set fitted = True."
         )
-    stages = [part for part in model.modules() if isinstance(part, Defense)]
     held = [(stage, name, getattr(stage, name)) for stage in stages for name in ("base", "core")]
     guests = list({id(module): module for _, _, module in held}.values()) if stages else [model]
     with door.visiting(guests, x, 2, "any task") as inside:
@@ -430,7 +432,7 @@ def _inside(
             for stage, name, module in held:
                 setattr(stage, name, admitted[id(module)])
             classes = _asked_once(model, x) if isinstance(model, Defense) else door.classes_of(inside[0])
-            _check_classes(classes, y, targets)
+            _check_classes(classes, y, targets, None if train is None else train[1])
             yield (
                 lambda gradient: (
                     Defended(model, gradient) if isinstance(model, Defense) else Bare(inside[0])  # type: ignore[arg-type]
@@ -454,9 +456,9 @@ def _asked_once(defense: Defense, x: Tensor) -> int:
         ) from error
 
 
-def _check_classes(classes: int, y: Tensor, targets: Tensor | None) -> None:
+def _check_classes(classes: int, y: Tensor, targets: Tensor | None, trained: Tensor | None) -> None:
     """Raises UsageError for labels or targets without a class, and for targets that are the label."""
-    for name, values in (("y", y), ("targets", targets)):
+    for name, values in (("y", y), ("targets", targets), ("train's y", trained)):
         if values is None:
             continue
         out = values[(values < 0) | (values >= classes)]

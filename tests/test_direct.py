@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from planted import SHAPE, Detector, Linear, Noise, Scale, conv, flatter, images
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from robustbench_gan import Attacked, read_examples, run_attack
+from robustbench_gan import Attacked, read_examples, registry, run_attack
 from robustbench_gan.budget import Budget, norm_of
 from robustbench_gan.crafting import AttackFault
 from robustbench_gan.defense import Composed
 from robustbench_gan.direct import RedFlag, Suspect
 from robustbench_gan.errors import NotApplicable, UsageError
 from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.registry import Spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::robustbench_gan.direct.RedFlag")
 ROOT = Path(__file__).parents[1]
@@ -418,6 +420,33 @@ def test_what_the_caller_has_set_decides_no_number(setting, around):
     finally:
         torch.set_default_dtype(torch.float32)
     assert got.examples.equal(want.examples) and got.success.equal(want.success)
+
+
+def test_calls_of_several_threads_are_as_one_after_the_other(setting):
+    def call(seed):
+        return run_attack("pgd:steps=20", *setting, epsilons=[0.05], seed=seed).examples
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(call, range(3)))
+    assert all(made.equal(call(seed)) for seed, made in enumerate(together))
+
+
+def test_what_stands_within_a_module_must_be_fitted_too_and_trained_on_classes_there_are(setting):
+    model, x, y = setting
+    kind, parameters = registry.resolve("defenses", Spec.parse("magnet"))
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = kind(model, **parameters)
+
+        def forward(self, x):
+            return self.inner(x, torch.zeros(len(x), dtype=torch.int64)).logits
+
+    with pytest.raises(UsageError, match="MagNet is not fitted"):
+        run_attack("fgsm", Around().eval(), x, y, epsilons=[0.1])
+    with pytest.raises(UsageError, match="train's y holds 9"):
+        run_attack("advgan:steps=1", model, x, y, epsilons=[0.1], train=(x, torch.full_like(y, 9)))
 
 
 def test_labels_made_in_inference_mode_are_labels(setting):
