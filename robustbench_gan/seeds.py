@@ -114,7 +114,7 @@ def own_generators(seed: int) -> Iterator[list[str]]:
     try:
         yield moved
     finally:
-        moved += [name for name, draw in _draws().items() if draw != first[name]]
+        moved += [name for name, draw in _draws().items() if draw != first.get(name, draw)]
         np.random.set_bit_generator(ours)  # type: ignore[attr-defined]
         random.setstate(pythons)
         torch.set_rng_state(torchs)

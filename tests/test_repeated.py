@@ -13,6 +13,7 @@ from planted_cells import Fixed, grey
 from planted_plugins import also_installed, cell, flags, installed, judged, workshop  # noqa: F401 - fixtures
 from torch import nn
 
+from robustbench_gan import seeds as generators
 from robustbench_gan.defense import Composed, Defense
 from robustbench_gan.direct import RedFlag, run_attack
 from robustbench_gan.seeds import own_generators
@@ -167,3 +168,12 @@ def test_run_attack_flags_what_is_drawn_from_global_generators_and_moves_none(so
     assert [setting.read() for setting in GENERATORS] == before
     torch.rand(1), np.random.rand(), random.random()
     assert torch.equal(attacked().examples, found.examples)
+
+
+def test_a_generator_that_came_into_use_meanwhile_was_not_moved(monkeypatch):
+    """As that of a GPU which an attack is the first to use."""
+    drawn, before = [{"torch": 1}, {"torch": 2, "torch.cuda": 3}], torch.get_rng_state()
+    monkeypatch.setattr(generators, "_draws", lambda: drawn.pop(0))
+    with own_generators(0) as moved:
+        pass
+    assert moved == ["torch"] and torch.equal(torch.get_rng_state(), before)
