@@ -54,11 +54,16 @@ def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> R
     raised, exits included, ends in the record.
     """
     with stopping.PluginCall():
-        known = set(workshop.memory)
-        result = _evaluated(planned, workshop, settings)
         cell = planned.cell
-        if not planned.reason and take_part(cell.classifier, cell.defense, cell.attack, cell.threat):
-            result = _data_as_it_was(planned, workshop, result, known)
+        if planned.reason or not take_part(cell.classifier, cell.defense, cell.attack, cell.threat):
+            return _evaluated(planned, workshop, settings)
+        # Taken hold of before any of their code runs, which may exchange what our code calls by name.
+        known, put_back = set(workshop.memory), Surroundings(thorough=True).put_back
+        result = _evaluated(planned, workshop, settings)
+        found = put_back()
+        result = _data_as_it_was(planned, workshop, result, known)
+        if found and result.status != "failed":
+            return _failed(planned, Meddled(f"a plugin changed what is not its own: {', '.join(found)}"))
         return result
 
 

@@ -23,12 +23,14 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch._tensor_str import PRINT_OPTS
+from torch.nn import functional
 
 from robustbench_gan.setting import Setting, all_identical, identical
 
@@ -93,6 +95,7 @@ def _tracing() -> tuple[Any, ...]:
     return (
         sys.gettrace(), sys.getprofile(), threading._trace_hook, threading._profile_hook,  # type: ignore[attr-defined]
         sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook,
+        warnings.showwarning,
     )  # fmt: skip
 
 
@@ -100,7 +103,8 @@ def _put_tracing(old: tuple[Any, ...]) -> None:
     sys.settrace(old[0])
     sys.setprofile(old[1])
     threading._trace_hook, threading._profile_hook = old[2:4]  # type: ignore[attr-defined]
-    sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook = old[4:]
+    sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook = old[4:8]
+    warnings.showwarning = old[8]
 
 
 _DIGITS = (  # Python 3.10.7 and later
@@ -134,6 +138,15 @@ def _limits() -> list[Any]:
     return [resource.getrlimit(of) for of in _LIMITS]
 
 
+def _processors() -> set[int]:
+    """Those that the process may run on; nothing where the system does not say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _put_processors(old: set[int]) -> None:
+    os.sched_setaffinity(0, old)
+
+
 def _put_limits(old: list[Any]) -> None:
     for of, now, value in zip(_LIMITS, _limits(), old, strict=True):
         if now != value:
@@ -141,6 +154,8 @@ def _put_limits(old: list[Any]) -> None:
                 resource.setrlimit(of, value)
 
 
+_INSIDE = tuple(map(operator.attrgetter, ("__code__", "__defaults__", "__kwdefaults__")))
+_KINDS = (torch.Tensor, torch.nn.Parameter, torch.nn.Module)
 _CODE = (types.FunctionType, classmethod, staticmethod, property)
 
 
@@ -169,19 +184,43 @@ def _owners() -> tuple[_Owner, ...]:
     return tuple(found)
 
 
+@functools.cache
+def _written() -> tuple[Any, ...]:
+    """The functions among them, and those of torch that are written in Python: what they do may be exchanged inside."""
+    held = [value for owner in _owners() for value in owner.read(vars(owner.held))]
+    held += [value for owner in (functional, torch.Tensor, torch.nn.Module) for value in vars(owner).values()]
+    return tuple({id(f): f for f in held if isinstance(f, types.FunctionType)}.values())
+
+
 def _core() -> list[tuple[Any, ...]]:
+    inside = [tuple(map(read, _written())) for read in _INSIDE]
     try:
-        return [owner.read(vars(owner.held)) for owner in _owners()]
+        return [*inside, *(owner.read(vars(owner.held)) for owner in _owners())]
     except KeyError:  # one was deleted
-        return [tuple(map(vars(owner.held).get, owner.names)) for owner in _owners()]
+        return [*inside, *(tuple(map(vars(owner.held).get, owner.names)) for owner in _owners())]
 
 
 def _put_core(old: list[tuple[Any, ...]]) -> None:
-    for owner, found in zip(_owners(), old, strict=True):
+    for function, code, defaults, named in zip(_written(), *old[:3], strict=True):
+        if function.__code__ is not code:
+            function.__code__ = code
+        function.__defaults__, function.__kwdefaults__ = defaults, named
+    for owner, found in zip(_owners(), old[3:], strict=True):
         held = vars(owner.held)
         for name, was in zip(owner.names, found, strict=True):
             if held.get(name) is not was:
                 setattr(owner.held, name, was)
+
+
+def _methods() -> tuple[tuple[str, ...], ...]:
+    """The names that torch's own classes hold: a new one may hide what they inherit."""
+    return tuple(tuple(vars(kind)) for kind in _KINDS)
+
+
+def _put_methods(old: tuple[tuple[str, ...], ...]) -> None:
+    for kind, names in zip(_KINDS, old, strict=True):
+        for name in vars(kind).keys() - set(names):
+            delattr(kind, name)
 
 
 def _modules() -> dict[str, Any]:
@@ -207,6 +246,8 @@ MORE: tuple[Setting, ...] = (  # in the order in which they are put back
     Setting("a setting of Python", _interpreter, _put_interpreter, imports=True),
     Setting("the locale", _locale_now, lambda old: _locale.setlocale(locale.LC_ALL, old), imports=True),
     Setting("the limits of the process", _limits, _put_limits),
+    Setting("the processors of the process", _processors, _put_processors),
     Setting("an imported module", _modules, sys.modules.update, imports=True, same=_same_modules),
+    Setting("the methods of torch's classes", _methods, _put_methods, imports=True),
     Setting("the code of the judge", _core, _put_core, same=all_identical),
 )
