@@ -30,6 +30,11 @@ OLDER: Final = (1,)  # schemas that are converted
 MEND: Final = "Delete it and run again, or take the copy that the run wrote."
 
 
+_NUMBERS = re.compile(
+    r'"(?:[^"\\]|\\.)*"|(\[[\s\d.,e+-]+\])'
+)  # lists of numbers alone; in a text they are text
+
+
 class Stored(NamedTuple):
     """A result as it was read, and the schema that its file is written in."""
 
@@ -40,7 +45,7 @@ class Stored(NamedTuple):
 def write_text(result: Result) -> str:
     """The record as indented JSON that `read_result` gives back unchanged, numbers of one list on one line."""
     text = json.dumps(sealed(result), indent=1, sort_keys=True)
-    return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: " ".join(found.group().split()), text) + "\n"
+    return _NUMBERS.sub(lambda found: " ".join(found[1].split()) if found[1] else found[0], text) + "\n"
 
 
 def sealed(result: Result) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def written(tmp_path, text):
         {},
         {"status": "suspect", "reason": "zero gradient"},
         {"status": "failed", "reason": "é\n\"trace\"", "outcomes": None},
+        {"status": "failed", "reason": "odd values [ 1.  2.   3.], and \"[4.  5.]\\", "outcomes": None},
         {"status": "not applicable", "reason": "no purifier", "outcomes": None},
         {"status": "not run", "reason": "over its limit", "outcomes": None, "estimate_seconds": 1e9},
         {"outcomes": outcomes(size=[[0.1, 0.2, 0.25, 0.0], [0.1, 1e-30, 0.25, 0.3]])},
