@@ -47,7 +47,7 @@ class Building:
     """One artifact while its `build` runs: its parts are counted, so that each finds its own file again.
 
     `beside` are tensors that every part writes as well and puts back, such as counts of passes; `origin` is all but the
-    recipe that decides their bits.
+    recipe that decides their bits. `before` are seconds that killed processes spent on what was taken from them.
     """
 
     stem: Path
@@ -57,6 +57,17 @@ class Building:
     waiting: list[Finished] = field(default_factory=list)
     beside: dict[str, Tensor] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=lambda: time.perf_counter())
+    before: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took up to now, with what was killed in between."""
+        return self.before + time.perf_counter() - self.started
+
+    def took(self, seconds: float) -> None:
+        """A part was taken from disk that was written when it had taken so long."""
+        self.before += seconds - self.seconds
 
     def next_part(self) -> Path:
         """The file of the part that begins now."""
@@ -73,11 +84,12 @@ def current() -> Building | None:
 
 
 @contextmanager
-def being_built(root: Path, key: str, build: Callable[[], Any]) -> Iterator[None]:
+def being_built(root: Path, key: str, build: Callable[[], Any]) -> Iterator[Building]:
     """While the artifact of a key is built for the store in `root`."""
-    token = _current.set(Building(directory(root) / key, build))
+    building = Building(directory(root) / key, build)
+    token = _current.set(building)
     try:
-        yield
+        yield building
     finally:
         _current.reset(token)
 

@@ -27,7 +27,7 @@ ROUNDING = (
     "ONEDNN_MAX_CPU_ISA",
     "MKL_ENABLE_INSTRUCTIONS",
 )  # variables that change bits
-BESIDE, OUTLINE = "beside/", "outline"
+BESIDE, OUTLINE, SPENT = "beside/", "outline", "build_seconds"  # names in a file
 State = Mapping[str, Tensor]
 
 
@@ -85,6 +85,8 @@ class Checkpoint:
             return None
         for name, tensor in beside.items():
             tensor.copy_(state.tensors[BESIDE + name])
+        if self._building is not None:
+            self._building.took(state.info[SPENT])
         return tensors, state.info
 
     def save(self, tensors: State, facts: Mapping[str, float]) -> None:
@@ -119,7 +121,8 @@ class Checkpoint:
 
     def _part(self, tensors: State, facts: Mapping[str, float]) -> Finished:
         beside = {BESIDE + name: value.clone() for name, value in self._beside.items()}
-        return Finished(self.path, {**tensors, **beside}, dict(facts))
+        spent = {} if self._building is None else {SPENT: self._building.seconds}
+        return Finished(self.path, {**tensors, **beside}, {**facts, **spent})
 
     def _write(self, part: Finished) -> None:
         devices = {tensor.device.type for tensor in part.tensors.values()} - {"cpu"}

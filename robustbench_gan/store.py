@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,10 +97,9 @@ class Store:
             path = self.path(key)
             remove_leftovers(self.root)
             remove_leftovers(building.directory(self.root))
-            started = time.perf_counter()
-            with building.being_built(self.root, key, build):
+            with building.being_built(self.root, key, build) as work:
                 tensors, facts = build()
-            info = {**facts, "build_seconds": time.perf_counter() - started}
+            info = {**facts, "build_seconds": work.seconds}
             header = {"recipe": json.dumps(recipe, default=str), "info": json.dumps(info), "kind": kind}
             header["hardware"] = json.dumps(trained_on(tensors))
             write_atomically(path, packed(tensors, header), overwrite=False)
