@@ -110,7 +110,7 @@ def _timed(run: Run, kind: str) -> Timing:
 
         return _seconds(once)
 
-    return run.workshop.once(("timing", kind, *run.system_names()), measure)
+    return run.workshop.once(("timing", kind, run.threat.unroll, *run.system_names()), measure)
 
 
 def _gradient(kind: str) -> Any:

@@ -38,10 +38,11 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENGINE = (
-    "attack", "batching", "beside", "budget", "cell_run", "checkpoint", "checks", "crafting", "defense", "detection",
-    "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "judging", "outcome", "own", "probe",
-    "record", "rehearsal", "seeds", "setting", "shown", "strangers", "substitute", "surroundings", "thorough",
-    "threat", "training", "trial", "twice", "user_models", "user_weights", "workshop",
+    "attack", "batching", "beside", "budget", "cell_run", "checkpoint", "checks", "crafting", "defense",
+    "detection", "door", "evaluate", "facts", "fitting", "flags/thresholds", "guard", "image_gradient", "judging",
+    "machine", "outcome", "own", "probe", "record", "rehearsal", "seeds", "setting", "shown", "strangers",
+    "substitute", "surroundings", "thorough", "threat", "training", "trial", "twice", "user_models",
+    "user_weights", "workshop",
 )  # fmt: skip
 LARGEST = 1 << 20  # bytes of a matrix file
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from robustbench_gan import machine
 from robustbench_gan.cell_run import Settings
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.errors import UsageError
 from robustbench_gan.evaluate import evaluate_cell
 from robustbench_gan.files import write_atomically, write_text_atomically
-from robustbench_gan.machine import multiplies_bfloat16
 from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.plan import Step, steps_of, train
 from robustbench_gan.registry import Spec, parse_chain
@@ -94,11 +94,34 @@ def matrix_of(name: str, datasets: Collection[str] = ()) -> Matrix:
     return read({"datasets": kept} if kept else {})
 
 
+@contextlib.contextmanager
+def processor(*, bfloat16: bool) -> Iterator[None]:
+    """Take this processor for one that multiplies bfloat16 itself, or for one that does not."""
+    real = machine.multiplies_bfloat16
+    machine.multiplies_bfloat16 = lambda device: bfloat16
+    try:
+        yield
+    finally:
+        machine.multiplies_bfloat16 = real
+
+
+def processors(matrix: Matrix) -> tuple[bool, ...]:
+    """Kinds of processors that need weights of their own: what is bfloat16 on one is float32 on another."""
+    return (True, False) if "bf16" in matrix.model_dump_json() else (True,)
+
+
 def walk(matrix: Matrix, store: Peek) -> Iterator[tuple[Step, list[str]]]:
     """Each shared step of a matrix with the keys that nothing before it asked for. Nothing is trained.
 
-    A step that stands on a missing artifact yields the keys up to that one: those behind it are decided by it.
+    A step that stands on a missing artifact yields the keys up to that one: those behind it are decided by it. All
+    kinds of processors are gone through; who takes a step is on the one that it is for.
     """
+    for kind in processors(matrix):
+        with processor(bfloat16=kind):
+            yield from _walk(matrix, store)
+
+
+def _walk(matrix: Matrix, store: Peek) -> Iterator[tuple[Step, list[str]]]:
     workshop = Workshop(store, train_seed=matrix.train_seed)
     for step in steps_of(lay_out(matrix, workshop)):
         if step.kind != "cell":
@@ -118,7 +141,15 @@ def train_all(matrix: Matrix, device: str) -> list[str]:
 
     What is stored is not trained again, so that the same call goes on where it was stopped.
     """
-    workshop, failed = Workshop(Store(zoo=None), pick_device(device), matrix.train_seed), []
+    failed = []
+    for kind in processors(matrix):
+        with processor(bfloat16=kind):
+            failed += _train_all(matrix, Workshop(Store(zoo=None), pick_device(device), matrix.train_seed))
+    return failed
+
+
+def _train_all(matrix: Matrix, workshop: Workshop) -> list[str]:
+    failed = []
     steps = [step for step in steps_of(lay_out(matrix, workshop)) if step.kind != "cell"]
     for at, step in enumerate(steps, 1):
         started = time.perf_counter()
@@ -176,7 +207,7 @@ def measured(step: Step, store: Store, samples: int) -> Measured:
 def fastest(defense: str) -> tuple[str, str]:
     """A defense with the fastest engine that it and the processor have, on the same weights; what to say of it."""
     spec, *inner = parse_chain(defense)
-    if spec.name != "defense-gan" or inner or not multiplies_bfloat16(torch.device("cpu")):
+    if spec.name != "defense-gan" or inner or not machine.multiplies_bfloat16(torch.device("cpu")):
         return defense, ""
     engine = {"prune": True, "precision": "bf16"}
     changed = Spec(spec.name, tuple(sorted({**dict(spec.params), **engine}.items())))
