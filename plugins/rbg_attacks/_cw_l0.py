@@ -11,7 +11,8 @@ from robustbench_gan.errors import UsageError
 from robustbench_gan.outcome import Goal
 from robustbench_gan.threat import View, blend
 
-MARGIN = 0.01  # what the l2 attack aims past the boundary
+MARGIN = 0.01  # what the l2 attack aims past the boundary, in units of the sample's logits
+UNIT = 10.0  # such units are in the margin that a sample begins with: of MNIST's networks one unit is about 1
 DAMPING = 0.5  # how much of the way to the linear model's minimiser a step goes
 RAISE_EVERY = 3  # steps without success after which c is multiplied by const_factor
 NEWTON = (
@@ -42,6 +43,8 @@ def cw_l0(
     be spared the single values of colour images are tried, since the norm counts those.
 
     Where it differs from the original, which takes many times the passes:
+    - Margins and c are in units of a tenth of the margin that the sample begins with, so that the scale of the logits
+      does not matter.
     - A run is not Adam at one c after another. On the linear model of the margin the minimiser is
       clip(c / 2 * gradient); c, between `initial_const` and `largest_const`, is the one whose minimiser just
       succeeds, and a step goes halfway there. Every 3 steps without success c is multiplied by `const_factor`.
@@ -59,9 +62,12 @@ def cw_l0(
     tries = patience if abort_early else 2 * patience
     search = _Elimination(x, freeze)
     active = torch.arange(len(x), device=x.device)
-    for _ in range(steps):
+    unit = x.new_ones(len(x))
+    for step in range(steps):
         here, at = view.rows(active), search.at[active]
         margin, grad, _ = here.value_and_grad(goal.rows(active).margin, at)
+        if step == 0:
+            unit = (margin.abs() / UNIT).clamp(min=torch.finfo(margin.dtype).tiny)
         won = confirmed(here, goal.rows(active), at, margin) > 0
         taken, found = search.taken[active], search.found[active]
         limit = torch.where(found, 2 * tries, 2 * tries * FIRST if abort_early else steps)
@@ -75,6 +81,7 @@ def cw_l0(
         moved = _towards_minimiser(
             x[active[linear]], at[linear], margin[linear], grad[linear] * search.mask[active[linear]],
             const_factor ** (taken[linear] // RAISE_EVERY), initial_const / 2, largest_const / 2,
+            unit[active[linear]],
         )  # fmt: skip
         search.move(active[linear], moved)
         ascent = going & ~linear
@@ -168,17 +175,25 @@ class _Elimination:
 
 
 def _towards_minimiser(
-    x: Tensor, at: Tensor, margin: Tensor, grad: Tensor, factor: Tensor, least: float, most: float
+    x: Tensor,
+    at: Tensor,
+    margin: Tensor,
+    grad: Tensor,
+    factor: Tensor,
+    least: float,
+    most: float,
+    unit: Tensor,
 ) -> Tensor:
     """Part of the way to the smallest perturbation in the box that succeeds on the margin's linear model.
 
     That perturbation is clip(h * grad) with h = c / 2 where it reaches the margin, found by Newton's method: what
-    clip(h * grad) gains is concave in h and linear between the places where a pixel meets the box.
+    clip(h * grad) gains is concave in h and linear between the places where a pixel meets the box. What is aimed past
+    the boundary and the range of h are in units (N,) of each sample's logits.
     """
     g, low, high = flat(grad), flat(-x), flat(1 - x)
     delta = flat(at - x)
-    want = MARGIN - margin + (g * delta).sum(dim=1)
-    h = torch.full_like(want, least)
+    want = MARGIN * unit - margin + (g * delta).sum(dim=1)
+    h, most_of = least / unit, most / unit
     for _ in range(NEWTON):
         there = torch.minimum(torch.maximum(h[:, None] * g, low), high)
         gap = want - (g * there).sum(dim=1)
@@ -186,8 +201,8 @@ def _towards_minimiser(
         short = (gap > 0) & (slope > 0)
         if not bool(short.any()):
             break
-        h = torch.where(short, h + gap / slope, h).clamp(max=most)
-    h = (h * factor).clamp(max=most)
+        h = torch.where(short, h + gap / slope, h).minimum(most_of)
+    h = (h * factor).minimum(most_of)
     there = torch.minimum(torch.maximum(h[:, None] * g, low), high)
     return at + DAMPING * (there - delta).view_as(at)
 

@@ -7,6 +7,7 @@ import torch
 from planted import Detector, Linear, conv, images, seeds
 from rbg_attacks._cw_l0 import _towards_minimiser, cw_l0
 from rbg_attacks._runs import confirmed_passes
+from torch import nn
 
 from robustbench_gan.budget import norm_of
 from robustbench_gan.errors import UsageError
@@ -31,6 +32,17 @@ def linear(shape=(1, 6, 6), grey=False):
     w = (model.weight[1 - y] - model.weight[y]).detach()
     room = torch.where(w > 0, 1 - x.flatten(1), x.flatten(1))
     return model, x, y, w.abs() * room, -Goal.untargeted(y).margin(Output.of(model(x))).detach()
+
+
+class Times(nn.Module):
+    """A model whose logits are multiplied."""
+
+    def __init__(self, inner, by):
+        super().__init__()
+        self.inner, self.by = inner, by
+
+    def forward(self, x):
+        return self.by * self.inner(x)
 
 
 def greedy(gains, gap):
@@ -63,14 +75,28 @@ def test_of_a_colour_image_whole_pixels_are_spared_first_and_then_single_values(
     assert (values >= greedy(gains, gap)).all() and (values < 3 * pixels).any()
 
 
+@pytest.mark.parametrize("scale", [2.0**-7, 2.0**7])
+def test_few_steps_get_as_far_whatever_the_scale_of_the_logits(scale):
+    """In powers of two, so that nothing rounds otherwise."""
+    model, x, y, _, _ = linear()
+
+    def found(k):
+        view = view_of(Times(model, k))
+        return cw_l0(view, x, Goal.untargeted(y), steps=12)
+
+    assert torch.equal(found(1.0), found(scale)) and (found(1.0) != x).any()
+
+
 def test_a_step_goes_halfway_to_the_smallest_perturbation_in_the_box_that_succeeds():
     x = torch.tensor([0.5, 0.9, 0.2, 0.5]).view(1, 1, 2, 2)
     grad = torch.tensor([1.0, 2.0, -1.0, 0.0]).view_as(x)
     moved = _towards_minimiser(
-        x, x, torch.tensor([-0.49]), grad, torch.tensor([1.0]), 1e-3, 1e6
+        x, x, torch.tensor([-0.49]), grad, torch.tensor([1.0]), 1e-3, 1e6, torch.ones(1)
     )  # a gain of 0.5: 0.1 * 2 from the pixel at its wall, 0.15 from each of two
     assert torch.allclose((moved - x).flatten(), torch.tensor([0.15, 0.1, -0.15, 0.0]) / 2, atol=1e-6)
-    capped = _towards_minimiser(x, x, torch.tensor([-0.49]), grad, torch.tensor([1.0]), 1e-3, 0.02)
+    capped = _towards_minimiser(
+        x, x, torch.tensor([-0.49]), grad, torch.tensor([1.0]), 1e-3, 0.02, torch.ones(1)
+    )
     assert torch.allclose((capped - x).flatten(), torch.tensor([0.02, 0.04, -0.02, 0.0]) / 2, atol=1e-6)
 
 
