@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 GoalKind = Literal["untargeted", "targeted"]
+SMALLEST = float(np.finfo(np.float32).tiny)
 REJECTED = -1  # the label of an input that a detector rejected
 
 
@@ -68,11 +70,17 @@ def unanswered(out: Output, y: Tensor | None = None) -> Tensor:
 
 def distance(one: Output, other: Output) -> float:
     """The largest distance between two answers' logits over the size of the first's; scores count as logits do."""
-    a = torch.cat([one.logits, one.scores], dim=1).double()
-    b = torch.cat([other.logits, other.scores], dim=1).double()
-    size = torch.where(torch.isfinite(a), a, 0).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    gap = torch.where(a == b, 0, a - b)  # a masked class is infinite in both
-    return float((gap.norm(dim=1) / size).nan_to_num(nan=torch.inf).max())
+    # numpy's functions take a tenth of the time of torch's for so few numbers.
+    a, b = (
+        np.concatenate(
+            [part.detach().cpu().numpy() for part in (out.logits, out.scores)], axis=1, dtype=np.float64
+        )
+        for out in (one, other)
+    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = np.linalg.norm(np.where(np.isfinite(a), a, 0), axis=1).clip(min=SMALLEST)
+        gap = np.linalg.norm(np.where(a == b, 0, a - b), axis=1)  # a masked class is infinite in both
+        return float(np.nan_to_num(gap / size, nan=np.inf, posinf=np.inf).max())
 
 
 Loss = Callable[[Output], Tensor]
