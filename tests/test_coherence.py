@@ -180,7 +180,8 @@ def test_of_committed_robust_rows_none_is_believed_that_was_never_lost(tmp_path:
     for result in lost:
         raw = raw_of(result)
         raw["outcomes"]["robust"] = raw["outcomes"]["clean"]
-        assert "attacked.defended" in refused(tmp_path, resealed(raw))
+        said = refused(tmp_path, resealed(raw))  # the latter where as many were won as lost
+        assert "attacked.defended" in said or "0 examples won" in said
 
 
 # every leaf of a record
