@@ -105,7 +105,22 @@ def facts(artifact):
     return {name: value for name, value in artifact.info.items() if "seconds" not in name}
 
 
-@pytest.mark.parametrize("name", [*DEFENSES, "classifier", "papernot", "static", *ATTACKS])
+ONE_OF_A_KIND = (
+    "magnet",
+    "distillation",
+    "classifier",
+    "papernot",
+    "advgan",
+)  # the others are like one of these
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.nightly)
+        for name in (*DEFENSES, "classifier", "papernot", "static", *ATTACKS)
+    ],
+)
 def test_what_was_killed_goes_on_and_ends_as_what_never_was(name, tmp_path, monkeypatch):
     """Killed after so few steps, it would never end if it began anew. Each second state that could be is written."""
     whole, root = Store(tmp_path / "whole"), tmp_path / "killed"
