@@ -107,6 +107,7 @@ def test_a_process_that_dies_fails_its_cell_alone(tmp_path):
     assert "ended by signal 9" in result.reason and "before it had a result" in result.reason
 
 
+@pytest.mark.nightly
 def test_what_ends_a_run_ends_it_from_a_process_as_well_and_what_does_not_does_not(tmp_path):
     interrupted = apart(workshop(tmp_path), attacks="raises:what=interrupt")
     assert (interrupted.status, interrupted.reason) == ("failed", "KeyboardInterrupt")
@@ -134,7 +135,8 @@ def gone(pid):
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(signal.SIGINT, id="interrupted"), pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGINT, id="interrupted", marks=pytest.mark.nightly),
         pytest.param(signal.SIGHUP, id="hung-up", marks=pytest.mark.nightly),
     ],
 )  # fmt: skip
@@ -161,7 +163,7 @@ def test_whoever_ends_the_run_ends_the_cell_and_what_is_finished_stays(tmp_path,
     assert [r.status for r in load_results(out)] == ["ok"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_users_own_file_runs_apart_as_well(tmp_path, installed):  # noqa: F811
     import torch
     from safetensors.torch import save_file
