@@ -13,6 +13,7 @@ from robustbench_gan.store import Store
 from robustbench_gan.workshop import Workshop
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to Ctrl-C
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one under nohup to the end of its terminal
 
 
 @pytest.fixture(scope="session")

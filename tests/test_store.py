@@ -429,7 +429,7 @@ def test_a_stored_file_is_compared_with_what_was_stored(tmp_path):
     third = struct.pack("<f", 3.0)  # the one scalar
     for old, new in (
         (third, struct.pack("<f", -3.0)),
-        (b"1.5", b"9.5"),  # a fact, which results repeat
+        (b"0.30000000000000004", b"0.90000000000000004"),  # a fact, which results repeat
     ):
         path.write_bytes(edited(data, old, new))
         with pytest.raises(UsageError, match=f"{path.name} does not hold what was stored.*Delete the file"):
