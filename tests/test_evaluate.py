@@ -155,10 +155,11 @@ def test_a_defense_that_exits_fails_its_cell(shop, where):
 
 
 def test_a_swallowed_interrupt_is_raised_after_the_call_and_nothing_is_recorded(shop, monkeypatch):
-    real = cell_run.Run.call
+    real, timer = cell_run.Run.call, threading.Timer(0.1, signal.raise_signal, [signal.SIGTERM])
 
     def call(*given):  # the signal finds the attack at work, however long it took to get there
-        threading.Timer(0.1, signal.raise_signal, [signal.SIGTERM]).start()
+        if timer.ident is None:
+            timer.start()
         return real(*given)
 
     monkeypatch.setattr(cell_run.Run, "call", call)
