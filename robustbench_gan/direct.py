@@ -39,7 +39,6 @@ from robustbench_gan.record import Flag
 from robustbench_gan.registry import Spec
 from robustbench_gan.seeds import fold, isolated, own_generators, sample_seeds
 from robustbench_gan.shown import Shown, Watched
-from robustbench_gan.strangers import take_part
 from robustbench_gan.substitute import Queried
 from robustbench_gan.surroundings import ordinary
 from robustbench_gan.threat import Bare, Counts, Defended, GradientChoice, System, View, answer, white_box
@@ -215,7 +214,7 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     clean = _judged_clean(call)
     right = correct(clean, call.y)
     unbounded = Budget(budgets[0].norm, math.inf)
-    with _left_alone(call, attack), own_generators(call.seed) as drew:
+    with _left_alone(call), own_generators(call.seed) as drew:
         runs = [_crafted(call, budget) for budget in ([unbounded] if minimal else budgets)]
     answers = [call.judge(made.examples, "examples") for made, _ in runs]
     sizes = [
@@ -235,12 +234,10 @@ def _attacked(call: _Call, attack: str, budgets: Sequence[Budget], targets: Tens
     )  # fmt: skip
 
 
-def _left_alone(call: _Call, attack: str) -> AbstractContextManager[None]:
-    """While the attack runs: the model and all else stay as they are. Raises Meddled where they do not.
-
-    A bundled attack is trusted with the model and the goal; what a process shares may be changed by the model as well.
-    """
+def _left_alone(call: _Call) -> AbstractContextManager[None]:
+    """While the attack runs: the model and all else stay as they are. Raises Meddled where they do not."""
     system = call.systems[0]
+    model = Seal(system.defense if isinstance(system, Defended) else system.model, "the model")
 
     def ask() -> None:
         x, seeds = call.x[:2].clone(), call.judges_seeds[:2]
@@ -248,14 +245,13 @@ def _left_alone(call: _Call, attack: str) -> AbstractContextManager[None]:
             system(x, seeds)
         system(x.requires_grad_(), seeds)
 
-    suspects = [Accused("the model", ask)]
-    if not take_part(attack):
-        return left_alone("the attack", suspects=suspects)
-    model = Seal(system.defense if isinstance(system, Defended) else system.model, "the model")
-    # What a model changes in itself while it answers is no attack's doing.
-    own: list[Belonging] = [model, Attributes([model])]
-    goal = Kept({"the goal": call.goal.classes})
-    return left_alone("the attack", goal, state=own, suspects=suspects)
+    own: list[Belonging] = [
+        model,
+        Attributes([model]),
+    ]  # what a model changes in itself while it answers is no attack's doing
+    return left_alone(
+        "the attack", Kept({"the goal": call.goal.classes}), state=own, suspects=[Accused("the model", ask)]
+    )
 
 
 def _judged_clean(call: _Call) -> Output:
