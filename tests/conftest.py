@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to Ctrl-C
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one under nohup to the end of its terminal
@@ -54,4 +54,4 @@ def plugin_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views that are `fast` compute in bfloat16 whatever the processor, be it by emulation."""
-    monkeypatch.setattr("robustbench_gan.threat.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("robustbench_gan.contracts.threat.multiplies_bfloat16", lambda device: True)

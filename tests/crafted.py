@@ -8,16 +8,16 @@ import torch
 from planted import conv, images, seeds
 from torch import Tensor, nn
 
-from robustbench_gan import registry
-from robustbench_gan.attack import AttackInfo, Fitted, Training, info_of
-from robustbench_gan.budget import Budget
-from robustbench_gan.crafting import check_examples
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.substitute import Queried
-from robustbench_gan.threat import Bare, Defended, System, View
-from robustbench_gan.training import fresh
+from robustbench_gan.cell.craft import check_examples
+from robustbench_gan.contracts.attack import AttackInfo, Fitted, Training, info_of
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Bare, Defended, System, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.substitute import Queried
 
 CHEAP = {"steps": 4, "restarts": 2, "iterations": 4, "queries": 60}
 

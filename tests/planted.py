@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Bare, System, View
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.defense import Defense
-from robustbench_gan.seeds import normal, sample_seeds
-from robustbench_gan.threat import Bare, System, View
+from robustbench_gan.nouns.seeds import normal, sample_seeds
 
 SHAPE = (1, 4, 4)
 

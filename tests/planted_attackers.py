@@ -8,13 +8,13 @@ import torch
 from planted_cells import Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import QueryLimit, View
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal
-from robustbench_gan.store import Store
-from robustbench_gan.threat import QueryLimit, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.training.store import Store
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 presses = planted_attackers:presses

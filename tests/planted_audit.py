@@ -14,9 +14,9 @@ from planted_cells import bent as bent_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.defense import Defense, StraightThrough
-from robustbench_gan.models import trained
-from robustbench_gan.seeds import bits, normal
+from robustbench_gan.contracts.defense import Defense, StraightThrough
+from robustbench_gan.models.schedule import trained
+from robustbench_gan.nouns.seeds import bits, normal
 
 MODELS = ("softmaxed", "dropped", "band", "basins")
 DEFENSES = (

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import View
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule, trained
-from robustbench_gan.outcome import Goal
-from robustbench_gan.seeds import normal
-from robustbench_gan.threat import View
+from robustbench_gan.models.schedule import Schedule, trained
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import normal
 
 SHAPE = (1, 4, 4)
 PIXELS = 16

@@ -7,11 +7,11 @@ import time
 import torch
 from torch import Tensor
 
-from robustbench_gan.attack import TrainedAttack, Training, attack
-from robustbench_gan.budget import Budget
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import OutOfTime, View
+from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import OutOfTime, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 brief = planted_clocks:brief

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robustbench_gan.defense import Defense
-from robustbench_gan.seeds import normal
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.nouns.seeds import normal
 
 
 def brightness(x: Tensor) -> Tensor:

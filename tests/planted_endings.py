@@ -11,12 +11,12 @@ import torch
 from planted_cells import UNTRAINED, Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
-from robustbench_gan.defense import Defense
-from robustbench_gan.models import trained
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import View
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import View
+from robustbench_gan.models.schedule import trained
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 ends-imported = planted_ends_import:attack

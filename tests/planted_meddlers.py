@@ -21,14 +21,15 @@ import torch
 from planted_cells import UNTRAINED, Fixed, grey
 from torch import Tensor, nn
 
-from robustbench_gan import budget, judging
-from robustbench_gan.attack import TrainedAttack, Training, attack
-from robustbench_gan.budget import Budget
+from robustbench_gan.cell import judge
+from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import View
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.defense import Defense
-from robustbench_gan.models import trained
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import View
+from robustbench_gan.models.schedule import trained
+from robustbench_gan.nouns import budget
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 returns = planted_meddlers:returns
@@ -297,9 +298,9 @@ MORE: dict[str, tuple[Callable[[], object], str]] = {  # looked at where a stran
     "finder": (lambda: sys.meta_path.insert(0, Liar()), _OUTSIDE),
     "module": (lambda: sys.modules.update(json=sys.modules["math"]), "an imported module"),
     "no-module": (lambda: sys.modules.pop("torch.nn.functional"), "an imported module"),
-    "judge": (lambda: setattr(judging, "judge", Liar()), "the code of the judge"),
+    "judge": (lambda: setattr(judge, "judge", Liar()), "the code of the judge"),
     "slack": (lambda: setattr(budget, "SLACK", 1.0), "the code of the judge"),
-    "inside": (lambda: setattr(judging.detection_of, "__code__", (lambda *_: None).__code__), "the code of the judge"),
+    "inside": (lambda: setattr(judge.detection_of, "__code__", (lambda *_: None).__code__), "the code of the judge"),
     "hidden": (lambda: setattr(Tensor, "argmin", Liar()), "the methods of torch's classes"),
     "warned": (lambda: setattr(warnings, "showwarning", Liar()), "the tracing of Python"),
     "method": (lambda: setattr(Goal, "reached", lambda self, out: out.labels < 0), "the code of the judge"),

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal
-from robustbench_gan.seeds import uniform
-from robustbench_gan.threat import View
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import uniform
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 moody = planted_moody:moody

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from planted import on_the_path, plant
 
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.evaluate import evaluate_cell
-from robustbench_gan.matrix import Matrix, Planned, lay_out
-from robustbench_gan.record import Result
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.cell.question import Planned
+from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 HERE = Path(__file__).parent
 ATTACKS = (

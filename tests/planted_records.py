@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from robustbench_gan.flags.catalogue import CATALOGUE
-from robustbench_gan.record import Flag, Result, Spread
-from robustbench_gan.stored import _checksum, _digest
+from robustbench_gan.nouns.record import Flag, Result, Spread
+from robustbench_gan.results.stored import _checksum, _digest
 
 DIFFERENTIATING = ("white-box", "seed-known", "gray-box:copy")
 VALUES = 100  # that each example changes, where the norm does not say

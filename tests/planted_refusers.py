@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
+from robustbench_gan.base.errors import NotApplicable
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.defense import Defense, Gradient
+from robustbench_gan.contracts.threat import View
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.defense import Defense, Gradient
-from robustbench_gan.errors import NotApplicable
-from robustbench_gan.outcome import Goal
-from robustbench_gan.store import Store
-from robustbench_gan.threat import View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.training.store import Store
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 far = planted_refusers:far

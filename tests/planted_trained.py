@@ -9,15 +9,15 @@ from planted import Square
 from planted_cells import Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.attack import TrainedAttack, Training, attack
-from robustbench_gan.budget import Budget
+from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import View
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.defense import Defense
-from robustbench_gan.models import Schedule, trained
-from robustbench_gan.outcome import Goal
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Store
-from robustbench_gan.threat import View
+from robustbench_gan.models.schedule import Schedule, trained
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.training.store import Store
 
 ENTRY_POINTS = """[robustbench_gan.attacks]
 shove = planted_trained:Shove

@@ -13,15 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import registry
+from robustbench_gan.base.digests import module_digest
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.digests import module_digest
-from robustbench_gan.models import schedule_of, small_cnn
-from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import fold, uniform
-from robustbench_gan.store import Store
-from robustbench_gan.training import classifier_recipe, freeze, fresh, train_classifier
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.models.convolutional import small_cnn
+from robustbench_gan.models.schedule import schedule_of
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.seeds import fold, uniform
+from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.training.loop import classifier_recipe, freeze, fresh, train_classifier
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 FIRST = 2000  # no constant of an attack was chosen on the images from here on
 
@@ -57,7 +58,7 @@ def mnist_cnn(default: Path, count: int = 1000, named: str = "small-cnn") -> Tra
 
 def canonical(name: str) -> str:
     """The model's spec with every parameter written out, as recipes have it."""
-    return str(Spec(name, registry.as_params(registry.resolve("models", Spec(name))[1])))
+    return str(Spec(name, as_params(registry.resolve("models", Spec(name))[1])))
 
 
 def colour_cnn(default: Path, count: int = 1000) -> Trained:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustbench_gan import run_attack
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 
 SHAPE, PIXELS = (1, 2, 3), 6
 UNPACKED = {

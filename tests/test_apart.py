@@ -12,12 +12,12 @@ import pytest
 from planted_plugins import cell, installed, planned, workshop  # noqa: F401
 from test_resume import files, start
 
-from robustbench_gan.apart import evaluate_apart
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import Fatal
-from robustbench_gan.evaluate import evaluate_cell
+from robustbench_gan.base.errors import Fatal
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine.executors import evaluate_apart
+from robustbench_gan.engine.plan import execute
 from robustbench_gan.leaderboard import load_results
-from robustbench_gan.plan import execute
 
 
 def apart(where, seconds=60.0, **asked):

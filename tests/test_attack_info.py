@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from robustbench_gan import registry
-from robustbench_gan.attack import AttackInfo, attack, info_of
-from robustbench_gan.budget import NORMS
-from robustbench_gan.threat import ACCESS_ORDER
+from robustbench_gan.contracts.attack import AttackInfo, attack, info_of
+from robustbench_gan.contracts.threat import ACCESS_ORDER
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import NORMS
+from robustbench_gan.nouns.spec import Spec, as_params
 
 
 def test_the_decorator_keeps_the_function_and_states_its_facts():
@@ -71,7 +72,7 @@ def test_every_registered_attack_states_facts_that_make_sense(name):
     info = info_of(target)
     assert info.norms and set(info.norms) <= set(NORMS) and info.needs in ACCESS_ORDER
     assert info.paper and registry.summary(target)
-    defaults = registry.bind(registry.Spec(name), target, "attack")
+    defaults = registry.bind(Spec(name), target, "attack")
     for norm in info.norms:
         passes, on_parts = info.cost(defaults, norm, 10, 784)
         assert passes >= 0 and on_parts >= 0 and (passes + on_parts > 0 or info.needs == "nothing")
@@ -81,6 +82,6 @@ def test_every_registered_attack_states_facts_that_make_sense(name):
 @pytest.mark.parametrize("name", registry.names("attacks"))
 def test_every_default_survives_being_written_into_a_spec(name):
     target = registry.load("attacks", name)
-    values = registry.bind(registry.Spec(name), target, "attack")
-    spec = registry.Spec(name, registry.as_params(values))
-    assert registry.bind(registry.Spec.parse(str(spec)), target, "attack") == values
+    values = registry.bind(Spec(name), target, "attack")
+    spec = Spec(name, as_params(values))
+    assert registry.bind(Spec.parse(str(spec)), target, "attack") == values

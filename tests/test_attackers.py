@@ -8,19 +8,19 @@ import pytest
 from planted_cells import Fixed, grey
 from planted_plugins import also_installed, cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.cell_run import Settings
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.cell.question import why_not
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import NOTHING_TO_COPY, gray_box_copy
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.evaluate import evaluate_cell
-from robustbench_gan.matrix import why_not
-from robustbench_gan.plan import execute, result_path, steps_of
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import Store
-from robustbench_gan.threat import NOTHING_TO_COPY, gray_box_copy
-from robustbench_gan.workshop import COPY_SEED, Workshop
+from robustbench_gan.engine.plan import execute, result_path, steps_of
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import COPY_SEED, Workshop
 
 N = 20
 COPY = "gray-box:copy"

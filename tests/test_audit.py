@@ -17,8 +17,8 @@ from robustbench_gan.audit.catalogue import CHECKS
 from robustbench_gan.audit.compare import above, apart, corrected, share_above
 from robustbench_gan.audit.printing import closing, markdown
 from robustbench_gan.audit.record import NO_PROOF, Asked, Audit, Finding, Row, read_audit, write_text
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli import main
-from robustbench_gan.errors import UsageError
 from robustbench_gan.flags import flag
 from robustbench_gan.flags import thresholds as at
 

@@ -12,7 +12,7 @@ from robustbench_gan.audit.catalogue import CHECKS, chosen
 from robustbench_gan.audit.record import Asked, Audit
 from robustbench_gan.audit.run import audit
 from robustbench_gan.audit.system import System
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.flags import CATALOGUE
 
 SMALL = {"dataset": "grey", "classifier": "fixed", "eps": 0.1, "samples": 40, "steps": 20, "eot": 1}
@@ -191,7 +191,7 @@ def test_a_check_above_the_limit_is_not_run_and_says_so(tmp_path):
 
 def test_what_is_finished_is_not_computed_again(tmp_path, monkeypatch):
     first = audited(tmp_path, classifier="bent")
-    monkeypatch.setattr("robustbench_gan.evaluate._attack_and_judge", None)
+    monkeypatch.setattr("robustbench_gan.cell.evaluate._attack_and_judge", None)
     monkeypatch.setattr("robustbench_gan.audit.random_search.worst_points", None)
     monkeypatch.setattr("robustbench_gan.audit.quantisation.craft", None)
     again = audited(tmp_path, classifier="bent", limit=1e-9)  # and a limit is no reason against it

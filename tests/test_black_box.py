@@ -7,12 +7,13 @@ import torch
 from planted_cells import Noisy, grey
 from planted_plugins import cell, installed, judged, planned  # noqa: F401 - fixtures
 
-from robustbench_gan import crafting, substitute
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cell import craft
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.errors import UsageError
-from robustbench_gan.plan import steps_of
-from robustbench_gan.training import optimise
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.engine.plan import steps_of
+from robustbench_gan.training import substitute
+from robustbench_gan.training.loop import optimise
+from robustbench_gan.training.workshop import Workshop
 
 N = 20
 
@@ -131,9 +132,9 @@ def test_attacks_of_every_kind_run_on_a_substitute_and_ask_the_defense_nothing(s
     asked = {"threats": f"{BLACK},rounds=2", "defenses": "noisy", "norm": "l2", "eps": 2.0}
     (item,) = planned(shop, **asked)
     crafted = []
-    real, purify = crafting._attack, Noisy.purify
+    real, purify = craft._attack, Noisy.purify
     monkeypatch.setattr(
-        crafting, "_attack", lambda *a, **k: crafted.append("in") or (real(*a, **k), crafted.append("out"))[0]
+        craft, "_attack", lambda *a, **k: crafted.append("in") or (real(*a, **k), crafted.append("out"))[0]
     )
     monkeypatch.setattr(
         Noisy, "purify", lambda self, x, seed: crafted.append("defense") or purify(self, x, seed)

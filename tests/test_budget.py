@@ -8,8 +8,8 @@ import torch
 from planted import images, seeds
 from scipy import stats
 
-from robustbench_gan.budget import NORMS, Budget, flat, norm_named, norm_of, radius
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.nouns.budget import NORMS, Budget, flat, norm_named, norm_of, radius
 
 SHAPE = (2, 3, 2)
 DIM = math.prod(SHAPE)

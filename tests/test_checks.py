@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from robustbench_gan.attack import AttackInfo
-from robustbench_gan.checks import (
+from robustbench_gan.base.errors import DisconnectedGradient, NotANumber
+from robustbench_gan.cell.checks import (
     Evidence,
     Question,
     flags_of_error,
@@ -16,14 +16,14 @@ from robustbench_gan.checks import (
     red_flags,
     undefined_losses,
 )
-from robustbench_gan.crafting import AttackFault
-from robustbench_gan.errors import DisconnectedGradient, NotANumber
+from robustbench_gan.cell.craft import AttackFault
+from robustbench_gan.cell.probe import Probe
+from robustbench_gan.cell.purified import Shown
+from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.threat import Counts, black_box, gray_box, query, seed_known, white_box
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.flags.thresholds import AGREEMENT, ZERO_GRADIENT_SHARE
-from robustbench_gan.outcome import Output
-from robustbench_gan.probe import Probe
-from robustbench_gan.shown import Shown
-from robustbench_gan.threat import Counts, black_box, gray_box, query, seed_known, white_box
+from robustbench_gan.nouns.outcome import Output
 
 N, CLASSES = 100, 10
 LOGITS = torch.randn(N, CLASSES, generator=torch.Generator().manual_seed(0))

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from planted import plant
 from planted_plugins import environment, installed  # noqa: F401
 
+from robustbench_gan.base.errors import Fatal
 from robustbench_gan.cli import main
-from robustbench_gan.errors import Fatal
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import load_results
-from robustbench_gan.matrix import Matrix
-from robustbench_gan.own import user_digest
-from robustbench_gan.store import Store
+from robustbench_gan.nouns.user_files import user_digest
+from robustbench_gan.training.store import Store
 
 ROW = [
     "dataset", "classifier", "defense", "attack", "goal", "threat", "norm", "eps", "n", "clean_accuracy",
@@ -346,7 +346,7 @@ def test_nothing_is_written_through_a_link_that_appears_while_it_runs(rbg, tmp_p
 
 
 def test_a_disk_that_fills_up_under_way_is_said_and_no_bad_usage(rbg, monkeypatch):
-    from robustbench_gan import plan
+    from robustbench_gan.engine import plan
 
     def full(path, text):
         raise Fatal(f"cannot write {path}: No space left on device.")
@@ -502,7 +502,7 @@ def test_the_cache_is_listed_and_cleared_and_trained_into(rbg):
 
 
 def test_with_no_argument_the_preset_is_quick_and_the_options_go_before_it(rbg, monkeypatch):
-    from robustbench_gan import run as runs
+    from robustbench_gan.engine import run as runs
 
     asked = []
 
@@ -594,8 +594,8 @@ CHATTY = """
 import os, subprocess, sys
 print("imported")
 from rbg_attacks.fgsm import fgsm
-from robustbench_gan.attack import attack
-from robustbench_gan.defense import Defense
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.defense import Defense
 
 @attack(needs="nothing", paper="planted")
 def chatty(view, x, goal, budget, seed):
@@ -675,7 +675,7 @@ def test_a_tilde_in_an_option_is_the_home_directory(rbg, tmp_path, monkeypatch):
 
 def test_a_thread_that_a_plugin_left_running_does_not_keep_the_command():
     code = (
-        "import threading, time; from robustbench_gan import stopping; before = threading.enumerate();"
+        "import threading, time; from robustbench_gan.base import stopping; before = threading.enumerate();"
         "threading.Thread(target=time.sleep, args=({},)).start(); stopping.abandon(before, 3)"
     )
     left = subprocess.run([sys.executable, "-c", code.format(60)], capture_output=True, text=True, timeout=30)

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from planted_records import resealed
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard import load_results, markdown
 from robustbench_gan.leaderboard.convert import convert
-from robustbench_gan.places import place
-from robustbench_gan.record import Result, packed, unpacked
-from robustbench_gan.stored import read_result, read_stored, write_text
+from robustbench_gan.nouns.record import Result, packed, unpacked
+from robustbench_gan.results.places import place
+from robustbench_gan.results.stored import read_result, read_stored, write_text
 
 COMMITTED = Path(__file__).parents[1] / "leaderboard"
 Raw = dict[str, Any]

@@ -8,15 +8,16 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from robustbench_gan import registry, self_test
+from robustbench_gan.audit import self_test
+from robustbench_gan.audit.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
+from robustbench_gan.audit.self_test import Row, by_audit, in_cells
 from robustbench_gan.cli import main
-from robustbench_gan.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
+from robustbench_gan.engine.matrix import preset_text, presets
 from robustbench_gan.flags import CATALOGUE
-from robustbench_gan.matrix import preset_text, presets
-from robustbench_gan.registry import Spec, parse_chain
-from robustbench_gan.self_test import Row, by_audit, in_cells
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 FAULTS = (*SYSTEMS, *ATTACKS)
 LIGHT = [c for c in HONEST if c.name in ("none", "jpeg", "bit-depth", "median", "none-audited")]

@@ -5,11 +5,11 @@ import torch
 from planted import Detector, Linear, Noise, Retrained, Round, Scale, Seen, Shift, Square, conv, images, seeds
 from torch import nn
 
-from robustbench_gan.defense import Composed, Defense, StraightThrough, declared_gradients
-from robustbench_gan.errors import DisconnectedGradient, NotApplicable
-from robustbench_gan.outcome import Goal
-from robustbench_gan.seeds import fold, normal
-from robustbench_gan.threat import Defended, View
+from robustbench_gan.base.errors import DisconnectedGradient, NotApplicable
+from robustbench_gan.contracts.defense import Composed, Defense, StraightThrough, declared_gradients
+from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import fold, normal
 
 
 def gradient_of(defense, x, gradient="full", unroll=5, seed=None):

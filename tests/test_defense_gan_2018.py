@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from planted_plugins import flags, installed, judged, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.evaluate import evaluate_cell
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine.matrix import lay_out, preset_text, read_matrix
+from robustbench_gan.engine.plan import short
 from robustbench_gan.leaderboard import markdown, tables
-from robustbench_gan.matrix import lay_out, preset_text, read_matrix
-from robustbench_gan.plan import short
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns.spec import Spec
 
 NAME = "defense-gan-2018"
 SMALL = {"datasets": ["grey"], "classifiers": ["fixed"], "defenses": ["none", "noisy"], "samples": 10}

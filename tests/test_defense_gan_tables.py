@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from robustbench_gan.matrix import preset_text, read_matrix
-from robustbench_gan.registry import Spec
-from robustbench_gan.stored import read_result
+from robustbench_gan.engine.matrix import preset_text, read_matrix
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.results.stored import read_result
 
 pytestmark = pytest.mark.figures
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from real import canonical
 
-from robustbench_gan.direct import run_attack
-from robustbench_gan.outcome import Goal, correct
-from robustbench_gan.record import interval
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop, judge_seeds
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.nouns.outcome import Goal, correct
+from robustbench_gan.nouns.record import interval
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop, judge_seeds
 
 pytestmark = [pytest.mark.figures, pytest.mark.slow]
 

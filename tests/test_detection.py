@@ -9,15 +9,23 @@ from planted_cells import Fixed, grey
 from planted_plugins import also_installed, cell, installed, judged, workshop  # noqa: F401
 from scipy.stats import mannwhitneyu, norm
 
-from robustbench_gan import judging
+from robustbench_gan.cell import judge
+from robustbench_gan.cli.showing import print_result
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.detection import CURVE_POINTS, auc, auc_interval, compact, measure, roc, threshold_at
 from robustbench_gan.leaderboard import rows
-from robustbench_gan.record import FALSE_POSITIVE_RATES
-from robustbench_gan.showing import print_result
-from robustbench_gan.store import Store
-from robustbench_gan.stored import read_result, write_text
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.nouns.detection import (
+    CURVE_POINTS,
+    auc,
+    auc_interval,
+    compact,
+    measure,
+    roc,
+    threshold_at,
+)
+from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES
+from robustbench_gan.results.stored import read_result, write_text
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 N = 20
 DETECTORS = ("Bright", "BothWays", "Unsure")
@@ -291,9 +299,9 @@ def test_a_run_records_what_a_hand_computes(shop):
 
 def test_validation_scores_are_computed_once_a_defense_and_kept(shop, monkeypatch):
     """Another attack, and the same store tomorrow, ask for nothing again; another threshold is another defense."""
-    asked, real = [], judging.answer
+    asked, real = [], judge.answer
     monkeypatch.setattr(
-        judging, "answer", lambda system, x, seeds: asked.append(len(x)) or real(system, x, seeds)
+        judge, "answer", lambda system, x, seeds: asked.append(len(x)) or real(system, x, seeds)
     )
     one = cell(shop, defenses="bright", attacks="noise").detection
     again = cell(shop, defenses="bright", attacks="fgsm").detection

@@ -10,14 +10,14 @@ import sys
 import pytest
 from planted import plant
 
-from robustbench_gan import registry
-from robustbench_gan.digests import code_digest, code_of
+from robustbench_gan.base.digests import code_digest, code_of
+from robustbench_gan.nouns import registry
 
 POINT = "[robustbench_gan.attacks]\nzap = rbg_many.zap:zap\n"
 
 DIGEST = """
-from robustbench_gan import registry
-from robustbench_gan.digests import code_digest
+from robustbench_gan.nouns import registry
+from robustbench_gan.base.digests import code_digest
 print(code_digest(registry.entry("attacks", "zap").point.load()))
 """
 

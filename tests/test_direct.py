@@ -19,23 +19,24 @@ from planted import SHAPE, Detector, Linear, Noise, Scale, conv, flatter, images
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from robustbench_gan import Attacked, read_examples, registry, run_attack
-from robustbench_gan.budget import Budget, norm_of
-from robustbench_gan.crafting import AttackFault
-from robustbench_gan.defense import Composed
-from robustbench_gan.direct import RedFlag, Suspect
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.registry import Spec
+from robustbench_gan import Attacked, read_examples, run_attack
+from robustbench_gan.api.run_attack import RedFlag, Suspect
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.cell.craft import AttackFault
+from robustbench_gan.contracts.defense import Composed
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget, norm_of
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.spec import Spec
 
-pytestmark = pytest.mark.filterwarnings("ignore::robustbench_gan.direct.RedFlag")
+pytestmark = pytest.mark.filterwarnings("ignore::robustbench_gan.api.run_attack.RedFlag")
 ROOT = Path(__file__).parents[1]
 N = 40
 TESTED = re.compile(r"^<!-- tested -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 PLANTED = """
 import torch
-from robustbench_gan.attack import attack
+from robustbench_gan.contracts.attack import attack
 
 CALLS, SEEN = [], []
 

@@ -17,15 +17,15 @@ import torch
 from planted import Linear, images, plant, seeds, separable
 from planted_plugins import cell, flags, installed, workshop  # noqa: F401 - a fixture
 
-from robustbench_gan import registry
-from robustbench_gan.budget import Budget
-from robustbench_gan.catalogue import catalogue
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal
-from robustbench_gan.record import Cell, Outcomes, Result
-from robustbench_gan.store import Store
-from robustbench_gan.stored import sealed
-from robustbench_gan.threat import Defended, View
+from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.record import Cell, Outcomes, Result
+from robustbench_gan.results.stored import sealed
+from robustbench_gan.training.store import Store
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,11 +12,12 @@ import torch
 from planted import Linear, Scale, conv, images, seeds
 from torch import Tensor, nn
 
-from robustbench_gan import door, run_attack
-from robustbench_gan.defense import Composed, Defense
-from robustbench_gan.errors import NotANumber, UsageError
-from robustbench_gan.outcome import Goal, Output, correct, unanswered
-from robustbench_gan.threat import Bare, View
+from robustbench_gan import run_attack
+from robustbench_gan.base.errors import NotANumber, UsageError
+from robustbench_gan.contracts.defense import Composed, Defense
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.models import door
+from robustbench_gan.nouns.outcome import Goal, Output, correct, unanswered
 
 N, K = 12, 3
 X = images(N)

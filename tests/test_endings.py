@@ -13,12 +13,13 @@ import pytest
 from planted_endings import ENDINGS, ENDS_IMPORT, ENTRY_POINTS
 from planted_plugins import DEFAULTS, also_installed, cell, installed, planned, workshop  # noqa: F401
 
-from robustbench_gan import registry, trial
-from robustbench_gan.catalogue import catalogue
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base import trial
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.engine.run import run
 from robustbench_gan.leaderboard import load_results
-from robustbench_gan.matrix import Matrix, lay_out
-from robustbench_gan.run import run
+from robustbench_gan.nouns import registry
 
 endings = also_installed("endings", ENTRY_POINTS, files={"planted_ends_import.py": ENDS_IMPORT})
 
@@ -104,7 +105,7 @@ def test_a_disk_that_is_full_ends_the_run_with_1_and_loses_nothing(tmp_path, mon
 def test_who_holds_the_process_after_a_signal_is_abandoned(tmp_path):
     code = f"""
 import os, pathlib, signal, time
-from robustbench_gan import stopping
+from robustbench_gan.base import stopping
 stopping.GRACE = 0.3
 with stopping.listening(), stopping.closing(pathlib.Path({str(tmp_path / "closed")!r}).touch):
     for _ in range(100):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustbench_gan.errors import LONGEST, describe
+from robustbench_gan.base.errors import LONGEST, describe
 
 
 class Mute(Exception):

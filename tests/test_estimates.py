@@ -10,13 +10,16 @@ import planted_clocks
 import pytest
 from planted_plugins import also_installed, cell, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan import apart, estimate, registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.estimate import _seconds
-from robustbench_gan.evaluate import evaluate_cell
-from robustbench_gan.plan import finished, result_path
-from robustbench_gan.stored import write_text
+from robustbench_gan.cell import estimate
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.estimate import _seconds
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.engine import executors
+from robustbench_gan.engine.plan import finished, result_path
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.results.stored import write_text
 
 MOMENT = Settings(max_cell_minutes=0.3 / 60)
 
@@ -70,22 +73,22 @@ def test_a_defense_that_says_so_has_not_run_out_of_time(shop):
 
 def test_silence_has_a_limit_where_one_is_given():
     ours, theirs = multiprocessing.Pipe()
-    with pytest.raises(apart._Silent):
-        apart._receive(ours, SimpleNamespace(exitcode=None), 0.1)
-    apart._send(theirs, "made", 1)
-    assert apart._receive(ours, SimpleNamespace(exitcode=None), 0.1) == ["made", 1]
+    with pytest.raises(executors._Silent):
+        executors._receive(ours, SimpleNamespace(exitcode=None), 0.1)
+    executors._send(theirs, "made", 1)
+    assert executors._receive(ours, SimpleNamespace(exitcode=None), 0.1) == ["made", 1]
 
 
 @pytest.mark.nightly
 def test_a_fit_that_hangs_is_ended_by_the_timeout_of_a_cell(shop, monkeypatch):
-    monkeypatch.setattr(apart, "SILENT", 0.1)
+    monkeypatch.setattr(executors, "SILENT", 0.1)
     first, second = planned(shop, defenses="hangs", attacks=["fgsm", "noise"])
-    result = apart.evaluate_apart(first, shop, Settings(), seconds=6)
+    result = executors.evaluate_apart(first, shop, Settings(), seconds=6)
     assert (
         result.status == "failed" and "killed after 6 s in which the making of its defense" in result.reason
     )
     started = time.monotonic()
-    assert apart.evaluate_apart(second, shop, Settings(), seconds=6).reason == result.reason
+    assert executors.evaluate_apart(second, shop, Settings(), seconds=6).reason == result.reason
     assert time.monotonic() - started < 1
 
 
@@ -124,7 +127,7 @@ def test_one_cold_pass_is_not_what_a_pass_takes(monkeypatch):
 
 def test_the_bound_of_jsma_knows_the_radius():
     jsma = registry.load("attacks", "jsma")
-    defaults = registry.bind(registry.Spec("jsma"), jsma, "attack")
+    defaults = registry.bind(Spec("jsma"), jsma, "attack")
     bounds = [info_of(jsma).cost(defaults, "l0", 10, 784, eps)[0] for eps in (20, 100, float("inf"))]
     assert bounds == [1 + 9 * 11, 1 + 9 * 51, 1 + 9 * 393]  # two values a step, nine wrong classes, one look
 
@@ -132,6 +135,6 @@ def test_the_bound_of_jsma_knows_the_radius():
 @pytest.mark.parametrize("name", registry.names("attacks"))
 def test_no_attack_takes_fewer_passes_at_most_than_at_least(name):
     info = info_of(registry.load("attacks", name))
-    defaults = registry.bind(registry.Spec(name), registry.load("attacks", name), "attack")
+    defaults = registry.bind(Spec(name), registry.load("attacks", name), "attack")
     for norm in info.norms:
         assert 0 <= info.at_least(defaults, norm, 10, 784) <= max(1, *info.cost(defaults, norm, 10, 784))

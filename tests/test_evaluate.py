@@ -14,14 +14,15 @@ import torch
 from planted_cells import Fixed, grey
 from planted_plugins import cell, flags, installed, judged, planned, workshop  # noqa: F401
 
-from robustbench_gan import cell_run, machine, stopping
-from robustbench_gan.budget import Budget
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.crafting import AttackFault, check_examples
+from robustbench_gan.base import machine, stopping
+from robustbench_gan.cell import context
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.craft import AttackFault, check_examples
+from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.evaluate import evaluate_cell
-from robustbench_gan.seeds import fold, sample_seeds
-from robustbench_gan.workshop import judge_seeds
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.seeds import fold, sample_seeds
+from robustbench_gan.training.workshop import judge_seeds
 
 N = 20
 
@@ -155,14 +156,14 @@ def test_a_defense_that_exits_fails_its_cell(shop, where):
 
 
 def test_a_swallowed_interrupt_is_raised_after_the_call_and_nothing_is_recorded(shop, monkeypatch):
-    real, timer = cell_run.Run.call, threading.Timer(0.1, signal.raise_signal, [signal.SIGTERM])
+    real, timer = context.Run.call, threading.Timer(0.1, signal.raise_signal, [signal.SIGTERM])
 
     def call(*given):  # the signal finds the attack at work, however long it took to get there
         if timer.ident is None:
             timer.start()
         return real(*given)
 
-    monkeypatch.setattr(cell_run.Run, "call", call)
+    monkeypatch.setattr(context.Run, "call", call)
     with stopping.listening():
         started = time.monotonic()
         with pytest.raises(stopping.Stopped) as stopped:
@@ -432,7 +433,7 @@ def test_an_honest_cell_raises_nothing(shop):
 
 
 def test_cells_of_one_system_share_its_probe(shop, monkeypatch):
-    import robustbench_gan.evaluate as engine
+    import robustbench_gan.cell.evaluate as engine
 
     looked, real = [], engine.probe
     monkeypatch.setattr(engine, "probe", lambda *given: looked.append(given) or real(*given))

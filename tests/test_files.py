@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_gan.errors import Fatal, UsageError
-from robustbench_gan.files import refuse_links, remove_leftovers, write_atomically
-from robustbench_gan.streams import Forgiving
+from robustbench_gan.base.errors import Fatal, UsageError
+from robustbench_gan.base.files import refuse_links, remove_leftovers, write_atomically
+from robustbench_gan.base.streams import Forgiving
 
 LEFT = f".tmp-{'0a' * 16}"
 

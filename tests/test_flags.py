@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 import robustbench_gan
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli import main
-from robustbench_gan.errors import UsageError
 from robustbench_gan.flags import BY_CONSTRUCTION, CATALOGUE, flag, known
 
 CORE = Path(robustbench_gan.__file__).parent

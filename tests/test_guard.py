@@ -13,10 +13,10 @@ from planted_meddlers import AROUND, EDITS, ENTRY_POINTS, FORMS, MORE, VIEWED, W
 from planted_plugins import also_installed, cell, installed, judged, planned, workshop  # noqa: F401
 from torch import nn
 
+from robustbench_gan.api.run_attack import run_attack
 from robustbench_gan.data.dataset import Dataset, TrainingData
-from robustbench_gan.direct import run_attack
-from robustbench_gan.guard import Meddled, Seal, same
-from robustbench_gan.surroundings import Surroundings
+from robustbench_gan.guards.guard import Meddled, Seal, same
+from robustbench_gan.guards.surroundings import Surroundings
 
 HONEST_FORMS = ("plain", "graph", "inference", "channels", "negative", "strided", "flipped")
 

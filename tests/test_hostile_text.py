@@ -15,19 +15,19 @@ from planted_records import coherent
 from rich.text import Text
 from test_leaderboard import result, store
 
-from robustbench_gan.cell_run import Settings
+from robustbench_gan.base.errors import LONGEST, UsageError, one_line, told
+from robustbench_gan.base.terminal import Plain
+from robustbench_gan.cell.context import Settings
 from robustbench_gan.cli import main
-from robustbench_gan.errors import LONGEST, UsageError, one_line, told
+from robustbench_gan.engine.matrix import read_matrix, read_matrix_file
+from robustbench_gan.engine.run import _line
 from robustbench_gan.leaderboard import build, markdown
 from robustbench_gan.leaderboard.console import console_table
 from robustbench_gan.leaderboard.flat import csv_text
 from robustbench_gan.leaderboard.labels import Labels
-from robustbench_gan.matrix import read_matrix, read_matrix_file
-from robustbench_gan.places import place
-from robustbench_gan.registry import Spec
-from robustbench_gan.run import _line
-from robustbench_gan.stored import read_result, write_text
-from robustbench_gan.terminal import Plain
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.results.places import place
+from robustbench_gan.results.stored import read_result, write_text
 
 NASTY = "[red]x[/red] \x1b[31m\x07\x00\u202eabc\udcff\u200b | `y` <script>alert(1)</script>\n# H1\n=1+1"
 

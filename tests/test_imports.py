@@ -14,18 +14,20 @@ import rbg_controls
 import rbg_defenses
 
 import robustbench_gan
-from robustbench_gan import matrix
+from robustbench_gan.engine import identity
 
 CORE = Path(robustbench_gan.__file__).parent
 PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_controls, rbg_defenses)}
-TENSORS = ["outcome", "budget", "seeds", "data", "models", "training"]
-SYSTEMS = ["defense", "threat", "attack"]
-# one cell, from its question to its record; the first is what the others share, the last what calls them
-CELL = ["cell_run", "crafting", "judging", "facts", "estimate", "evaluate"]
-ENGINE = [*CELL, "plan", "cli", "checks", "leaderboard", "apart", "self_test"]
+# A room knows those before it and none after it; CONTRIBUTING.md draws them.
+ROOMS = [
+    "base", "nouns", "flags", "guards", "data", "models", "contracts", "training", "results", "cell", "leaderboard",
+    "engine", "audit", "api", "cli",
+]  # fmt: skip
+FACADES = {"seeds"}  # public names of what lies in a room
+CELL = [f"cell.{name}" for name in ("context", "craft", "judge", "provenance", "estimate", "evaluate")]
 NO_TORCH = [
-    "registry", "record", "controls", "detection", "errors", "progress", "flags", "leaderboard", "audit.record", "audit.compare",
-    "audit.printing",
+    "nouns.registry", "nouns.record", "nouns.detection", "audit.controls", "base.errors", "base.progress", "flags",
+    "leaderboard", "audit.record", "audit.compare", "audit.printing",
 ]  # fmt: skip
 
 
@@ -159,40 +161,44 @@ def test_nothing_in_the_core_imports_a_plugin():
 @pytest.mark.parametrize("package", PLUGINS)
 def test_plugins_import_neither_the_engine_nor_each_other(package):
     others = [p for p in PLUGINS if p != package]
-    engine = [f"robustbench_gan.{m}" for m in ("cli", *CELL, "plan", "leaderboard", "apart", "self_test")]
+    above = [f"robustbench_gan.{room}" for room in ROOMS[ROOMS.index("results") :]]
     for name, found in read(PLUGINS[package]).items():
-        assert not reaches(found, *engine, *others), name
+        assert not reaches(found, *above, *others), name
 
 
-@pytest.mark.parametrize(
-    ("low", "high"),
-    [
-        (["outcome", "budget", "seeds", "data", "models"], [*SYSTEMS, *ENGINE, "record", "store"]),
-        (["defense"], ["threat", "attack", *ENGINE]),
-        (["threat", "attack", "batching", "store", "training"], ENGINE),
-        (["registry", "record", "errors", "progress"], [*TENSORS, *SYSTEMS, *ENGINE]),
-        (["flags"], [*TENSORS, *SYSTEMS, *ENGINE, "probe"]),
-        (["probe"], ["threat", "attack", *ENGINE]),
-        (["leaderboard"], [*TENSORS, *SYSTEMS, *CELL, "plan", "cli", "store"]),
-        (["cell_run"], [*CELL[1:], "plan", "cli", "checks"]),
-        (["crafting", "judging", "facts", "estimate"], [*CELL[1:], "plan", "cli", "checks"]),
-        (["evaluate"], ["plan", "run", "cli"]),
-        (["plan", "checks"], ["cli"]),
-    ],
-    ids=lambda names: names[0],
-)
-def test_lower_modules_do_not_know_the_higher_ones(low, high):
+def room_of(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+def test_every_module_lies_in_a_room():
+    assert {room_of(name) for name in read(CORE)} - FACADES == {"", *ROOMS}
+    assert {name for name in read(CORE) if name.count(".") == 1} == {
+        f"robustbench_gan.{name}" for name in [*ROOMS, *FACADES]
+    }
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_knows_none_of_those_after_it(room):
+    after = [f"robustbench_gan.{name}" for name in ROOMS[ROOMS.index(room) + 1 :]]
+    for name, found in read(CORE).items():
+        if room_of(name) == room:
+            assert not reaches(found, *after), name
+
+
+def test_the_steps_of_a_cell_are_called_from_above():
     graph = read(CORE)
-    for name in core_modules(*low):
-        forbidden = reaches(graph[name], *(f"robustbench_gan.{m}" for m in high))
-        if name.partition(".")[2].partition(".")[0] == "data":
-            forbidden -= reaches(forbidden, "robustbench_gan.store")  # downloads are kept where artifacts are
-        assert not forbidden, name
+    for at, name in enumerate(CELL):
+        above = CELL[-1:] if 0 < at < len(CELL) - 1 else CELL[at + 1 :]
+        assert not reaches(
+            graph[f"robustbench_gan.{name}"], *(f"robustbench_gan.{other}" for other in above)
+        ), name
 
 
 def test_every_step_of_a_cell_identifies_the_engine_but_the_estimate_of_its_time():
-    assert set(CELL) - set(matrix.ENGINE) == {"estimate"}  # which decides no answer
-    assert list(matrix.ENGINE) == sorted(set(matrix.ENGINE))
+    assert {name.replace(".", "/") for name in CELL} - set(identity.ENGINE) == {
+        "cell/estimate"
+    }  # which decides no answer
+    assert list(identity.ENGINE) == sorted(set(identity.ENGINE))
 
 
 def test_a_system_that_is_no_posix_is_told_what_to_do(monkeypatch):

@@ -8,8 +8,8 @@ import sys
 import pytest
 from planted_plugins import environment, installed, judged, planned, workshop  # noqa: F401
 
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.evaluate import evaluate_cell
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.leaderboard import load_results
 
 # 70 samples are two micro-batches, the second padded; early stopping repacks them as samples are won.

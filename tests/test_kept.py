@@ -11,12 +11,12 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 from safetensors.torch import load_file, save_file
 
 from robustbench_gan import read_examples
-from robustbench_gan.apart import evaluate_apart
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import UsageError
-from robustbench_gan.kept import beside, examples_of
-from robustbench_gan.plan import execute, result_path
-from robustbench_gan.stored import read_result
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.engine.executors import evaluate_apart
+from robustbench_gan.engine.plan import execute, result_path
+from robustbench_gan.results.kept import beside, examples_of
+from robustbench_gan.results.stored import read_result
 
 
 def run(items, shop, out, *, keep=True, run_cell=None):

@@ -16,7 +16,7 @@ import pytest
 from planted_records import coherent
 from rich.console import Console
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.flags.across import across
 from robustbench_gan.flags.catalogue import CATALOGUE
 from robustbench_gan.leaderboard import (
@@ -30,8 +30,7 @@ from robustbench_gan.leaderboard import (
     tables,
 )
 from robustbench_gan.leaderboard.labels import escape, radius, short_labels
-from robustbench_gan.places import place
-from robustbench_gan.record import (
+from robustbench_gan.nouns.record import (
     Cell,
     Detection,
     Detector,
@@ -41,7 +40,8 @@ from robustbench_gan.record import (
     Seconds,
     worst_case,
 )
-from robustbench_gan.stored import write_text
+from robustbench_gan.results.places import place
+from robustbench_gan.results.stored import write_text
 
 PROMISED = (
     *("dataset", "classifier", "defense", "attack", "goal", "threat", "norm", "eps", "n", "judge_seeds"),

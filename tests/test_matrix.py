@@ -7,21 +7,15 @@ import math
 import pytest
 from planted_plugins import installed, planned, workshop  # noqa: F401
 
-from robustbench_gan import matrix, registry
-from robustbench_gan.attack import AttackInfo
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cell.question import why_not
+from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import THREATS, black_box, gray_box, query, seed_known, white_box
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import UsageError
-from robustbench_gan.matrix import (
-    Matrix,
-    lay_out,
-    preset_text,
-    presets,
-    read_matrix,
-    read_matrix_file,
-    why_not,
-)
-from robustbench_gan.threat import THREATS, black_box, gray_box, query, seed_known, white_box
+from robustbench_gan.engine import matrix
+from robustbench_gan.engine.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
+from robustbench_gan.nouns import registry
 
 
 def read(text, **overrides):

@@ -5,9 +5,12 @@ import torch
 from planted import images
 from torch import nn
 
-from robustbench_gan import models, registry
-from robustbench_gan.models import Normalise, Schedule, schedule_of, trained
-from robustbench_gan.training import fresh
+from robustbench_gan.models.convolutional import small_cnn
+from robustbench_gan.models.defense_gan_2018 import a
+from robustbench_gan.models.resnet import Normalise
+from robustbench_gan.models.schedule import Schedule, schedule_of, trained
+from robustbench_gan.nouns import registry
+from robustbench_gan.training.loop import fresh
 
 NAMES = registry.names("models")
 SMALL = {"resnet18": {"width": 4}}
@@ -125,6 +128,4 @@ def test_a_schedule_is_the_papers_unless_another_is_stated():
 
 
 def test_models_are_the_registered_ones():
-    assert (
-        registry.load("models", "a") is models.a and registry.load("models", "small-cnn") is models.small_cnn
-    )
+    assert registry.load("models", "a") is a and registry.load("models", "small-cnn") is small_cnn

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustbench_gan.outcome import REJECTED, Goal, Output, correct
+from robustbench_gan.nouns.outcome import REJECTED, Goal, Output, correct
 
 NAN = math.nan
 

@@ -15,14 +15,14 @@ from planted_cells import grey
 from planted_plugins import installed, planned, workshop  # noqa: F401
 from safetensors.torch import save_file
 
-from robustbench_gan.cell_run import Settings
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cell.context import Settings
 from robustbench_gan.cli import main
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.errors import UsageError
+from robustbench_gan.engine.plan import execute, result_path
 from robustbench_gan.leaderboard import load_results
-from robustbench_gan.own import FileReference, user_digest
-from robustbench_gan.plan import execute, result_path
-from robustbench_gan.stored import read_result, write_text
+from robustbench_gan.nouns.user_files import FileReference, user_digest
+from robustbench_gan.results.stored import read_result, write_text
 
 FACTORY = """
 from torch import nn

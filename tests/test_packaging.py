@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import robustbench_gan
-from robustbench_gan import registry
+from robustbench_gan.nouns import registry
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 from planted_plugins import cell, installed, planned, workshop  # noqa: F401
 
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import slug
-from robustbench_gan.plan import execute, finished, result_path, short, steps_of
-from robustbench_gan.stored import read_result
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import slug
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.engine.plan import execute, finished, result_path, short, steps_of
+from robustbench_gan.results.stored import read_result
 
 ASKED = {
     "classifiers": ["quick", "fixed"],

@@ -8,10 +8,10 @@ from planted import Detector, Noise, Round, Scale, conv, images, seeds
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan.defense import Composed, Defense
+from robustbench_gan.cell.probe import MANY, PROBED, Probe, probe
+from robustbench_gan.contracts.defense import Composed, Defense
 from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.outcome import Output, distance
-from robustbench_gan.probe import MANY, PROBED, Probe, probe
+from robustbench_gan.nouns.outcome import Output, distance
 
 X = images(6)
 MANY_X = images(MANY)

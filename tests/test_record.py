@@ -8,9 +8,8 @@ import pytest
 from planted_records import coherent
 from pydantic import ValidationError
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.places import place
-from robustbench_gan.record import (
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.nouns.record import (
     SCHEMA_VERSION,
     Cell,
     Detection,
@@ -24,7 +23,8 @@ from robustbench_gan.record import (
     interval,
     worst_case,
 )
-from robustbench_gan.stored import read_result, write_text
+from robustbench_gan.results.places import place
+from robustbench_gan.results.stored import read_result, write_text
 
 CELL = {
     "dataset": "mnist",

@@ -7,13 +7,13 @@ import pytest
 import torch
 from planted_plugins import also_installed, cell, installed, planned  # noqa: F401 - fixtures
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.engine.matrix import refused_before
 from robustbench_gan.leaderboard.headline import tables
-from robustbench_gan.matrix import refused_before
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.spec import Spec
 
 PLACES = ["fit", "purify", "gradient", "surrogate", "scores", "gradients", "parts", "controls"]
 IMPOSSIBLE = {
@@ -50,8 +50,8 @@ def test_nor_where_only_one_threat_model_meets_it(shop, place, asked):
 def test_a_defense_that_refuses_gradients_does_not_rank_as_if_it_had_withstood_them(shop):
     asked = {"attacks": ["fgsm", "square:queries=5"], "threats": "white-box"}
     cells = planned(shop, defenses=["refuser:at=gradient", "none"], **asked)
-    from robustbench_gan.cell_run import Settings
-    from robustbench_gan.evaluate import evaluate_cell
+    from robustbench_gan.cell.context import Settings
+    from robustbench_gan.cell.evaluate import evaluate_cell
 
     (table,) = tables([evaluate_cell(item, shop, Settings()) for item in cells])
     last = table.standings[-1]

@@ -6,10 +6,12 @@ from typing import Literal
 import pytest
 from planted import plant
 
-from robustbench_gan import registry, stopping
-from robustbench_gan.catalogue import catalogue
-from robustbench_gan.errors import UsageError
-from robustbench_gan.registry import Spec, bind, parse_chain
+from robustbench_gan.base import stopping
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.registry import bind
+from robustbench_gan.nouns.spec import Spec, as_params, parse_chain
 
 PARSED = [
     ("pgd", Spec("pgd")),
@@ -206,7 +208,7 @@ def test_a_planted_plugin_is_found_loaded_and_resolved(plugin_path):
         {
             "rbg_planted/__init__.py": "",
             "rbg_planted/zap.py": (
-                "from robustbench_gan.attack import attack\n\n\n"
+                "from robustbench_gan.contracts.attack import attack\n\n\n"
                 '@attack(needs="labels", paper="x")\n'
                 'def zap(view, x, *, power: int = 3):\n    """Zap.\n\n    More."""\n    return power\n'
             ),
@@ -257,7 +259,11 @@ def test_a_plugin_that_fails_to_import_breaks_only_itself(plugin_path, source, e
         ("datasets", "zap = []", "no function or class"),
         ("attacks", "class zap: pass", "does not stand under @attack"),
         ("attacks", "zap = print", "does not stand under @attack"),
-        ("defenses", "def zap(base): return base", "no class derived from robustbench_gan.defense.Defense"),
+        (
+            "defenses",
+            "def zap(base): return base",
+            "no class derived from robustbench_gan.contracts.defense.Defense",
+        ),
         ("defenses", "from torch import nn\nclass zap(nn.Module): pass", "no class derived from"),
         ("models", "zap = min", "cannot be called: ValueError"),
     ],
@@ -305,7 +311,7 @@ def test_a_number_may_be_a_fraction_and_asks_the_same_question_as_the_decimal(te
 def test_a_text_is_what_was_written_whatever_else_it_looks_like(place):
     values = bound(f"n:path={place},size=3", needy)
     assert values == {"path": place, "size": 3}
-    assert bound(str(Spec("n", registry.as_params(values))), needy) == values
+    assert bound(str(Spec("n", as_params(values))), needy) == values
     assert bound(f'n:path="{place}"', needy)["path"] == place or "\\" in place
     assert bound("t:name=2024")["name"] == "2024"
 

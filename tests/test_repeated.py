@@ -13,13 +13,13 @@ from planted_cells import Fixed, grey
 from planted_plugins import also_installed, cell, flags, installed, judged, workshop  # noqa: F401 - fixtures
 from torch import nn
 
-from robustbench_gan import seeds as generators
-from robustbench_gan.defense import Composed, Defense
-from robustbench_gan.direct import RedFlag, run_attack
-from robustbench_gan.seeds import own_generators
-from robustbench_gan.shown import Shown, Watched
-from robustbench_gan.surroundings import GENERATORS
-from robustbench_gan.threat import answer
+from robustbench_gan.api.run_attack import RedFlag, run_attack
+from robustbench_gan.cell.purified import Shown, Watched
+from robustbench_gan.contracts.defense import Composed, Defense
+from robustbench_gan.contracts.threat import answer
+from robustbench_gan.guards.surroundings import GENERATORS
+from robustbench_gan.nouns import seeds as generators
+from robustbench_gan.nouns.seeds import own_generators
 
 X = torch.rand(130, 3, 6, 6, generator=torch.Generator().manual_seed(5))
 

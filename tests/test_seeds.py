@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from robustbench_gan import seeds
-from robustbench_gan.seeds import bits, fold, integers, isolated, normal, sample_seeds, signs, uniform
+from robustbench_gan.nouns import seeds
+from robustbench_gan.nouns.seeds import bits, fold, integers, isolated, normal, sample_seeds, signs, uniform
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.matrix import why_not
-from robustbench_gan.threat import THREATS
+from robustbench_gan.cell.question import why_not
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import THREATS
+from robustbench_gan.nouns import registry
 
 EXPECTED = json.loads((Path(__file__).parent / "expected_statuses.json").read_text(encoding="utf-8"))
 ATTACKS, DEFENSES = registry.names("attacks"), registry.names("defenses")

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from robustbench_gan import files
-from robustbench_gan import store as store_module
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import cache_dir, slug
-from robustbench_gan.store import (
+from robustbench_gan.base import files
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import cache_dir, slug
+from robustbench_gan.training import store as store_module
+from robustbench_gan.training.store import (
     Store,
     packed,
     read_artifact,
@@ -232,7 +232,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import torch
-from robustbench_gan.store import Store, write_atomically
+from robustbench_gan.training.store import Store, write_atomically
 moment, root = sys.argv[1:]
 real = os.fsync
 def die(*args, **kwargs):

@@ -8,11 +8,11 @@ from planted import Linear
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan import substitute
 from robustbench_gan.data.dataset import HOLDOUT, Split
-from robustbench_gan.models import Schedule
-from robustbench_gan.substitute import augment, dynamic, papernot, static
-from robustbench_gan.training import optimise
+from robustbench_gan.models.schedule import Schedule
+from robustbench_gan.training import substitute
+from robustbench_gan.training.loop import optimise
+from robustbench_gan.training.substitute import augment, dynamic, papernot, static
 
 SHAPE = (1, 4, 4)
 

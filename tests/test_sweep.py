@@ -12,18 +12,18 @@ from click.testing import CliRunner
 from planted import plant
 from planted_plugins import installed  # noqa: F401 - a fixture
 
-from robustbench_gan import sweep as sweeps
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli import main
-from robustbench_gan.errors import UsageError
+from robustbench_gan.engine import sweep as sweeps
+from robustbench_gan.engine.sweep import Axis, points, varied
 from robustbench_gan.leaderboard import load_results
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import Store, read_header
-from robustbench_gan.sweep import Axis, points, varied
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.store import Store, read_header
+from robustbench_gan.training.workshop import Workshop
 
 DIM = """
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import UsageError
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.base.errors import UsageError
 
 class Dim(Defense):
     '''Draws pixels towards the middle grey, where the planted linear model has no opinion.'''
@@ -186,7 +186,7 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_adds_points(rbg, ou
 
 
 def test_an_interrupted_sweep_keeps_its_points_and_says_which_are_missing(rbg, out, monkeypatch):
-    from robustbench_gan import plan
+    from robustbench_gan.engine import plan
 
     judge, seen = plan.evaluate_cell, []
 

@@ -11,17 +11,17 @@ from planted import Linear, images, seeds
 from planted_cells import grey
 from planted_plugins import also_installed, cell, flags, installed, judged, planned, workshop  # noqa: F401 - fixtures
 
-from robustbench_gan import progress
-from robustbench_gan.attack import Fitted, TrainedAttack, info_of
-from robustbench_gan.budget import Budget
-from robustbench_gan.cell_run import Settings
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.base import progress
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.contracts.attack import Fitted, TrainedAttack, info_of
+from robustbench_gan.contracts.threat import Bare, View
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.direct import run_attack
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.plan import execute, steps_of
-from robustbench_gan.store import Store
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.engine.plan import execute, steps_of
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.training.store import Store
 
 N = 20
 DATA = grey()
@@ -131,7 +131,7 @@ def test_training_does_not_depend_on_torchs_generator_nor_leave_a_trace_in_it(tm
 
 def test_it_is_not_trained_where_the_cell_is_not_run(shop):
     (only,) = planned(shop, **SCALE)
-    from robustbench_gan.evaluate import evaluate_cell
+    from robustbench_gan.cell.evaluate import evaluate_cell
 
     assert evaluate_cell(only, shop, Settings(max_cell_minutes=1e-9)).status == "not run" and fits() == 0
 

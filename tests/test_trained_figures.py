@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 pytestmark = pytest.mark.figures
 TOOL = Path(__file__).parents[1] / "tools" / "trained_attacks.py"

@@ -12,11 +12,12 @@ from planted import SHAPE, Linear, images, separable
 from planted_kill import Killed, KillsAt
 from torch import nn
 
-from robustbench_gan import progress
-from robustbench_gan.checkpoint import Checkpoint
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule, resnet18
-from robustbench_gan.training import (
+from robustbench_gan.base import progress
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.models.resnet import resnet18
+from robustbench_gan.models.schedule import Schedule
+from robustbench_gan.training.checkpoint import Checkpoint
+from robustbench_gan.training.loop import (
     Diverged,
     accuracy,
     batches,
@@ -97,7 +98,9 @@ def test_a_state_is_written_by_the_clock_as_well_and_goes_on_from_there_to_the_b
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     whole = run()
-    monkeypatch.setattr("robustbench_gan.building.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(
+        "robustbench_gan.training.building.time", SimpleNamespace(monotonic=lambda: next(clock))
+    )
     checkpoint = Checkpoint(tmp_path / "a.safetensors")
     with pytest.raises(Killed):
         run(checkpoint, 26)

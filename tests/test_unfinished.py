@@ -22,15 +22,16 @@ from rbg_defenses.magnet import MagNet
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from robustbench_gan import building, checkpoint
-from robustbench_gan.budget import Budget
-from robustbench_gan.building import Pace
-from robustbench_gan.checkpoint import Checkpoint, fits, kept, restore, state_of, unfinished
-from robustbench_gan.fitting import Order, trained
-from robustbench_gan.registry import Spec, as_params, resolve
-from robustbench_gan.store import Store
-from robustbench_gan.threat import ThreatModel
-from robustbench_gan.training import freeze, fresh, going_on
+from robustbench_gan.contracts.threat import ThreatModel
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.registry import resolve
+from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.training import building, checkpoint
+from robustbench_gan.training.building import Pace
+from robustbench_gan.training.checkpoint import Checkpoint, fits, kept, restore, state_of, unfinished
+from robustbench_gan.training.fitting import Order, trained
+from robustbench_gan.training.loop import freeze, fresh, going_on
+from robustbench_gan.training.store import Store
 
 SHAPE = (1, 16, 16)
 STEPS = {"classifier": 3, "ensemble": 3, "papernot": 40}  # after which each is killed, where they are not 7

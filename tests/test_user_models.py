@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from robustbench_gan.errors import UsageError, described
-from robustbench_gan.own import FileReference
-from robustbench_gan.user_models import factory_from_file
-from robustbench_gan.user_weights import fill, what_it_is
+from robustbench_gan.base.errors import UsageError, described
+from robustbench_gan.models.from_file import factory_from_file
+from robustbench_gan.models.weight_files import fill, what_it_is
+from robustbench_gan.nouns.user_files import FileReference
 
 SHAPE = (1, 28, 28)
 FILE = """

@@ -7,12 +7,9 @@ import torch
 from planted import SHAPE, Detector, Linear, Noise, Scale, Seen, conv, images, seeds
 from torch import nn
 
-from robustbench_gan import models
-from robustbench_gan.batching import MICRO_BATCH, micro_batches
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.seeds import fold, normal
-from robustbench_gan.threat import (
+from robustbench_gan.base.batching import MICRO_BATCH, micro_batches
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import (
     THREATS,
     Bare,
     Counts,
@@ -22,7 +19,12 @@ from robustbench_gan.threat import (
     answer,
     blend,
 )
-from robustbench_gan.training import freeze, fresh
+from robustbench_gan.models.convolutional import small_cnn
+from robustbench_gan.models.defense_gan_2018 import a
+from robustbench_gan.models.resnet import resnet18
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.seeds import fold, normal
+from robustbench_gan.training.loop import freeze, fresh
 
 SIZE = MICRO_BATCH["cpu"]
 NETWORKS = {"linear": Linear(), "conv": conv()}
@@ -297,7 +299,7 @@ def test_what_others_were_asked_before_changes_nothing_for_a_sample():
 
 
 def network(name):
-    factory = {"small-cnn": models.small_cnn, "a": models.a, "resnet18": models.resnet18}[name]
+    factory = {"small-cnn": small_cnn, "a": a, "resnet18": resnet18}[name]
     shape = (3, 16, 16) if name == "resnet18" else (1, 28, 28)
     options = {"width": 8} if name == "resnet18" else {}
     return freeze(fresh(lambda: factory(shape, 10, **options), 0)), shape
@@ -555,7 +557,7 @@ def test_a_view_of_no_samples_answers_with_none(whole):
 
 @pytest.mark.parametrize("has", [False, True])
 def test_a_view_is_fast_only_where_the_device_multiplies_bfloat16_itself(has, monkeypatch):
-    monkeypatch.setattr("robustbench_gan.threat.multiplies_bfloat16", lambda device: has)
+    monkeypatch.setattr("robustbench_gan.contracts.threat.multiplies_bfloat16", lambda device: has)
     x, goal, model = images(4), Goal.untargeted(torch.zeros(4, dtype=torch.int64)), conv()
     view, plain = (View.on(Bare(model), seeds(4), fast=fast) for fast in (True, False))
     same = torch.equal(view.value_and_grad(goal.loss, x)[1], plain.value_and_grad(goal.loss, x)[1])

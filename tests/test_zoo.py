@@ -12,14 +12,14 @@ import pytest
 import torch
 from planted_plugins import installed  # noqa: F401 - a fixture
 
-from robustbench_gan import models
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli import main as rbg
-from robustbench_gan.errors import UsageError
-from robustbench_gan.matrix import preset_text, presets
-from robustbench_gan.models import schedule_of
-from robustbench_gan.store import ZOO, Store, packed, read_artifact, recipe_key
-from robustbench_gan.stored import read_result
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.engine.matrix import preset_text, presets
+from robustbench_gan.models.defense_gan_2018 import a
+from robustbench_gan.models.schedule import schedule_of
+from robustbench_gan.results.stored import read_result
+from robustbench_gan.training.store import ZOO, Store, packed, read_artifact, recipe_key
+from robustbench_gan.training.workshop import Workshop
 
 ROOT = Path(__file__).parents[1]
 MATRIX = """
@@ -98,8 +98,8 @@ def test_so_are_those_for_data_that_do_not_come_along(tool, monkeypatch):
 
     monkeypatch.setattr(Workshop, "dataset", dataset)
     assert not list(tool.stale(ZOO, dataset="fashion-mnist"))
-    other = replace(schedule_of(models.a), epochs=11)
-    monkeypatch.setattr(models.a, "schedule", other, raising=False)
+    other = replace(schedule_of(a), epochs=11)
+    monkeypatch.setattr(a, "schedule", other, raising=False)
     gone = {key for key, _ in tool.stale(ZOO, dataset="fashion-mnist")}
     assert {cards_key for cards_key in gone if cards_key.startswith("classifier-")}
 

@@ -17,11 +17,11 @@ from typing import Any
 import click
 import torch
 
-from robustbench_gan import matrix, plan
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.record import Result, interval
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.engine import matrix, plan
+from robustbench_gan.nouns.record import Result, interval
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 # Attack, norm, eps, and the published errors in per cent on MNIST: target, APE-GAN (Shen et al. 2017).
 ATTACKS: tuple[tuple[str, str, float, float, float], ...] = (

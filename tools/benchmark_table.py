@@ -39,7 +39,7 @@ sets the threads.
 In the races against a `bare loop` the rival is plain FGSM or PGD in a dozen lines: the gradient by
 `torch.autograd.grad`, the step, the projection, and as many judged passes as ours has (`run_attack`: the clean images
 and the examples; PGD: the last iterate). It checks nothing, counts nothing and returns the last iterate, not the best.
-`bare loop, our gradient` goes back through the first convolution as `robustbench_gan/image_gradient.py` does: only the
+`bare loop, our gradient` goes back through the first convolution as `contracts/image_gradient.py` does: only the
 harness is left between it and ours. In C&W's races at the same steps ours asks once for the gradient at the
 start that all searches share: 9 x 40 steps are 352 passes forward and back.
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import click
 import torch
 
-from robustbench_gan import matrix, plan
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.record import Result, interval
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop, pick_device
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.engine import matrix, plan
+from robustbench_gan.nouns.record import Result, interval
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop, pick_device
 
 CHUNK = 100  # the engine's micro-batch on a CPU: fewer images would cost as much
 READINGS = {"l2/784": 0.005 * 784, "mse": (0.005 * 784) ** 0.5, "l2/sqrt(784)": 0.005 * 784**0.5}

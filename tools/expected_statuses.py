@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.matrix import why_not
-from robustbench_gan.threat import THREATS
+from robustbench_gan.cell.question import why_not
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import THREATS
+from robustbench_gan.nouns import registry
 
 FILE = Path(__file__).parent.parent / "tests" / "expected_statuses.json"
 

@@ -18,11 +18,12 @@ from typing import Any
 import click
 from pydantic.json_schema import GenerateJsonSchema
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.catalogue import catalogue
+from robustbench_gan.audit.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.cli import main as rbg
-from robustbench_gan.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
+from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import THREATS
+from robustbench_gan.engine.matrix import preset_text, presets
 from robustbench_gan.flags import BY_CONSTRUCTION, CATALOGUE, COMPUTED
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.leaderboard import load_results, markdown, picture, tables
@@ -30,11 +31,10 @@ from robustbench_gan.leaderboard.flat import cost, robust_interval
 from robustbench_gan.leaderboard.labels import Labels, number, radius
 from robustbench_gan.leaderboard.load import order
 from robustbench_gan.leaderboard.overview import overview
-from robustbench_gan.matrix import preset_text, presets
-from robustbench_gan.models import schedule_of
-from robustbench_gan.record import Result
-from robustbench_gan.stored import SEALS
-from robustbench_gan.threat import THREATS
+from robustbench_gan.models.schedule import schedule_of
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.results.stored import SEALS
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "robustbench-gan"
@@ -251,8 +251,8 @@ def controls(source: Path) -> str:
     blocks = [
         "Checks that were never seen to fire prove nothing. So faults are planted on purpose, each with the flag or "
         "status meant for it written beside it, and honest systems that deserve none, in "
-        "`robustbench_gan/controls.py`. `rbg audit --self-test` runs all of them as ordinary cells, or where a flag is "
-        "an audit's through the checks that look for it, and exits with 1 "
+        "`robustbench_gan/audit/controls.py`. `rbg audit --self-test` runs all of them as ordinary cells, or where a "
+        "flag is an audit's through the checks that look for it, and exits with 1 "
         "if a fault is not caught by what is meant for it, or an honest system is accused of anything `invalid`. "
         "The faulty ones are registered under names that begin with `control-`; they are in no preset and no table of "
         "statuses, and `rbg list` shows them.",

@@ -118,11 +118,11 @@ timings() {
 import json, platform, sys, time
 import torch
 from torch.nn import functional as F
-from robustbench_gan.matrix import Matrix, lay_out
-from robustbench_gan.outcome import correct
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.threat import Defended, answer
-from robustbench_gan.workshop import Workshop, pick_device
+from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.nouns.outcome import correct
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.contracts.threat import Defended, answer
+from robustbench_gan.training.workshop import Workshop, pick_device
 
 spec, engine, images, device, path = sys.argv[1:]
 workshop = Workshop(device=pick_device(device))
@@ -186,7 +186,10 @@ all() {
 make_importable() {
     if "$PYTHON" - <<'PYTHON' 2>/dev/null; then return; fi
 import safetensors, torch
-from robustbench_gan import cli, registry, run, workshop
+from robustbench_gan import cli
+from robustbench_gan.engine import run
+from robustbench_gan.nouns import registry
+from robustbench_gan.training import workshop
 registry.load("defenses", "none"), registry.load("models", "small-cnn")
 PYTHON
     local site

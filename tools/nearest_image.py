@@ -20,13 +20,13 @@ from rbg_defenses.defense_gan import DefenseGAN
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.matrix import Matrix, lay_out
-from robustbench_gan.record import interval
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Store
-from robustbench_gan.threat import ThreatModel
-from robustbench_gan.workshop import Workshop, pick_device
+from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.nouns.record import interval
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop, pick_device
 
 BATCH = 100
 HEADER = "| images | nearest among | right [95%] | mean squared error | length of the code |\n|---|---|---|---|---|"

@@ -25,12 +25,12 @@ from rbg_defenses.defense_gan import DefenseGAN
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_gan.digests import module_digest
-from robustbench_gan.machine import multiplies_bfloat16
-from robustbench_gan.record import interval
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Store
-from robustbench_gan.workshop import Workshop, pick_device
+from robustbench_gan.base.digests import module_digest
+from robustbench_gan.base.machine import multiplies_bfloat16
+from robustbench_gan.nouns.record import interval
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop, pick_device
 
 CHUNK = 100
 ENGINES = {

@@ -26,11 +26,11 @@ from typing import Any
 
 from zoo import PAGE, Peek, matrix_of, page, read_index, sha256, walk, write_index
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import write_atomically, write_text_atomically
-from robustbench_gan.plan import Step, train
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import (
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import write_atomically, write_text_atomically
+from robustbench_gan.engine.plan import Step, train
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.store import (
     ZOO,
     Artifact,
     Build,
@@ -41,7 +41,7 @@ from robustbench_gan.store import (
     read_header,
     recipe_key,
 )
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.training.workshop import Workshop
 
 LOG = Path(__file__).resolve().parents[1] / "docs" / "rekeyed.json"
 CODE = re.compile(r"(^|_)code$")  # the entries of recipes that are hashes of code
@@ -133,7 +133,9 @@ def trained_anew(zoo: Path, root: Path, steps: list[tuple[Step, list[str]]]) -> 
     for step, keys in steps:
         if mine := [key for key in keys if key in anew]:
             train(step, Workshop(store, train_seed=int(step.planned.cell.identity["train_seed"])))
-            yield from mine
+            yield from (
+                key for key in mine if store.path(key).exists()
+            )  # no other: it is for another processor
 
 
 def before(root: Path, zoo: Path) -> int:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from robustbench_gan.self_test import SEEDS, Row, self_test
+from robustbench_gan.audit.self_test import SEEDS, Row, self_test
 
 FILE = Path(__file__).parents[1] / "docs" / "self_test.json"
 

@@ -11,16 +11,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from robustbench_gan import registry
-from robustbench_gan.attack import Fitted
-from robustbench_gan.budget import Budget
-from robustbench_gan.fitting import Order, trained
-from robustbench_gan.outcome import Goal, correct
-from robustbench_gan.record import Interval, interval
-from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.threat import Bare, View, white_box
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.contracts.attack import Fitted
+from robustbench_gan.contracts.threat import Bare, View, white_box
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, correct
+from robustbench_gan.nouns.record import Interval, interval
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.training.fitting import Order, trained
+from robustbench_gan.training.workshop import Workshop
 
 FIRST = 150  # the test images before it are a black-box attacker's
 
@@ -38,7 +38,7 @@ def success(
     Of a targeted goal only images of other classes count.
     """
     kind, params = registry.resolve("attacks", Spec.parse(attack))
-    text = str(Spec(Spec.parse(attack).name, registry.as_params(params)))
+    text = str(Spec(Spec.parse(attack).name, as_params(params)))
     model, _ = workshop.classifier("mnist", classifier)
     x, y = workshop.images("mnist", FIRST, samples)
     index, budget = torch.arange(len(x)), Budget("linf", eps)

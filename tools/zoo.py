@@ -24,17 +24,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from robustbench_gan import machine
-from robustbench_gan.cell_run import Settings
+from robustbench_gan.base import machine
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import write_atomically, write_text_atomically
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.contracts.threat import Defended, answer
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.errors import UsageError
-from robustbench_gan.evaluate import evaluate_cell
-from robustbench_gan.files import write_atomically, write_text_atomically
-from robustbench_gan.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
-from robustbench_gan.plan import Step, steps_of, train
-from robustbench_gan.registry import Spec, parse_chain
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import (
+from robustbench_gan.engine.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
+from robustbench_gan.engine.plan import Step, steps_of, train
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.training.loop import accuracy
+from robustbench_gan.training.store import (
     CONTENT,
     INDEX,
     ZOO,
@@ -47,9 +49,7 @@ from robustbench_gan.store import (
     read_header,
     recipe_key,
 )
-from robustbench_gan.threat import Defended, answer
-from robustbench_gan.training import accuracy
-from robustbench_gan.workshop import Workshop, pick_device
+from robustbench_gan.training.workshop import Workshop, pick_device
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "zoo.md"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.budget import per_sample
-from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.nouns.budget import per_sample
+from robustbench_gan.nouns.outcome import Goal, Output
 
 
 @dataclass(frozen=True)

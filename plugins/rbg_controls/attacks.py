@@ -1,4 +1,4 @@
-"""Attacks with one planted fault each; robustbench_gan.controls says which flag or status is meant for it.
+"""Attacks with one planted fault each; robustbench_gan.audit.controls says which flag or status is meant for it.
 
 All ask for a gradient first, so that each is guilty of its own fault alone.
 """
@@ -9,10 +9,10 @@ import time
 
 from torch import Tensor
 
-from robustbench_gan.attack import attack
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import View
+from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.threat import View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
 
 PAPER = "control: a fault on purpose"
 

@@ -1,4 +1,4 @@
-"""Defended systems with one planted fault each; robustbench_gan.controls says which flag is meant for it."""
+"""Defended systems with one planted fault each; robustbench_gan.audit.controls says which flag is meant for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.defense import Defense
-from robustbench_gan.seeds import normal
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.nouns.seeds import normal
 
 
 class _Scaled(torch.autograd.Function):

@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan import progress, registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import Budget, Norm
-from robustbench_gan.checkpoint import kept
+from robustbench_gan.base import progress
+from robustbench_gan.base.digests import code_digest
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import Bare, View
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.digests import code_digest
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import EVALUATION_BATCH, device_of
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget, Norm
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.training.checkpoint import kept
+from robustbench_gan.training.loop import EVALUATION_BATCH, device_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class InnerAttack:
     def recipe(self) -> dict[str, Any]:
         """Everything of the attack that decides the images it makes."""
         return {
-            "attack": str(Spec(self.spec.name, registry.as_params(self.parameters))),
+            "attack": str(Spec(self.spec.name, as_params(self.parameters))),
             "attack_code": code_digest(self.function),
             "budget": [self.budget.norm, self.budget.eps],
         }

@@ -11,20 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rbg_defenses._pairs import InnerAttack
-from robustbench_gan import registry
-from robustbench_gan.budget import Budget, Norm
-from robustbench_gan.checkpoint import Checkpoint
+from robustbench_gan.base.digests import code_digest, module_digest
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Bare, View
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.defense import Defense
-from robustbench_gan.digests import module_digest
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule, schedule_of
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import integers, sample_seeds
-from robustbench_gan.store import Store, recipe_key
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import (
+from robustbench_gan.models.schedule import Schedule, schedule_of
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget, Norm
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import integers, sample_seeds
+from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.training.checkpoint import Checkpoint
+from robustbench_gan.training.loop import (
     accuracy,
     classifier_recipe,
     device_of,
@@ -34,6 +33,7 @@ from robustbench_gan.training import (
     reinitialised,
     train_classifier,
 )
+from robustbench_gan.training.store import Store, recipe_key
 
 RECIPE_VERSION = 1
 
@@ -179,11 +179,11 @@ class Source:
             raise UsageError("adversarial-training: ensemble wants registered classifiers, as in a/c/d.")
         named = Spec.parse(spec)
         self.factory, self.parameters = registry.resolve("models", named)
-        self.spec = str(Spec(named.name, registry.as_params(self.parameters)))
+        self.spec = str(Spec(named.name, as_params(self.parameters)))
 
     def recipe(self, data: Dataset, seed: int) -> dict[str, Any]:
         """The recipe of any classifier, so that one already in the store serves here as well."""
-        schedule, code = schedule_of(self.factory), module_digest(self.factory)
+        schedule, code = schedule_of(self.factory), code_digest(self.factory)
         return classifier_recipe(self.spec, schedule, data, seed, code)
 
     def trained(self, data: Dataset, seed: int, store: Store, device: torch.device) -> nn.Module:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robustbench_gan.defense import Defense, Gradient
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Defense, Gradient
 
 
 class BitDepth(Defense):

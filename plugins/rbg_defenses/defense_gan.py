@@ -15,17 +15,16 @@ from rbg_defenses._projection import Projection, Unrolled, descend
 from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._sizes import not_generated
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
-from robustbench_gan import machine
-from robustbench_gan.checkpoint import Checkpoint, unfinished
+from robustbench_gan.base import machine
+from robustbench_gan.base.digests import module_digest
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Defense, Gradient
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.defense import Defense, Gradient
-from robustbench_gan.digests import module_digest
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule
-from robustbench_gan.outcome import Output, correct
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Artifact, Store
-from robustbench_gan.training import (
+from robustbench_gan.models.schedule import Schedule
+from robustbench_gan.nouns.outcome import Output, correct
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.training.checkpoint import Checkpoint, unfinished
+from robustbench_gan.training.loop import (
     accuracy,
     cross_entropy,
     device_of,
@@ -34,6 +33,7 @@ from robustbench_gan.training import (
     optimise,
     reinitialised,
 )
+from robustbench_gan.training.store import Artifact, Store
 
 RECIPE_VERSION = 1
 DETECTOR_IMAGES = 1000  # validation images whose errors give the detector's threshold

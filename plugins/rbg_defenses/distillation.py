@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.checkpoint import Stateful, kept
+from robustbench_gan.base.digests import module_digest
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.defense import Defense
-from robustbench_gan.digests import module_digest
-from robustbench_gan.errors import UsageError
-from robustbench_gan.store import Build, Store
-from robustbench_gan.training import (
+from robustbench_gan.data.samples import Samples
+from robustbench_gan.training.checkpoint import Stateful, kept
+from robustbench_gan.training.loop import (
     EVALUATION_BATCH,
     Diverged,
-    Samples,
     accuracy,
     device_of,
     freeze,
     going_on,
     reinitialised,
 )
+from robustbench_gan.training.store import Build, Store
 
 RECIPE_VERSION = 1
 

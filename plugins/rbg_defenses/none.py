@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_gan.defense import Defense
+from robustbench_gan.contracts.defense import Defense
 
 
 class NoDefense(Defense):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
+from robustbench_gan.contracts.threat import Defended
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.outcome import Output, distance
-from robustbench_gan.seeds import isolated
-from robustbench_gan.threat import Defended
+from robustbench_gan.nouns.outcome import Output, distance
+from robustbench_gan.nouns.seeds import isolated
 
 IMAGES: Final = 10
 

@@ -25,7 +25,7 @@ from robustbench_gan.audit import (
     unbounded,
 )
 from robustbench_gan.audit.system import Check
-from robustbench_gan.errors import unknown
+from robustbench_gan.base.errors import unknown
 
 CHECKS: Mapping[str, Check] = {
     check.name: check

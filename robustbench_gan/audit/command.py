@@ -9,15 +9,15 @@ from pathlib import Path
 
 import click
 
-from robustbench_gan import progress
 from robustbench_gan.audit.printing import closing, console_table, markdown
 from robustbench_gan.audit.record import Audit, read_audit, write_text
 from robustbench_gan.audit.run import audit, why_not
 from robustbench_gan.audit.system import Check, System
-from robustbench_gan.errors import UsageError, told
-from robustbench_gan.files import keep_replaced, write_text_atomically
-from robustbench_gan.run import RichReporter, live_bars, say_replaced
-from robustbench_gan.terminal import console_for
+from robustbench_gan.base import progress
+from robustbench_gan.base.errors import UsageError, told
+from robustbench_gan.base.files import keep_replaced, write_text_atomically
+from robustbench_gan.base.terminal import console_for
+from robustbench_gan.engine.run import RichReporter, live_bars, say_replaced
 
 
 def plan(system: System, checks: Sequence[Check], as_json: bool) -> None:

@@ -8,7 +8,7 @@ from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import MNIST_CLASS_DISTANCE
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns.spec import Spec
 
 
 def only_mnist(system: System) -> str:

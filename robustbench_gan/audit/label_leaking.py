@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from robustbench_gan import registry
 from robustbench_gan.audit.compare import above, told
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
-from robustbench_gan.crafting import craft
+from robustbench_gan.cell.craft import craft
+from robustbench_gan.cell.judge import judge
 from robustbench_gan.flags.paired import Numbers
-from robustbench_gan.judging import judge
-from robustbench_gan.outcome import correct
-from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.outcome import correct
+from robustbench_gan.nouns.spec import Spec, parse_chain
 
 TRAINS = "adversarial-training"
 

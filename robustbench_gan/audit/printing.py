@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_gan.audit.record import Audit, Row
-from robustbench_gan.errors import one_line, told
+from robustbench_gan.base.errors import one_line, told
 from robustbench_gan.flags.thresholds import LEVEL
 from robustbench_gan.leaderboard.labels import escape
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from robustbench_gan.audit.compare import apart, told
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
-from robustbench_gan.crafting import craft
+from robustbench_gan.cell.craft import craft
+from robustbench_gan.cell.judge import judge
 from robustbench_gan.flags.paired import Numbers
-from robustbench_gan.judging import judge
 
 LEVELS = 255
 

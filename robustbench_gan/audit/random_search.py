@@ -10,12 +10,12 @@ from torch import Tensor
 from robustbench_gan.audit.compare import above, told
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
-from robustbench_gan.batching import micro_batch_size
+from robustbench_gan.base.batching import micro_batch_size
+from robustbench_gan.base.progress import task
 from robustbench_gan.flags.paired import Numbers
-from robustbench_gan.outcome import Goal, correct
-from robustbench_gan.progress import task
-from robustbench_gan.seeds import fold
-from robustbench_gan.workshop import judge_seeds
+from robustbench_gan.nouns.outcome import Goal, correct
+from robustbench_gan.nouns.seeds import fold
+from robustbench_gan.training.workshop import judge_seeds
 
 POINTS: Final = 1000  # an image, at least
 IMAGES: Final = 20

@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import read_text
-from robustbench_gan.record import Fact, Flag, Interval, Severity
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import read_text
+from robustbench_gan.nouns.record import Fact, Flag, Interval, Severity
 
 SCHEMA_VERSION: Final = 1
 LARGEST: Final = 32 * 2**20  # bytes

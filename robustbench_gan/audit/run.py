@@ -13,18 +13,18 @@ from pathlib import Path
 import importlib_metadata
 from pydantic import ValidationError
 
-from robustbench_gan import stopping
-from robustbench_gan.aside import aside
 from robustbench_gan.audit.compare import corrected, row
 from robustbench_gan.audit.record import Audit, Finding, Row
 from robustbench_gan.audit.system import Check, System, Wanted
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.digests import code_of, digest_of
-from robustbench_gan.errors import NotApplicable, UsageError, describe, said
-from robustbench_gan.files import slug, write_text_atomically
-from robustbench_gan.matrix import Planned
-from robustbench_gan.plan import execute, finished
-from robustbench_gan.record import Result
+from robustbench_gan.base import stopping
+from robustbench_gan.base.digests import files_digest
+from robustbench_gan.base.errors import NotApplicable, UsageError, describe, said
+from robustbench_gan.base.files import slug, write_text_atomically
+from robustbench_gan.base.redirect import aside
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.question import Planned
+from robustbench_gan.engine.plan import execute, finished
+from robustbench_gan.nouns.record import Result
 
 PACKAGES = ("robustbench-gan", "torch", "numpy")
 Told = Callable[[str], None]
@@ -184,7 +184,7 @@ def _place(check: Check, system: System, out: Path) -> Path:
 @lru_cache
 def _own_code() -> str:
     here = Path(__file__).parent
-    return digest_of(code_of(path.read_bytes()) for path in sorted(here.glob("*.py")))
+    return files_digest(here.glob("*.py"))
 
 
 def _skipped_row(check: Check, why: Skipped, system: System) -> Row:

@@ -9,9 +9,9 @@ from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.outcome import Output, distance
-from robustbench_gan.record import Severity
-from robustbench_gan.seeds import fold, isolated
+from robustbench_gan.nouns.outcome import Output, distance
+from robustbench_gan.nouns.record import Severity
+from robustbench_gan.nouns.seeds import fold, isolated
 
 IMAGES = 100
 

@@ -11,24 +11,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
 from robustbench_gan.audit.record import Asked, Finding
-from robustbench_gan.batching import micro_batch_size
-from robustbench_gan.budget import Budget
-from robustbench_gan.cell_run import Run, Settings
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import UsageError
-from robustbench_gan.estimate import estimate
+from robustbench_gan.base.batching import micro_batch_size
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.cell.context import Run, Settings
+from robustbench_gan.cell.estimate import estimate
+from robustbench_gan.cell.question import Planned, Stage, stages_of
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Defended, answer
+from robustbench_gan.engine.matrix import Matrix, lay_out
 from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.flags.thresholds import JUDGE_SEEDS
-from robustbench_gan.matrix import Matrix, Planned, Stage, lay_out, stages_of
-from robustbench_gan.outcome import Output
-from robustbench_gan.record import Result
-from robustbench_gan.registry import Spec
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.threat import Defended, answer
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Output
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.workshop import Workshop
 
 
 class Wanted(NamedTuple):

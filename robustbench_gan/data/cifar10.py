@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.data.sources import Wanted, obtain
-from robustbench_gan.errors import UsageError
 
 # The binary version holds nothing but bytes; the better known Python version would have to be unpickled.
 FOLDER = "cifar-10-batches-bin"

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 
 HOLDOUT = 150
 """How many test images the attacker of the black-box threat model owns."""

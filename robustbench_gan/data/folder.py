@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import expanded, no_file
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.data.kept import State, kept, state_of
 from robustbench_gan.data.pictures import MODES, File, Pictures, check_bytes, decode_all
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import expanded, no_file
 
 PARTS = {
     "train": ("train", "training"),

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.errors import UsageError
 
 UNSIGNED_BYTE = 0x08
 """The code of the one IDX element type accepted here."""

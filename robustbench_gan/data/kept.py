@@ -22,11 +22,11 @@ import torch
 from PIL import features
 from safetensors.torch import load_file, save
 
+from robustbench_gan.base.digests import code_of
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import cache_dir, write_atomically
 from robustbench_gan.data import pictures
 from robustbench_gan.data.pictures import File, Pictures
-from robustbench_gan.digests import code_of
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import cache_dir, write_atomically
 
 LEAST = 2000
 """Images below which reading them again is as good."""

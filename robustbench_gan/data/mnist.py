@@ -7,9 +7,9 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.data.idx import IdxFile, idx_split, read_idx
-from robustbench_gan.errors import UsageError
 
 TRAIN = 50_000
 """How many of the official training images train; the 10,000 after them validate."""

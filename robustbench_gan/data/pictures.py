@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from robustbench_gan.errors import UsageError, said
+from robustbench_gan.base.errors import UsageError, said
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats tried; Pillow knows more, some of which start other programs."""

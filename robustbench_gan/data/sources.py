@@ -13,8 +13,8 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import CACHE_DIR, cache_dir
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import CACHE_DIR, cache_dir
 
 DATA_DIR = "RBG_DATA_DIR"
 """The environment variable naming a directory with one folder per data set."""

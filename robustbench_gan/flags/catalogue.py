@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from robustbench_gan.errors import unknown
+from robustbench_gan.base.errors import unknown
 from robustbench_gan.flags.gradients import GRADIENTS
 from robustbench_gan.flags.known import COMPUTED, Known
 from robustbench_gan.flags.randomness import RANDOMNESS
 from robustbench_gan.flags.strength import STRENGTH
 from robustbench_gan.flags.systems import SYSTEMS
-from robustbench_gan.record import Fact, Flag, Severity
+from robustbench_gan.nouns.record import Fact, Flag, Severity
 
 CATALOGUE: Mapping[str, Known] = {k.id: k for k in (*GRADIENTS, *RANDOMNESS, *STRENGTH, *SYSTEMS)}
 BY_CONSTRUCTION: Mapping[str, str] = {

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustbench_gan.record import Result
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.nouns.spec import Spec
 
 HOLDS_DEFENSE = ("white-box", "seed-known")
 CARRIED_OVER = ("black-box", "gray-box")

@@ -9,9 +9,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_gan.base.terminal import console_for
 from robustbench_gan.flags.catalogue import CATALOGUE, explained, known
 from robustbench_gan.flags.known import COMPUTED, Known
-from robustbench_gan.terminal import console_for
 
 
 def print_flags(as_json: bool) -> None:

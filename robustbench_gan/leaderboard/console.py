@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from robustbench_gan.errors import one_line
+from robustbench_gan.base.errors import one_line
 from robustbench_gan.flags.across import Findings
 from robustbench_gan.leaderboard.flat import clean_interval, cost, flag_ids, robust_interval
 from robustbench_gan.leaderboard.labels import Labels, number, radius
 from robustbench_gan.leaderboard.load import order
-from robustbench_gan.record import Result
+from robustbench_gan.nouns.record import Result
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from robustbench_gan.errors import one_line
+from robustbench_gan.base.errors import one_line
 from robustbench_gan.flags.across import Across, Findings
 from robustbench_gan.flags.thresholds import LEVEL, MARGIN
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.pipes import pipe_table
-from robustbench_gan.record import Cell, Result
+from robustbench_gan.nouns.record import Cell, Result
 
 
 def contradictions(results: Sequence[Result], findings: Findings, labels: Labels) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import write_text_atomically
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import write_text_atomically
 from robustbench_gan.leaderboard.load import check_place, records_below, root_of
-from robustbench_gan.record import SCHEMA_VERSION
-from robustbench_gan.stored import read_stored, write_text
+from robustbench_gan.nouns.record import SCHEMA_VERSION
+from robustbench_gan.results.stored import read_stored, write_text
 
 
 class Converted(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_gan.errors import LONGEST, UsageError, one_line
+from robustbench_gan.base.errors import LONGEST, UsageError, one_line
 from robustbench_gan.flags.across import Findings, across
 from robustbench_gan.leaderboard.load import order
-from robustbench_gan.record import FALSE_POSITIVE_RATES, Interval, Outcomes, Result, finite, interval
+from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Interval, Outcomes, Result, finite, interval
 
 RAN = ("ok", "suspect", "failed")
 Row = dict[str, Any]

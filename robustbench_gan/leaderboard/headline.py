@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.flags.across import Doubt, Findings, across, doubts
 from robustbench_gan.flags.thresholds import MARGIN
 from robustbench_gan.leaderboard.flat import at_budget, clean_interval, measured
 from robustbench_gan.leaderboard.load import one_a_question
-from robustbench_gan.record import Interval, Result, interval, worst_case
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns.record import Interval, Result, interval, worst_case
+from robustbench_gan.nouns.spec import Spec
 
 
 class Setting(NamedTuple):

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robustbench_gan.errors import UsageError, one_line
-from robustbench_gan.record import Result
-from robustbench_gan.registry import Spec, parse_chain
+from robustbench_gan.base.errors import UsageError, one_line
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.nouns.spec import Spec, parse_chain
 
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")

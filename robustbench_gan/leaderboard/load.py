@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.places import place
-from robustbench_gan.record import SCHEMA_VERSION, Cell, Result
-from robustbench_gan.stored import read_stored
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.nouns.record import SCHEMA_VERSION, Cell, Result
+from robustbench_gan.results.places import place
+from robustbench_gan.results.stored import read_stored
 
 # Of two copies of one fingerprint the first of these stays: a doubt outlives its copy, an answer its absence.
 PREFERENCE = ("suspect", "ok", "failed", "not applicable", "not run")

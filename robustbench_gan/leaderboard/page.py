@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import write_text_atomically
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import write_text_atomically
 from robustbench_gan.flags.across import across
 from robustbench_gan.leaderboard import randomness
 from robustbench_gan.leaderboard.attackers import attackers
@@ -24,7 +24,7 @@ from robustbench_gan.leaderboard.notes import marks, notes
 from robustbench_gan.leaderboard.overview import overview
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.leaderboard.prose import DETECTION, MEANING, grants, made_with, specifications
-from robustbench_gan.record import Result
+from robustbench_gan.nouns.record import Result
 
 TITLE = "Leaderboard"
 KNOWN_BY = "Each accuracy is a share of the test images"  # stands at the beginning of every page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from robustbench_gan.leaderboard.labels import KINDS, escape
-from robustbench_gan.record import Result
+from robustbench_gan.nouns.record import Result
 
 MEANING = """\
 Each accuracy is a share of the test images, with its 95% interval in brackets: Wilson's where every image

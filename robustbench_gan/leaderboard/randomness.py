@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustbench_gan.errors import UsageError
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard.flat import at_budget
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.pipes import pipe_table
-from robustbench_gan.record import Interval, Result, interval, worst_case
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns.record import Interval, Result, interval, worst_case
+from robustbench_gan.nouns.spec import Spec
 
 Z = 1.959964  # of a 95% interval
 HEADING = "## How much of the robustness is randomness"

@@ -17,13 +17,13 @@ from rbg_attacks._perturbation_gan import (
 )
 from rbg_attacks.advgan import AdvGAN
 
-from robustbench_gan.attack import Fitted, Training
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import NotANumber, NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.substitute import Queried
-from robustbench_gan.threat import Bare, Defended, View
-from robustbench_gan.training import Diverged, fresh
+from robustbench_gan.base.errors import NotANumber, NotApplicable, UsageError
+from robustbench_gan.contracts.attack import Fitted, Training
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.training.loop import Diverged, fresh
+from robustbench_gan.training.substitute import Queried
 
 pytestmark = pytest.mark.rounding
 

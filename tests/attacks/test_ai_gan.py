@@ -8,15 +8,15 @@ from rbg_attacks import ai_gan
 from rbg_attacks.ai_gan import AIGAN
 from torch.nn import functional as F
 
-from robustbench_gan import registry
-from robustbench_gan.attack import Fitted, Training
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.registry import Spec
-from robustbench_gan.substitute import Queried
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import fresh
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.attack import Fitted, Training
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.substitute import Queried
 
 pytestmark = pytest.mark.rounding
 

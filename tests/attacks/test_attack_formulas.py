@@ -13,11 +13,11 @@ from rbg_attacks.pgd import pgd
 from rbg_attacks.rand_fgsm import rand_fgsm
 from torch.nn import functional as F
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.seeds import fold, signs
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.seeds import fold, signs
 
 N = 8
 Y = torch.arange(N) % 3

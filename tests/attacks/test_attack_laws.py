@@ -9,12 +9,12 @@ import torch
 from crafted import attack_of, crafted
 from planted import Linear, Noise, conv, images, seeds
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import NORMS, Budget
-from robustbench_gan.errors import NotApplicable
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended
+from robustbench_gan.base.errors import NotApplicable
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import Bare, Defended
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import NORMS, Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 ATTACKS = registry.names("attacks")
 RADIUS = {"l0": 5.0, "l1": 1.5, "l2": 0.7, "linf": 0.2}

@@ -9,14 +9,14 @@ from rbg_attacks._encoder import Encoder, imitate
 from rbg_attacks.bpda import bpda
 from rbg_attacks.bpda_learned import BpdaLearned
 
-from robustbench_gan.attack import Training
-from robustbench_gan.budget import Budget
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.attack import Training
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Bare, Counts, Defended, View
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import Bare, Counts, Defended, View
-from robustbench_gan.training import fresh
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.training.loop import fresh
 
 N = 40
 BUDGET = Budget("linf", 0.3)

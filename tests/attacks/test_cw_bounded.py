@@ -8,10 +8,10 @@ from planted import Linear, conv, images, seeds
 from rbg_attacks.bim import bim
 from rbg_attacks.cw_bounded import cw_bounded
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 8
 

@@ -9,10 +9,10 @@ from rbg_attacks._cw_l0 import _towards_minimiser, cw_l0
 from rbg_attacks._runs import confirmed_passes
 from torch import nn
 
-from robustbench_gan.budget import norm_of
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import norm_of
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 8
 

@@ -10,10 +10,10 @@ from planted import Detector, Linear, conv, images, seeds
 from rbg_attacks._cw_linf import _Shrinking, cw_linf
 from rbg_attacks._runs import confirmed_passes
 
-from robustbench_gan.budget import norm_of
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import norm_of
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 8
 

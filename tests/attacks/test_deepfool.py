@@ -9,10 +9,10 @@ import torch
 from planted import Detector, WrongInBfloat16, conv, flatter, images, seeds, view_of
 from rbg_attacks.deepfool import NUDGE, _slopes, deepfool
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Defended
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.contracts.threat import Defended
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 40
 NORMS = ("l2", "linf")

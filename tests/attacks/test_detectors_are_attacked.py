@@ -11,13 +11,13 @@ import torch
 from planted import images, seeds
 from torch import Tensor, nn
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import Budget
-from robustbench_gan.defense import Defense
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.registry import Spec
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.spec import Spec, as_params
 
 N, EPS = 16, {"linf": 0.3, "l2": 1.2, "l1": 4.0, "l0": 8.0}
 WATCHED = torch.arange(16).reshape(1, 4, 4) < 8
@@ -64,7 +64,7 @@ def cases():
 
 def attacked(name: str, norm: str, system, goal: Goal, x: Tensor) -> Output:
     given = {"steps": STEPS[name]} if name in STEPS else {}
-    function, parameters = registry.resolve("attacks", Spec(name, registry.as_params(given)))
+    function, parameters = registry.resolve("attacks", Spec(name, as_params(given)))
     eps = float("inf") if info_of(function).minimal else EPS[norm]
     view = View.on(system, seeds(N), exact=True, whole_batches=True)
     made = function(view, x, goal, Budget(norm, eps), seeds(N, cell=1), **parameters)

@@ -10,10 +10,10 @@ from planted import Detector, WrongInBfloat16, conv, flatter, images, optimum, s
 from rbg_attacks._fmn_balls import project
 from rbg_attacks.fmn import fmn
 
-from robustbench_gan.budget import NORMS, Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Defended
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Defended
+from robustbench_gan.nouns.budget import NORMS, Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 40
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from planted import Linear, images, optimum
 from torch import nn
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import NORMS
-from robustbench_gan.direct import run_attack
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import NORMS
 
 CHEAP = {
     "pgd": "steps=10", "apgd": "steps=15", "cw-bounded": "steps=20", "fmn": "steps=60", "lbfgs": "steps=20",

@@ -13,10 +13,10 @@ from rbg_attacks.jsma import jsma
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 8
 ANY = Budget("l0", math.inf)

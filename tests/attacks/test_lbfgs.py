@@ -12,10 +12,10 @@ from rbg_attacks.lbfgs import _reweigh, _Search, _towards, lbfgs
 from scipy.optimize import minimize
 from torch import nn
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 8
 ANY = Budget("l2", math.inf)

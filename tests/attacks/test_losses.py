@@ -6,8 +6,8 @@ import pytest
 import torch
 from rbg_attacks._losses import dlr_towards, loss_of
 
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.nouns.outcome import Goal, Output
 
 LOGITS = torch.tensor([[3.0, 1.0, -2.0, 0.5], [0.0, 4.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.0]])
 Y = torch.tensor([0, 2, 1])

@@ -11,12 +11,12 @@ from rbg_attacks._latent import adam, invert, latent_size
 from rbg_attacks.manifold import manifold
 from torch import nn
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.crafting import check_examples
-from robustbench_gan.defense import Defense
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Defended, View
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.cell.craft import check_examples
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N, LATENT = 6, 8
 CHEAP = {"inversions": 4, "inversion_steps": 60, "steps": 60, "search_steps": 4}

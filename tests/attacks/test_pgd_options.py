@@ -12,10 +12,10 @@ from rbg_attacks.pgd import pgd
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 8
 BUDGET = Budget("linf", 0.1)

@@ -10,11 +10,11 @@ from planted import images, seeds
 from planted_cells import Fixed, Stepped
 from planted_plugins import cell, installed, judged, workshop  # noqa: F401
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
 
 CHEAP = {
     "apgd": "steps=5", "cw": "preset=fast,steps=8", "fmn": "steps=8", "lbfgs": "steps=8", "pgd": "steps=5", "bpda": "steps=5",

@@ -7,10 +7,10 @@ import torch
 from planted import Detector, Linear, Noise, conv, images, seeds
 from rbg_attacks.square import bump, share_at, square
 
-from robustbench_gan.budget import Budget, norm_of
-from robustbench_gan.errors import NotApplicable, UsageError
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, Defended, View
+from robustbench_gan.base.errors import NotApplicable, UsageError
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import Budget, norm_of
+from robustbench_gan.nouns.outcome import Goal, Output
 
 N = 30
 

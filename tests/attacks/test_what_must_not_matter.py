@@ -15,11 +15,11 @@ from crafted import attack_of, crafted
 from planted import conv, images, seeds
 from torch import nn
 
-from robustbench_gan import registry
-from robustbench_gan.attack import info_of
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.threat import Bare
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 SHAPE, CLASSES, N = (3, 5, 5), 4, 20
 RADIUS = {"l0": 6.0, "l1": 1.2, "l2": 0.35, "linf": 0.05}

@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.budget import Budget, Norm
-from robustbench_gan.direct import run_attack
-from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.nouns.budget import Budget, Norm
+from robustbench_gan.nouns.outcome import Goal, Output
 
 Craft = Callable[[], Tensor]  # makes the examples, (N, C, H, W)
 Quality = Callable[[Tensor], tuple[float, float]]  # of examples: success rate, median norm of the successes

@@ -12,16 +12,17 @@ import time
 import pytest
 from real import store_of
 
-import robustbench_gan.evaluate as engine
-from robustbench_gan import cell_run, crafting, guard
-from robustbench_gan.cell_run import Settings
-from robustbench_gan.evaluate import evaluate_cell
+import robustbench_gan.cell.evaluate as engine
+from robustbench_gan.cell import context, craft
+from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.cell.purified import Watched
+from robustbench_gan.cell.repeated import Tape
+from robustbench_gan.contracts.threat import View
+from robustbench_gan.engine.matrix import Matrix, lay_out
 from robustbench_gan.flags.across import across
-from robustbench_gan.matrix import Matrix, lay_out
-from robustbench_gan.shown import Watched
-from robustbench_gan.threat import View
-from robustbench_gan.twice import Tape
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.guards import guard
+from robustbench_gan.training.workshop import Workshop
 
 BOUND = 0.05
 ROUNDS = 9
@@ -31,10 +32,10 @@ SHORT = (
 WATCHES = {
     "red flags": (
         (engine, "probe"), (engine, "red_flags"), (View, "_watch"), (Watched, "_note"), (Watched, "facts"),
-        (Tape, "note"), (crafting, "repeats"),
+        (Tape, "note"), (craft, "repeats"),
     ),
     "guards": (
-        (engine, "Surroundings"), (guard, "_settle"), (cell_run, "Kept"), (cell_run, "Attributes"),
+        (engine, "Surroundings"), (guard, "_settle"), (context, "Kept"), (context, "Attributes"),
         (Workshop, "put_back"),
     ),
 }  # fmt: skip

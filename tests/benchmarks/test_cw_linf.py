@@ -8,8 +8,8 @@ from planted import seeds
 from rbg_attacks._cw_linf import cw_linf
 from second import adv_lib_attacks
 
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.outcome import Goal
 
 N = 10
 THEIR_STEPS = 100  # a try; with their default of 1000 they take ten times as long

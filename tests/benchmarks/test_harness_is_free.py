@@ -15,14 +15,14 @@ from rbg_attacks.fgsm import fgsm
 from rbg_attacks.pgd import pgd
 from torch.nn import functional as F
 
-from robustbench_gan.batching import MICRO_BATCH
-from robustbench_gan.budget import Budget
-from robustbench_gan.image_gradient import gradient
-from robustbench_gan.models import a
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import freeze, fresh
+from robustbench_gan.base.batching import MICRO_BATCH
+from robustbench_gan.contracts.image_gradient import gradient
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.models.defense_gan_2018 import a
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.training.loop import freeze, fresh
 
 EPS = 1e-3
 COUNTS = {"small-cnn": 500, "a": 100}

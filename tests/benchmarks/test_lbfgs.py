@@ -6,7 +6,7 @@ import pytest
 from harness import compare, ours, quality_of
 from scipy_lbfgs import HISTORY, INITIAL_CONST, SEARCH_STEPS, STEPS, TOLERANCE, scipy_lbfgs
 
-from robustbench_gan.outcome import Goal
+from robustbench_gan.nouns.outcome import Goal
 
 SPEC = (
     f"lbfgs:steps={STEPS},search_steps={SEARCH_STEPS},initial_const={INITIAL_CONST},"

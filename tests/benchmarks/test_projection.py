@@ -18,12 +18,12 @@ from rbg_defenses.defense_gan import DefenseGAN
 from scipy.stats import binomtest
 from torch.nn import functional as F
 
-from robustbench_gan.machine import multiplies_bfloat16
-from robustbench_gan.matrix import preset_text, read_matrix
-from robustbench_gan.seeds import sample_seeds
-from robustbench_gan.store import Store
-from robustbench_gan.training import freeze
-from robustbench_gan.workshop import Workshop
+from robustbench_gan.base.machine import multiplies_bfloat16
+from robustbench_gan.engine.matrix import preset_text, read_matrix
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.store import Store
+from robustbench_gan.training.workshop import Workshop
 
 COUNT = int(os.environ.get("RBG_BENCH_IMAGES", "20"))
 FASTER = {"exact": 1.1, "bf16": 1.6, "pruned": 3.0}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data import Dataset, sources
 from robustbench_gan.data import cifar10 as module
-from robustbench_gan.errors import UsageError
 
 RECORDS = 4
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data import Dataset, Split
-from robustbench_gan.errors import UsageError
 
 
 def split(count: int, *, shape: tuple[int, ...] = (1, 2, 2), classes: int = 2, seed: int = 0) -> Split:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data import fashion_mnist as module
 from robustbench_gan.data import sources
 from robustbench_gan.data.idx import IdxFile
-from robustbench_gan.errors import UsageError
 
 PARTS = ("TRAIN_IMAGES", "TRAIN_LABELS", "TEST_IMAGES", "TEST_LABELS")
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data import kept, pictures
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.data.folder import folder
-from robustbench_gan.errors import UsageError
-from robustbench_gan.registry import Spec
+from robustbench_gan.nouns.spec import Spec
 
 CLASSES = ("ant", "bee", "cow")
 

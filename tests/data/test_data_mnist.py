@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data import Dataset
 from robustbench_gan.data import mnist as mnist_module
 from robustbench_gan.data.idx import IdxFile, idx_split, read_idx
-from robustbench_gan.errors import UsageError
 
 BUNDLED = Path(mnist_module.__file__).parent / "mnist"
 TEST_LABELS = mnist_module.TEST_LABELS

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import cache_dir
 from robustbench_gan.data import sources
 from robustbench_gan.data.sources import Wanted, obtain
-from robustbench_gan.errors import UsageError
-from robustbench_gan.files import cache_dir
-from robustbench_gan.store import Store
+from robustbench_gan.training.store import Store
 
 WANTED = Wanted(dataset="tiny", file="tiny.bin", url="http://invalid.example/tiny.bin", system_hint="a hint")
 GOOD = b"good content" * 20_000

@@ -15,17 +15,18 @@ from rbg_defenses.adversarial_training import AdversarialTraining, Source
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan import progress, registry
-from robustbench_gan.budget import Budget
-from robustbench_gan.checkpoint import Checkpoint
-from robustbench_gan.digests import module_digest
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule, schedule_of, trained
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import Store, read_header
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import accuracy, classifier_recipe
+from robustbench_gan.base import progress
+from robustbench_gan.base.digests import module_digest
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.models.schedule import Schedule, schedule_of, trained
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.checkpoint import Checkpoint
+from robustbench_gan.training.loop import accuracy, classifier_recipe
+from robustbench_gan.training.store import Store, read_header
 
 
 def built(store=None, base=None, **more):

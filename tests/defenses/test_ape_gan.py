@@ -15,12 +15,12 @@ from rbg_defenses._turns import Player
 from rbg_defenses.ape_gan import APEGAN, LOSSES, Adversaries, total_variation
 from torch.nn import functional as F
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.threat import Bare, Defended, View
-from robustbench_gan.training import freeze, fresh
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.loop import freeze, fresh
 
 SHAPE = (1, 28, 28)
 BOTH = ("author", "port")

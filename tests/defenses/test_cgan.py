@@ -14,13 +14,13 @@ from rbg_defenses.cgan import ConditionalGAN
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import Diverged, cross_entropy, freeze, fresh, optimise
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.models.schedule import Schedule
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.loop import Diverged, cross_entropy, freeze, fresh, optimise
 
 SHAPE = (1, 8, 8)
 

@@ -20,14 +20,14 @@ from rbg_defenses._turns import Player
 from rbg_defenses.collaborative_defense_gan import CollaborativeDefenseGAN
 from torch.nn import functional as F
 
-from robustbench_gan.budget import Budget
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Bare, View
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.errors import UsageError
-from robustbench_gan.models import Schedule
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.registry import Spec
-from robustbench_gan.threat import Bare, View
-from robustbench_gan.training import cross_entropy, freeze, fresh, optimise
+from robustbench_gan.models.schedule import Schedule
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.loop import cross_entropy, freeze, fresh, optimise
 
 SHAPE = (1, 16, 16)
 

@@ -11,16 +11,16 @@ from rbg_defenses.adversarial_training import AdversarialTraining
 from rbg_defenses.ape_gan import APEGAN
 from rbg_defenses.distillation import Distillation
 
-from robustbench_gan import registry
-from robustbench_gan.budget import Budget
-from robustbench_gan.defense import Composed
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec, parse_chain
-from robustbench_gan.seeds import fold
-from robustbench_gan.store import Store
-from robustbench_gan.threat import Bare, Defended, View
-from robustbench_gan.training import accuracy, freeze
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Composed
+from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.seeds import fold
+from robustbench_gan.nouns.spec import Spec, as_params, parse_chain
+from robustbench_gan.training.loop import accuracy, freeze
+from robustbench_gan.training.store import Store
 
 SHAPE = (1, 16, 16)
 CHEAP = {"epochs": 1, "batch_size": 16, "width": 2, "eps": 0.2}
@@ -34,7 +34,7 @@ def given(name, values):
 
 
 def cheap(name, **more):
-    return Spec(name, registry.as_params(given(name, {**CHEAP, **more})))
+    return Spec(name, as_params(given(name, {**CHEAP, **more})))
 
 
 def built(store, *chain, base=None, key="base", shape=SHAPE):
@@ -181,7 +181,7 @@ def test_every_purifier_is_tried_in_front_of_a_trained_classifier():
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_any_purifier_stands_in_front_of_the_classifier_that_an_inner_defense_made(store, name):
     shape = (1, 28, 28)
-    outer = Spec(name, registry.as_params(given(name, PURIFIERS[name])))
+    outer = Spec(name, as_params(given(name, PURIFIERS[name])))
     base = freeze(conv(2, shape))
     defense = built(store, outer, cheap("adversarial-training"), base=base, shape=shape)
     purifier, trained = defense.stages
@@ -195,7 +195,7 @@ def test_any_purifier_stands_in_front_of_the_classifier_that_an_inner_defense_ma
 
 @pytest.mark.parametrize("classifier", ["rec", "both"])
 def test_a_classifier_of_its_own_does_not_take_the_place_of_a_trained_one(store, classifier):
-    outer = Spec("defense-gan", registry.as_params({**PURIFIERS["defense-gan"], "classifier": classifier}))
+    outer = Spec("defense-gan", as_params({**PURIFIERS["defense-gan"], "classifier": classifier}))
     with pytest.raises(UsageError, match=f"classifier={classifier} .* write classifier=orig"):
         built(
             store, outer, cheap("adversarial-training"), base=freeze(conv(2, (1, 28, 28))), shape=(1, 28, 28)
@@ -213,7 +213,7 @@ def test_a_composition_records_its_stages_own_clean_accuracies(store):
         "rec_restarts": 1,
         "classifier_epochs": 1,
     }
-    inner = Spec("defense-gan", registry.as_params({**PURIFIERS["defense-gan"], **rec}))
+    inner = Spec("defense-gan", as_params({**PURIFIERS["defense-gan"], **rec}))
     base = freeze(conv(2, (1, 28, 28)))
     defense = built(store, Spec("bit-depth", (("bits", 1),)), inner, base=base, shape=(1, 28, 28))
     data, seed = separable(48, (1, 28, 28)).test, seeds(32)

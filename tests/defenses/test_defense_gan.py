@@ -16,13 +16,13 @@ from rbg_defenses._wgan import Critic, Generator, WganRecipe, train_generator
 from rbg_defenses.defense_gan import DefenseGAN, quantile
 from torch import nn
 
-from robustbench_gan import machine, progress
-from robustbench_gan.checkpoint import Checkpoint
-from robustbench_gan.defense import Composed, recipe_of
-from robustbench_gan.errors import UsageError
-from robustbench_gan.seeds import normal, sample_seeds
-from robustbench_gan.store import Store
-from robustbench_gan.training import fresh
+from robustbench_gan.base import machine, progress
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Composed, recipe_of
+from robustbench_gan.nouns.seeds import normal, sample_seeds
+from robustbench_gan.training.checkpoint import Checkpoint
+from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.store import Store
 
 LATENT, SHAPE, N, RESTARTS = 3, (1, 2, 3), 4, 3
 

@@ -9,12 +9,12 @@ import torch
 from planted import conv, seeds, separable
 from torch import nn
 
-from robustbench_gan import registry
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import Store
-from robustbench_gan.threat import Defended, View
-from robustbench_gan.training import freeze
+from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.store import Store
 
 DEFENSES = registry.names("defenses")
 SHAPE, N = (1, 28, 28), 5  # a side that every generator makes
@@ -32,7 +32,7 @@ def data():
 def built(name, store, seed=0):
     kind = registry.load("defenses", name)
     cheap = {key: value for key, value in CHEAP.items() if key in registry.parameters(kind)}
-    _, parameters = registry.resolve("defenses", Spec(name, registry.as_params(cheap)))
+    _, parameters = registry.resolve("defenses", Spec(name, as_params(cheap)))
     defense = kind(freeze(conv(3, SHAPE)), **parameters)
     defense.base_key = "base-key"
     defense.fit(data(), seed, store)

@@ -11,11 +11,11 @@ from rbg_defenses.distillation import Descent, Distillation, Softened, Tempered
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.threat import Defended, View
-from robustbench_gan.training import accuracy, freeze
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.training.loop import accuracy, freeze
 
 
 def built(store=None, base=None, key="base", seed=0, **more):

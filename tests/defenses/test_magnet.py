@@ -9,8 +9,8 @@ from rbg_defenses._autoencoder import Autoencoder, CodeAutoencoder
 from rbg_defenses.magnet import MagNet
 from torch.nn import functional as F
 
-from robustbench_gan.errors import UsageError
-from robustbench_gan.training import freeze
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.training.loop import freeze
 
 
 def fitted(store, **more):

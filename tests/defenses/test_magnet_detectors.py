@@ -12,15 +12,15 @@ from rbg_defenses.magnet import MagNet, jensen_shannon, threshold
 from scipy.spatial import distance
 from torch import nn
 
-from robustbench_gan import registry
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.threat import Defended, View
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.direct import run_attack
-from robustbench_gan.errors import UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.store import Store
-from robustbench_gan.threat import Defended, View
-from robustbench_gan.training import freeze
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.store import Store
 
 NAMES = {
     ("mnist", "off"): (),

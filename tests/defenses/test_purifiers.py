@@ -12,12 +12,12 @@ from rbg_defenses.jpeg import JPEG
 from rbg_defenses.median import Median, mirrored
 from scipy.ndimage import median_filter
 
-from robustbench_gan import registry
-from robustbench_gan.defense import Composed
-from robustbench_gan.errors import DisconnectedGradient, UsageError
-from robustbench_gan.outcome import Goal
-from robustbench_gan.registry import Spec
-from robustbench_gan.threat import Defended, View
+from robustbench_gan.base.errors import DisconnectedGradient, UsageError
+from robustbench_gan.contracts.defense import Composed
+from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.nouns.spec import Spec, as_params
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 9, 14), (3, 17, 5)]
 KINDS = [JPEG, BitDepth, Median]
@@ -214,6 +214,6 @@ def test_a_window_wider_than_the_image_is_refused(store):
      ("median", {"size": 1}), ("median", {"size": -3})],
 )  # fmt: skip
 def test_impossible_values_are_refused_with_their_name_and_what_would_do(name, bad):
-    kind, given = registry.resolve("defenses", Spec(name, registry.as_params(bad)))
+    kind, given = registry.resolve("defenses", Spec(name, as_params(bad)))
     with pytest.raises(UsageError, match=rf"{name}:\w+={next(iter(bad.values()))} .*give "):
         kind(linear((1, 4, 4)), **given)

@@ -14,9 +14,9 @@ from rbg_defenses.cgan import ConditionalGAN
 from rbg_defenses.collaborative_defense_gan import CollaborativeDefenseGAN
 from torch import nn
 
-from robustbench_gan.models import Schedule
-from robustbench_gan.store import recipe_key
-from robustbench_gan.training import freeze
+from robustbench_gan.models.schedule import Schedule
+from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.store import recipe_key
 
 SHAPE = (1, 16, 16)
 OWN = {

@@ -9,7 +9,7 @@ from rbg_attacks.lbfgs import _towards
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.nouns.outcome import Goal, Output
 
 STEPS, SEARCH_STEPS, INITIAL_CONST, HISTORY, TOLERANCE = 100, 5, 1e-2, 5, 1e-4
 

@@ -15,9 +15,9 @@ from second import (
     foolbox_model,
 )
 
-from robustbench_gan.budget import norm_of
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import norm_of
+from robustbench_gan.nouns.outcome import Goal, Output
 
 pytestmark = pytest.mark.parity
 N = 60

@@ -8,9 +8,9 @@ from planted import seeds
 from rbg_attacks.cw import cw
 from second import adv_lib_attacks, foolbox_attacks, foolbox_criterion, foolbox_model
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 pytestmark = pytest.mark.parity
 N = 30

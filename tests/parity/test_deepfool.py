@@ -8,9 +8,9 @@ import pytest
 import torch
 from second import adv_lib_attacks, foolbox_attacks, foolbox_criterion, foolbox_model
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.direct import run_attack
-from robustbench_gan.outcome import Goal, Output
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 pytestmark = pytest.mark.parity
 N, STEPS = 100, 50

@@ -12,9 +12,9 @@ from rbg_attacks.fgsm import fgsm
 from rbg_attacks.pgd import climb
 from torch import nn
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 pytestmark = pytest.mark.parity
 N, SHAPE, CLASSES = 100, (1, 12, 12), 5

@@ -19,9 +19,9 @@ from second import (
 )
 from torch import nn
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 pytestmark = pytest.mark.parity
 NETWORKS = [(network, norm) for network in ("mnist_cnn", "colour_cnn") for norm in ("l2", "linf")]

@@ -10,7 +10,7 @@ from harness import Lap, hold_quality, quality_of
 from planted import conv, images
 from second import art_classifier, art_evasion, art_generate, torchattacks_module
 
-from robustbench_gan.direct import run_attack
+from robustbench_gan.api.run_attack import run_attack
 
 pytestmark = pytest.mark.parity
 

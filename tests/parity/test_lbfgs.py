@@ -9,9 +9,9 @@ import torch
 from harness import quality_of
 from scipy_lbfgs import HISTORY, INITIAL_CONST, SEARCH_STEPS, STEPS, TOLERANCE, scipy_lbfgs
 
-from robustbench_gan.budget import norm_of
-from robustbench_gan.direct import run_attack
-from robustbench_gan.outcome import Goal
+from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.nouns.budget import norm_of
+from robustbench_gan.nouns.outcome import Goal
 
 pytestmark = pytest.mark.parity
 SPEC = (

@@ -8,9 +8,9 @@ from planted import seeds
 from rbg_attacks.square import square
 from second import torchattacks_module
 
-from robustbench_gan.budget import Budget
-from robustbench_gan.outcome import Goal, Output
-from robustbench_gan.threat import Bare, View
+from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.outcome import Goal, Output
 
 pytestmark = pytest.mark.parity
 N, QUERIES, DRAWS = 150, 150, 3

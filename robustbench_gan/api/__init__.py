@@ -1,0 +1,1 @@
+"""What Python code calls: one attack on one model."""

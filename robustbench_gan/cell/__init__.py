@@ -1,0 +1,1 @@
+"""One cell, from its question to its record: prepare, craft, judge, check."""

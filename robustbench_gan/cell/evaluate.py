@@ -1,0 +1,344 @@
+"""One cell: craft examples under its threat model, check them, judge them, and record all of it.
+
+What its steps share is in context.py; they are craft.py, judge.py, provenance.py and, for the limit on time,
+estimate.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import torch
+
+from robustbench_gan.base import machine, stopping
+from robustbench_gan.base.errors import NotApplicable, describe, plain, said
+from robustbench_gan.cell import provenance
+from robustbench_gan.cell.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
+from robustbench_gan.cell.context import Crafted, Run, Settings, goals_of, gradients_of
+from robustbench_gan.cell.craft import craft
+from robustbench_gan.cell.estimate import Estimate, estimate
+from robustbench_gan.cell.judge import Verdict, detection_of, judge
+from robustbench_gan.cell.probe import probe
+from robustbench_gan.cell.purified import Shown, Watched
+from robustbench_gan.cell.question import Planned, stages_of
+from robustbench_gan.cell.rehearsal import Asked, refusal
+from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.defense import Composed, Defense
+from robustbench_gan.contracts.threat import Bare, Counts, Deadline, Defended, OutOfTime
+from robustbench_gan.guards.guard import Meddled
+from robustbench_gan.guards.strangers import take_part
+from robustbench_gan.guards.surroundings import Surroundings
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
+from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.user_files import is_file_reference
+from robustbench_gan.results.coherence import coherent
+from robustbench_gan.results.kept import keep
+from robustbench_gan.training.fitting import Order, trained
+from robustbench_gan.training.workshop import Workshop, judge_seeds
+
+END_FRAMES = 20  # that a traceback keeps at each end
+REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
+
+
+def evaluate_cell(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
+    """The result of one cell. An attack or defense that raises makes it `failed`, never robust.
+
+    Raises Fatal (bad input that no cell can do without) and lets the user's interrupt through; everything else that is
+    raised, exits included, ends in the record.
+    """
+    with stopping.PluginCall():
+        cell = planned.cell
+        if planned.reason or not take_part(cell.classifier, cell.defense, cell.attack, cell.threat):
+            return _evaluated(planned, workshop, settings)
+        # Taken hold of before any of their code runs, which may exchange what our code calls by name.
+        known, put_back = set(workshop.memory), Surroundings(thorough=True).put_back
+        result = _evaluated(planned, workshop, settings)
+        found = put_back()
+        result = _data_as_it_was(planned, workshop, result, known)
+        if found and result.status != "failed":
+            return _failed(planned, Meddled(f"a plugin changed what is not its own: {', '.join(found)}"))
+        return result
+
+
+def _data_as_it_was(planned: Planned, workshop: Workshop, result: Result, known: set[Any]) -> Result:
+    """The result of a cell in which code ran that is not bundled: `failed` where that changed any image or label.
+
+    Edits in place are counted and found at once, those by way of numpy or `.data` only by comparing all values, which
+    takes milliseconds. They are undone, and what was computed since is forgotten.
+    """
+    cell = planned.cell
+    try:
+        data = workshop.loaded(cell.dataset)
+    except Exception:  # there is none, which is the cell's reason
+        return result
+    if not (found := data.checked()):
+        return result
+    for key in workshop.memory.keys() - known:
+        if key[0] in ("crafted", "judged", "probe", "shown", "timing", "parts", "answers"):
+            del workshop.memory[key]
+    if result.status == "failed":
+        return result
+    who = "the attack"
+    defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
+    for suspect in workshop.suspects(
+        (cell.dataset, cell.classifier, cell.defense), Bare(defense.base), Defended(defense)
+    ):
+        with contextlib.suppress(Exception):
+            suspect.ask()
+        if data.checked():
+            who = suspect.name
+            break
+    return _failed(planned, Meddled(f"{who} changed what is not its own: {', '.join(found)}"))
+
+
+def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
+    if planned.reason:
+        flags = undefined_losses(_question(planned, workshop))
+        return _without_outcomes(planned, "not applicable", planned.reason, flags=flags)
+    run = None
+    try:
+        if reason := _no_copy(planned, workshop):
+            return _without_outcomes(planned, "not applicable", reason)
+        run = _prepare(planned, workshop, settings)
+        expected = estimate(run) if settings.max_cell_minutes is not None else None
+        if expected is not None and expected.least > 60 * (settings.max_cell_minutes or 0):
+            minutes, limit = expected.least / 60, settings.max_cell_minutes
+            reason = f"estimated at {minutes:.1f} minutes at least, above the limit of {limit:g}"
+            return _without_outcomes(planned, "not run", reason, estimate_seconds=expected.least)
+        return coherent(_attack_and_judge(run, expected))
+    except OutOfTime as late:
+        if settings.max_cell_minutes is None or not late.is_real:  # a plugin has said so
+            return _failed(planned, late)
+        reason = f"stopped after {settings.max_cell_minutes:g} minutes of {late}, the limit"
+        return _without_outcomes(planned, "not run", reason)
+    except NotApplicable as why:
+        return _refused(planned, workshop, run, why)
+    except BaseException as error:  # a crash is a failed cell, never a survived attack
+        stopping.pass_on(error)
+        return _failed(planned, error)
+
+
+def _failed(planned: Planned, error: BaseException) -> Result:
+    trace, reason = _frames(error), describe(error)
+    return _without_outcomes(planned, "failed", reason, traceback=trace, flags=flags_of_error(error))
+
+
+def _frames(error: BaseException) -> list[str]:
+    """File, line and function of each frame; of an endless recursion the first and the last ones."""
+    found = [
+        plain(f"{Path(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_name}")
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    if len(found) <= 2 * END_FRAMES:
+        return found
+    left_out = f"... {len(found) - 2 * END_FRAMES} more"
+    return [*found[:END_FRAMES], left_out, *found[-END_FRAMES:]]
+
+
+def _no_copy(planned: Planned, workshop: Workshop) -> str:
+    """Why a defense cannot be copied, which only its training tells; empty where it can, or is not to be."""
+    if not planned.threat.copies:
+        return ""
+    cell = planned.cell
+    try:
+        workshop.copy(cell.dataset, cell.classifier, cell.defense)
+    except NotApplicable as why:
+        return said(why)
+    return ""
+
+
+def _refused(planned: Planned, workshop: Workshop, run: Run | None, why: NotApplicable) -> Result:
+    """What a NotApplicable of the run comes to: an answer where the attack alone says so before its first pass.
+
+    Anything that only the system can have told it, or that a defense raised, has failed: else a defense that refuses
+    to be attacked would have no attack to answer for.
+    """
+    if run is not None:
+        cell, data = planned.cell, workshop.dataset(planned.cell.dataset)
+        parts = frozenset(run.parts) if planned.threat.differentiates else frozenset()
+        asked = Asked(run.budget, cell.goal != "untargeted", data.shape, len(data.classes), parts)
+        if reason := refusal(run.function, run.info, run.parameters, asked):
+            flags = undefined_losses(_question(planned, workshop))
+            return _without_outcomes(planned, "not applicable", reason, flags=flags)
+    reason = f"NotApplicable under attack: {said(why) or 'it does not say why'}"
+    return _without_outcomes(planned, "failed", reason, traceback=_frames(why))
+
+
+def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any) -> Result:
+    cell, control = planned.cell, planned.control
+    return Result(
+        cell=cell, fingerprint=cell.fingerprint, status=status, reason=reason, control=control, **more
+    )
+
+
+def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
+    cell = planned.cell
+    function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+    defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
+    _as_declared(cell, defense)
+    held = defense
+    if planned.threat.copies:
+        held = workshop.copy(cell.dataset, cell.classifier, cell.defense)
+    workshop.put_back((cell.dataset, cell.classifier, cell.defense), defense.base, defense, held)
+    x, y = workshop.images(cell.dataset, cell.first, cell.samples)
+    run = Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
+    if planned.threat.differentiates:
+        run.parts  # noqa: B018 - asked before any attack begins
+    return run
+
+
+def _as_declared(cell: Cell, defense: Defense) -> None:
+    """Raises RuntimeError where a defense is not what it said it was when the attacks on it were planned."""
+    built = list(defense.stages) if isinstance(defense, Composed) else [defense]
+    for stage, planned in zip(built, stages_of(cell.defense), strict=True):
+        for name in ("purifies", "randomised", "unrolls"):
+            said, is_ = getattr(planned, name), getattr(stage, name)
+            if said != is_:
+                raise RuntimeError(
+                    f"{type(stage).__name__}.{name} was {said} when its attacks were planned and is {is_} now"
+                )
+
+
+def train_attack(planned: Planned, workshop: Workshop, settings: Settings) -> None:
+    """Train what the attack of a cell needs, once for all cells that can share it.
+
+    Raises OutOfTime where that takes longer than a cell may.
+    """
+    _fit(_prepare(planned, workshop, settings))
+
+
+def _fit(run: Run) -> None:
+    """Train an attack that must be trained: once, or unless it is conditional once a class that a goal aims at."""
+    if not run.info.trained:
+        return
+    targets: list[int | None] = [None]
+    if run.cell.goal != "untargeted" and not run.function.conditional:
+        targets = sorted(torch.cat([goal.classes for goal in goals_of(run)]).unique().tolist())
+    for target in targets:
+        order = Order(run.system_names(), run.cell.attack, run.threat, target, run.budget)
+        run.fitted[target] = trained(run.workshop, order, run.settings.max_cell_minutes)
+
+
+def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
+    """Craft and judge. What may take longer than its limit, though not surely, is begun, and stopped there."""
+    limit = 60 * (run.settings.max_cell_minutes or 0)
+    _fit(run)
+    run.workshop.defense(run.cell.dataset, run.cell.classifier, "none")  # which is asked as well
+    if expected is not None and expected.most > limit:
+        run.deadline = Deadline(time.monotonic() + limit)
+    run.around = Surroundings(thorough=run.strangers)
+    crafted, crafting = craft(run)
+    with run.workshop.answering(run.system_names(), copy=run.held, around=run.around):
+        return _judged(run, crafted, crafting, expected)
+
+
+def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimate | None) -> Result:
+    cell, names = run.cell, run.system_names()
+    shown = run.workshop.once(("shown", names, cell.first, cell.samples, cell.seed), lambda: _shown(run))
+    verdict = judge(run, crafted)
+    counts = reduce(Counts.plus, (c.counts for c in crafted))
+    substitute = provenance.substitute(run, verdict.clean)
+    controls = provenance.controls(run, verdict.clean)
+    evidence = replace(
+        _evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls),
+        shown=shown,
+        drew=tuple(sorted({name for one in crafted for name in one.drew})),
+        repeats=all(one.repeats for one in crafted),
+    )
+    flags = red_flags(evidence)
+    invalid = [f for f in flags if f.severity == "invalid"]
+    to = run.settings.keep
+    kept = None if to is None else keep(to, cell, [one.examples for one in crafted], run.y)
+    return Result(
+        cell=cell,
+        fingerprint=cell.fingerprint,
+        status="suspect" if invalid else "ok",
+        reason="; ".join(f.id for f in invalid),
+        flags=flags,
+        control=run.info.control,
+        outcomes=verdict.outcomes(counts),
+        detection=detection_of(run, verdict),
+        controls=controls,
+        attacked=provenance.attacked(run, crafted, verdict.attacked),
+        distortion=provenance.distortion(run, crafted, verdict.right & ~verdict.robust),
+        zero_gradients=provenance.zero_gradients(counts),
+        substitute=substitute,
+        trained=provenance.training(run),
+        adversarial=kept,
+        queries=provenance.queries(run, counts),
+        attacked_copy=provenance.attacked_copy(run, verdict.clean),
+        precision=dict(run.defense.precision()),
+        gradients=list(gradients_of(run)) if run.threat.differentiates else [],
+        estimate_seconds=None if expected is None else expected.most,
+        seconds=Seconds(
+            training=provenance.training_seconds(run), crafting=crafting, judging=verdict.seconds
+        ),
+        peak_memory_mb=machine.peak_memory_mb(),
+        hardware=provenance.hardware(run.x.device),
+        versions=_versions(cell),
+        weights={name: artifact.digest for name, artifact in provenance.artifacts(run).items()},
+    )
+
+
+def _versions(cell: Cell) -> dict[str, str]:
+    """Of the packages that decide an answer: ours and its own, and those that brought what the cell names."""
+    named = [("attacks", cell.attack), *(("defenses", str(spec)) for spec in parse_chain(cell.defense))]
+    if not is_file_reference(cell.classifier):
+        named.append(("models", cell.classifier))
+    brought = [registry.entry(group, Spec.parse(text).name) for group, text in named]
+    versions = {name: importlib_metadata.version(name) for name in REPORTED_PACKAGES}
+    return {**{entry.distribution: entry.version for entry in brought}, **versions}
+
+
+def _question(planned: Planned, workshop: Workshop) -> Question:
+    """What red flags can know of a cell before it runs."""
+    cell, classes = planned.cell, len(workshop.dataset(planned.cell.dataset).classes)
+    function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+    return Question(
+        info_of(function), parameters, planned.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
+    )
+
+
+def _shown(run: Run) -> Shown:
+    """What the classifier is shown of the judged images; their answers are the judge's clean ones, asked only once."""
+    if not run.defense.purifies:
+        return Shown()
+    cell, watched = run.cell, Watched(run.defense, len(run.x))
+    run.workshop.judged(run.system_names(), run.x, cell.first, cell.seed, 0, watched)
+    return watched.facts()
+
+
+def _evidence(
+    run: Run, counts: Counts, verdict: Verdict, agreement: Any, controls: Mapping[str, float]
+) -> Evidence:
+    """What red flags look at. Every cell that attacks the same system on the same images shares one probe of it."""
+    cell, names, defense = run.cell, run.system_names(), run.defense
+    seeds, answers = judge_seeds(cell.seed, 0, run.x, cell.first), verdict.clean[0]
+    looked = run.workshop.once(
+        ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, seeds, answers)
+    )
+    question = _question(run.planned, run.workshop)
+    return Evidence(
+        question, gradients_of(run), counts, verdict.sizes, verdict.clean, verdict.right, verdict.robust,
+        verdict.stopped, defense.randomised, defense.purifies, defense.unrolls, controls, looked,
+        None if agreement is None else float(agreement),
+    )  # fmt: skip
+
+
+def _seen(run: Run, counts: Counts) -> Counts:
+    """What red flags look at: what was done to each sample, and to get a trained attack, to all of its images."""
+    if not run.fitted:
+        return counts
+    infos = [part.artifact.info for part in run.fitted.values()]
+    # Weights stored before a counter was added to the view lack it, and only what was counted can be held against them.
+    totals = {name: sum(info.get(name, 0) for info in infos) for name in vars(counts)}
+    return Counts(**{name: value + totals[name] for name, value in vars(counts).items()})

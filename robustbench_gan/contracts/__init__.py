@@ -1,0 +1,1 @@
+"""What a plugin touches: attack, defense, threat model, view."""

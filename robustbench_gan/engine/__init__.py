@@ -1,0 +1,1 @@
+"""Many cells: laid out, planned, run one by one."""

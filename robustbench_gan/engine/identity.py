@@ -1,0 +1,58 @@
+"""What decides an answer besides names and parameters: hashes of data, of plugins' code and of the core's."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from robustbench_gan.base.digests import code_digest, files_digest
+from robustbench_gan.contracts.threat import ThreatModel
+from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.user_files import is_file_reference, with_files
+from robustbench_gan.training.workshop import Workshop
+
+ENGINE = (
+    "base/batching", "base/machine", "base/python_file", "base/trial", "cell/checks", "cell/context",
+    "cell/craft", "cell/evaluate", "cell/judge", "cell/probe", "cell/provenance", "cell/purified",
+    "cell/rehearsal", "cell/repeated", "contracts/attack", "contracts/defense", "contracts/image_gradient",
+    "contracts/threat", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
+    "guards/strangers", "guards/surroundings", "models/door", "models/from_file", "models/weight_files",
+    "nouns/budget", "nouns/detection", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/user_files",
+    "training/checkpoint", "training/fitting", "training/loop", "training/substitute", "training/workshop",
+)  # fmt: skip  # fmt: skip
+
+
+@lru_cache
+def engine_digest() -> str:
+    """A hash of the core's code that decides results."""
+    core = Path(__file__).parents[1]
+    return files_digest(core / f"{name}.py" for name in ENGINE)
+
+
+def identity_of(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
+    """Hashes of everything besides names and parameters that decides an answer."""
+    own = workshop.aliases.get(data)
+    build = registry.load("datasets", Spec.parse(own.place if own else data).name)
+    if is_file_reference(model):
+        classifier = workshop.aliases[model].digest
+    else:
+        spec = Spec.parse(model)
+        classifier = with_files(code_digest(registry.load("models", spec.name)), spec)
+    kinds = ((registry.load("defenses", spec.name), spec) for spec in parse_chain(chain))
+    return {
+        "data": workshop.dataset(data).digest[:16],
+        "loader": code_digest(build),
+        "classifier": classifier,
+        "defense": "+".join(with_files(code_digest(kind), spec) for kind, spec in kinds),
+        "engine": engine_digest(),
+        "train_seed": str(train_seed),
+    }
+
+
+def identity_of_substitute(threat: ThreatModel) -> dict[str, str]:
+    """A hash of the code of a black-box attacker's own model."""
+    if threat.name != "black-box":
+        return {}
+    spec = Spec.parse(threat.model)
+    return {"substitute": with_files(code_digest(registry.load("models", spec.name)), spec)}

@@ -1,0 +1,1 @@
+"""The words that all else speaks: outcome, budget, seeds, spec, record."""
