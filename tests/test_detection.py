@@ -10,7 +10,7 @@ from planted_plugins import also_installed, cell, installed, judged, workshop  #
 from scipy.stats import mannwhitneyu, norm
 
 from robustbench_gan.cell import judge
-from robustbench_gan.cli.showing import print_result
+from robustbench_gan.cli.show_record import print_result
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.leaderboard import rows
 from robustbench_gan.nouns.detection import (

@@ -17,7 +17,7 @@ import torch
 from planted import Linear, images, plant, seeds, separable
 from planted_plugins import cell, flags, installed, workshop  # noqa: F401 - a fixture
 
-from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.cli.installed import catalogue
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import Defended, View
 from robustbench_gan.nouns import registry

@@ -8,7 +8,7 @@ from planted import plant
 
 from robustbench_gan.base import stopping
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.cli.installed import catalogue
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.registry import bind
 from robustbench_gan.nouns.spec import Spec, as_params, parse_chain

@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from robustbench_gan.audit.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.cli import main as rbg
-from robustbench_gan.cli.catalogue import catalogue
+from robustbench_gan.cli.installed import catalogue
 from robustbench_gan.contracts.attack import info_of
 from robustbench_gan.contracts.threat import THREATS
 from robustbench_gan.engine.matrix import preset_text, presets

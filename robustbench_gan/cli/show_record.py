@@ -1,11 +1,9 @@
-"""Records and stored artifacts, printed for people."""
+"""A record, printed for people."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import click
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +15,6 @@ from robustbench_gan.leaderboard.detected import FIGURES, figures
 from robustbench_gan.nouns.record import Detection, Result
 from robustbench_gan.results.kept import examples_of
 from robustbench_gan.results.stored import digest
-from robustbench_gan.training.store import Store, read_header
 
 
 def print_result(result: Result, path: Path | None = None) -> None:
@@ -87,27 +84,3 @@ def detection_table(found: Detection) -> Table:
     for detector in (*found.detectors, found.together):
         table.add_row(Text(one_line(detector.name)), *map(Text, figures(detector)))
     return table
-
-
-def print_cache(store: Store, as_json: bool) -> None:
-    """Every stored artifact: key, size and the facts of its making."""
-    found = []
-    for path in store:
-        try:
-            info = json.loads(read_header(path).get("info", "{}"))
-        except Exception as error:  # a corrupt file is listed as such
-            info = {"unreadable": str(error)}
-        found.append({"key": path.stem, "kib": round(path.stat().st_size / 1024), "info": info})
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-        return
-    console = console_for(stderr=False)
-    console.print(f"{len(found)} artifacts in {store.root}")
-    table = Table("key", "KiB", "facts")
-    for item in found:
-        facts = ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in item["info"].items()
-        )
-        table.add_row(Text(item["key"]), str(item["kib"]), Text(facts))
-    if found:
-        console.print(table)
