@@ -144,14 +144,7 @@ def _reached(path: Path, package: str, roots: Sequence[Path], beside: Path | Non
 
 def _imported(path: Path, package: str, roots: Sequence[Path], beside: Path | None) -> Iterator[Path]:
     """What the import statements of one file may mean there, as paths without a suffix."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            level, dotted = 0, [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module.split(".") if node.module else []
-            level, dotted = node.level, [base, *([*base, alias.name] for alias in node.names)]
-        else:
-            continue
+    for level, dotted in _import_statements(path.read_bytes()):
         for name in dotted:
             if level:
                 yield path.parents[level - 1].joinpath(*name)
@@ -161,3 +154,16 @@ def _imported(path: Path, package: str, roots: Sequence[Path], beside: Path | No
                 yield from (root.joinpath(*name[1:]) for root in roots)
             elif beside is not None and name[0] != CORE:
                 yield from (beside.joinpath(*name[:end]) for end in range(1, len(name) + 1))
+
+
+@functools.cache
+def _import_statements(source: bytes) -> tuple[tuple[int, tuple[list[str], ...]], ...]:
+    """The imports of a file: how many packages up each begins, and the names it may mean, in parts."""
+    found: list[tuple[int, tuple[list[str], ...]]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.append((0, tuple(alias.name.split(".") for alias in node.names)))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module.split(".") if node.module else []
+            found.append((node.level, (base, *([*base, alias.name] for alias in node.names))))
+    return tuple(found)
