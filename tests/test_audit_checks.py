@@ -109,7 +109,7 @@ def test_label_leaking_sees_a_network_that_reads_labels_off_examples(tmp_path, m
 HONEST = [
     {"classifier": "bent"},
     {"classifier": "quick"},
-    {"defense": "noisy", "eot": 4},
+    {"defense": "noisy", "eot": 2},
     {"defense": "bit-depth:bits=3"},
     {"defense": "adversarial-training:attack=fgsm,eps=0.05,epochs=1,batch_size=20", "classifier": "bent"},
 ]

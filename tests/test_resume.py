@@ -90,7 +90,7 @@ def test_a_second_run_recomputes_nothing(undisturbed, installed):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.figures)]
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.figures)]
 )
 def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(undisturbed, tmp_path, installed, kills):  # noqa: F811
     root, seconds, _ = undisturbed

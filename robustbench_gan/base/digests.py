@@ -70,16 +70,16 @@ def code_of(source: bytes, package: str = "") -> str:
     and not the syntax tree: that one looks different from one Python to the next. Imports from the core, the file's
     own `package` or relative ones are left out for the names that they bring, listed at the end.
     """
-    tree, lines = ast.parse(source), decode_source(source).split("\n")
-    left_out = {number for node in ast.walk(tree) for number in _docstring(node, lines)}
+    nodes, lines = _nodes(source), decode_source(source).split("\n")
+    left_out = {number for node in nodes for number in _docstring(node, lines)}
     brought: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if _is_own(node, {CORE, package}) and (alone := _alone(node, lines)):
             left_out |= set(alone)
             brought |= {_brought(alias) for alias in node.names}
     strings = {
         number
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno is not None
         for number in range(node.lineno + 1, node.end_lineno + 1)
     }
@@ -89,6 +89,13 @@ def code_of(source: bytes, package: str = "") -> str:
         if number not in left_out and (number in strings or not _says_nothing(line))
     ]
     return "\n".join([*kept, *sorted(brought)])
+
+
+@functools.cache
+def _nodes(source: bytes) -> tuple[ast.AST, ...]:
+    """The few nodes of a file's syntax tree that are looked at: what is documented, imports and strings."""
+    kinds = (*DOCUMENTED, ast.Import, ast.ImportFrom, ast.Constant, ast.JoinedStr)
+    return tuple(node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds))
 
 
 def _is_own(node: ast.AST, packages: set[str]) -> TypeGuard[ast.Import | ast.ImportFrom]:
@@ -160,7 +167,7 @@ def _imported(path: Path, package: str, roots: Sequence[Path], beside: Path | No
 def _import_statements(source: bytes) -> tuple[tuple[int, tuple[list[str], ...]], ...]:
     """The imports of a file: how many packages up each begins, and the names it may mean, in parts."""
     found: list[tuple[int, tuple[list[str], ...]]] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in _nodes(source):
         if isinstance(node, ast.Import):
             found.append((0, tuple(alias.name.split(".") for alias in node.names)))
         elif isinstance(node, ast.ImportFrom):
