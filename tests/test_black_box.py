@@ -11,9 +11,9 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell import craft
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine.plan import steps_of
-from robustbench_gan.training import substitute
+from robustbench_gan.training import oracles, substitute
 from robustbench_gan.training.loop import optimise
-from robustbench_gan.training.workshop import Workshop
+from robustbench_gan.training.oracles import untrained_substitute
 
 N = 20
 
@@ -22,7 +22,7 @@ class Asked:
     """What a workshop's oracles were asked, in the order they were."""
 
     def __init__(self, shop, monkeypatch):
-        self.images, real = [], Workshop.oracle
+        self.images, real = [], oracles.oracle_of
 
         def counting(workshop, names, threat):
             oracle = real(workshop, names, threat)
@@ -33,7 +33,7 @@ class Asked:
 
             return ask
 
-        monkeypatch.setattr(Workshop, "oracle", counting)
+        monkeypatch.setattr(oracles, "oracle_of", counting)
 
 
 BLACK = "black-box:model=quick"
@@ -115,7 +115,7 @@ def test_only_a_periodic_step_changes_the_recipe_of_a_substitute(shop):
     recipes = {}
     for sign in ("plus", "periodic"):
         (item,) = planned(shop, threats=f"{BLACK},step_sign={sign}")
-        recipes[sign] = shop.untrained_substitute(names, item.threat)[1]
+        recipes[sign] = untrained_substitute(shop, names, item.threat)[1]
     assert "step_sign" not in recipes["plus"]
     assert recipes["periodic"] == {**recipes["plus"], "step_sign": "periodic"}
     with pytest.raises(UsageError, match="step_sign is of papernot's augmentation; static has none"):

@@ -21,8 +21,7 @@ from robustbench_gan.cell.craft import AttackFault, check_examples
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.seeds import fold, sample_seeds
-from robustbench_gan.training.workshop import judge_seeds
+from robustbench_gan.nouns.seeds import fold, judge_seeds, sample_seeds
 
 N = 20
 

@@ -18,8 +18,8 @@ from robustbench_gan.engine import sweep as sweeps
 from robustbench_gan.engine.sweep import Axis, points, varied
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.training import workshop
 from robustbench_gan.training.store import Store, read_header
-from robustbench_gan.training.workshop import Workshop
 
 DIM = """
 from robustbench_gan.contracts.defense import Defense
@@ -176,8 +176,10 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_adds_points(rbg, ou
     assert rbg("dim", "--over", "factor=0.5,1").exit_code == 0
     before = {p: p.stat().st_mtime_ns for p in (out / "results").rglob("*.json")}
     trained = []
-    pinned = sweeps.PinnedWorkshop._substitute
-    monkeypatch.setattr(Workshop, "_substitute", lambda *a: trained.append(a) or pinned(*a))
+    pinned = workshop.make_substitute
+    monkeypatch.setattr(
+        "robustbench_gan.training.workshop.make_substitute", lambda *a: trained.append(a) or pinned(*a)
+    )
     assert rbg("dim", "--over", "factor=0.5,1").exit_code == 0
     assert not trained and {p: p.stat().st_mtime_ns for p in (out / "results").rglob("*.json")} == before
     assert rbg("dim", "--over", "factor=0.25,0.5,1").exit_code == 0

@@ -14,8 +14,7 @@ from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.progress import task
 from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.nouns.outcome import Goal, correct
-from robustbench_gan.nouns.seeds import fold
-from robustbench_gan.training.workshop import judge_seeds
+from robustbench_gan.nouns.seeds import fold, judge_seeds
 
 POINTS: Final = 1000  # an image, at least
 IMAGES: Final = 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,11 @@ from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.record import Cell
 from robustbench_gan.nouns.seeds import integers, sample_seeds
-from robustbench_gan.training.fitting import Trained
-from robustbench_gan.training.store import Artifact
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.fitting import Trained
+    from robustbench_gan.training.store import Artifact
+    from robustbench_gan.training.workshop import Workshop
 
 
 @dataclass(frozen=True)

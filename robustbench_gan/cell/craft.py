@@ -19,9 +19,9 @@ from robustbench_gan.contracts.threat import Counts, QueryLimit, System, View
 from robustbench_gan.guards.guard import Kept, form, plain, same
 from robustbench_gan.nouns.budget import SLACK, Budget
 from robustbench_gan.nouns.outcome import REJECTED, Goal
-from robustbench_gan.nouns.seeds import fold, own_generators, stable_hash
+from robustbench_gan.nouns.seeds import fold, judge_seeds, own_generators, stable_hash
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.workshop import judge_seeds
+from robustbench_gan.training.defenses import core_keys
 
 
 class AttackFault(RuntimeError):
@@ -80,7 +80,7 @@ def _attacked_alone(run: Run) -> tuple[str, ...]:
         return tuple(part.artifact.key for part in run.fitted.values())
     if run.threat.name == "black-box":
         return (run.workshop.substitute(*run.system_names(), run.threat)[1].key,)
-    return (run.defense.base_key, *sorted(run.workshop.core_keys(run.defense)))
+    return (run.defense.base_key, *sorted(core_keys(run.workshop, run.defense)))
 
 
 def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:

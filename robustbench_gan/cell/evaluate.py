@@ -38,12 +38,13 @@ from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
+from robustbench_gan.nouns.seeds import judge_seeds
 from robustbench_gan.nouns.spec import Spec, parse_chain
 from robustbench_gan.nouns.user_files import is_file_reference
 from robustbench_gan.results.coherence import coherent
 from robustbench_gan.results.kept import keep
 from robustbench_gan.training.fitting import Order, trained
-from robustbench_gan.training.workshop import Workshop, judge_seeds
+from robustbench_gan.training.workshop import Workshop
 
 END_FRAMES = 20  # that a traceback keeps at each end
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")

@@ -19,7 +19,7 @@ from robustbench_gan.nouns.outcome import Output, correct, unanswered
 from robustbench_gan.nouns.record import Detection, Outcomes
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.training.loop import EVALUATION_BATCH
-from robustbench_gan.training.workshop import Judged
+from robustbench_gan.training.memory import Judged
 
 THRESHOLD_IMAGES = 1000  # one of them is 0.1%, the smallest of the fixed false positive rates
 

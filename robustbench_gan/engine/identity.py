@@ -19,7 +19,8 @@ ENGINE = (
     "contracts/threat", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
     "guards/strangers", "guards/surroundings", "models/door", "models/from_file", "models/weight_files",
     "nouns/budget", "nouns/detection", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/user_files",
-    "training/checkpoint", "training/fitting", "training/loop", "training/substitute", "training/workshop",
+    "training/checkpoint", "training/classifiers", "training/defenses", "training/fitting", "training/loop",
+    "training/memory", "training/oracles", "training/substitute", "training/workshop",
 )  # fmt: skip  # fmt: skip
 
 

@@ -44,6 +44,12 @@ def sample_seeds(seed: int, purpose: str, index: Tensor) -> Tensor:
     return _mix(start + index.to(torch.int64) * _GOLDEN)
 
 
+def judge_seeds(seed: int, k: int, x: Tensor, first: int) -> Tensor:
+    """The judge's seeds of the images from `first` on, (N,) int64, for its k-th judgement."""
+    index = torch.arange(first, first + len(x), device=x.device)
+    return sample_seeds(seed, f"judge/{k}", index)
+
+
 def fold(seed: Tensor, *with_: int | str | Tensor) -> Tensor:
     """A new independent seed a sample, (N,) int64, from an old one and counters, names or (N,) integers."""
     for item in with_:

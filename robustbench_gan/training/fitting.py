@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,14 @@ from robustbench_gan.nouns.seeds import integers, sample_seeds
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import keep_beside
+from robustbench_gan.training.defenses import core_keys
 from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.oracles import attackers_images, oracle_of, untrained_substitute
 from robustbench_gan.training.store import Artifact
 from robustbench_gan.training.substitute import dynamic
-from robustbench_gan.training.workshop import Names, Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Names, Workshop
 
 RECIPE_VERSION = 1
 
@@ -88,16 +92,16 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
     data = workshop.dataset(names[0])
     defense = workshop.copy(*names) if threat.copies else workshop.defense(*names)
     if threat.substitute == "dynamic":
-        model, recipe = workshop.untrained_substitute(names, threat)
+        model, recipe = untrained_substitute(workshop, names, threat)
         return Ground(
-            "substitute", Bare(model), "full", 1, workshop.attackers_images(names[0], threat), recipe
+            "substitute", Bare(model), "full", 1, attackers_images(workshop, names[0], threat), recipe
         )
     if threat.name == "black-box":
         model, artifact = workshop.substitute(*names, threat)
-        images = workshop.attackers_images(names[0], threat)
+        images = attackers_images(workshop, names[0], threat)
         return Ground("substitute", Bare(model), "full", 1, images, {"key": artifact.key})
     if not threat.differentiates or (defense.unrolls and threat.gradient == "auto" and not named):
-        recipe = {"base": defense.base_key, "core": workshop.core_keys(defense)}
+        recipe = {"base": defense.base_key, "core": core_keys(workshop, defense)}
         return Ground("core", Bare(defense.core), "full", 1, data.train, recipe)
     gradient: Any = named or (
         declared_gradients(defense)[0] if threat.gradient == "auto" else threat.gradient
@@ -206,7 +210,7 @@ def _in_turns(
         done = module.fit(training, order.target, order.budget, seed + at)
         facts["steps"] = facts.get("steps", 0) + done["steps"]
 
-    oracle = workshop.oracle(order.names, order.threat)
+    oracle = oracle_of(workshop, order.names, order.threat)
     assert isinstance(on.system, Bare)
     info = dynamic(on.system.model, on.images, oracle, craft, fit, rounds=rounds, seed=seed)
     return {**info, **facts}
