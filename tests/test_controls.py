@@ -15,7 +15,7 @@ from robustbench_gan.cli import main
 from robustbench_gan.engine.matrix import preset_text, presets
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 
@@ -64,7 +64,7 @@ def test_what_is_registered_as_a_control_stands_in_the_table(group):
     specs = [
         s
         for c in CONTROLS
-        for s in (map(Spec.parse, c.attacks) if group == "attacks" else parse_chain(c.defense))
+        for s in (map(Spec.parse, c.attacks) if group == "attacks" else Chain.parse(c.defense))
     ]
     assert registered == {s.name for s in specs if registry.is_control(s.name)} and len(registered) >= 8
     assert not registered & set(registry.names(group))

@@ -11,7 +11,7 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli.installed import catalogue
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.registry import bind
-from robustbench_gan.nouns.spec import Spec, as_params, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec, as_params
 
 PARSED = [
     ("pgd", Spec("pgd")),
@@ -54,7 +54,7 @@ def test_every_value_survives_being_written_alone_nested_and_in_a_chain(value):
     for spec in (flat, deep):
         back = Spec.parse(str(spec))
         assert back == spec and type(back.params[-1][1]) is type(value)
-    assert parse_chain(f"{deep}+{flat}") == (deep, flat)
+    assert Chain.parse(f"{deep}+{flat}") == Chain((deep, flat))
 
 
 def test_not_a_number_is_written_and_read():
@@ -79,7 +79,7 @@ def test_the_order_of_parameters_does_not_matter():
     ],
 )
 def test_a_chain_splits_at_every_plus_that_is_no_part_of_a_value(text, names):
-    assert [s.name for s in parse_chain(text)] == names
+    assert [s.name for s in Chain.parse(text)] == names
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_a_usage_error_that_shows_it(text, message):
 @pytest.mark.parametrize("text", ["+", "a+", "+a", "a++b", "a+(b", "a+b:x='"])
 def test_a_broken_chain_is_a_usage_error(text):
     with pytest.raises(UsageError, match="cannot read"):
-        parse_chain(text)
+        Chain.parse(text)
 
 
 def target(x, *, steps: int = 40, step: float = 0.1, name: str = "a", on: bool = False, inner=None):
@@ -318,7 +318,7 @@ def test_a_text_is_what_was_written_whatever_else_it_looks_like(place):
 
 @pytest.mark.parametrize("text", ["a:x=" + "(" * 100_000, "a(x=" * 100_000, "x" * 10**6, "a+" * 10**6])
 def test_a_spec_that_nobody_wrote_is_refused_at_once(text):
-    for read in (Spec.parse, parse_chain):
+    for read in (Spec.parse, Chain.parse):
         with pytest.raises(
             UsageError, match="a spec has at most 10000 characters and 100 parentheses"
         ) as told:

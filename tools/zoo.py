@@ -34,7 +34,7 @@ from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.engine.plan import Step, steps_of, train
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.training.loop import accuracy
 from robustbench_gan.training.store import (
     CONTENT,
@@ -206,7 +206,7 @@ def measured(step: Step, store: Store, samples: int) -> Measured:
 
 def fastest(defense: str) -> tuple[str, str]:
     """A defense with the fastest engine that it and the processor have, on the same weights; what to say of it."""
-    spec, *inner = parse_chain(defense)
+    spec, *inner = Chain.parse(defense)
     if spec.name != "defense-gan" or inner or not machine.multiplies_bfloat16(torch.device("cpu")):
         return defense, ""
     engine = {"prune": True, "precision": "bf16"}

@@ -44,7 +44,7 @@ def resolved(attack: Any) -> tuple[Any, dict[str, Any]]:
         raise UsageError(
             f"the attack is a {type(attack).__name__}; expected a registered name, as 'pgd:steps=40'."
         )
-    return registry.resolve("attacks", Spec.parse(attack))
+    return registry.resolve("attacks", Spec.of(attack))
 
 
 def applicable(attack: str, info: AttackInfo, norm: str, targets: Tensor | None, trained: bool) -> None:

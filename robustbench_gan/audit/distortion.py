@@ -13,7 +13,7 @@ from robustbench_gan.nouns.spec import Spec
 
 def only_mnist(system: System) -> str:
     """The reason on other data, for which the distance between classes is not known."""
-    known = Spec.parse(system.asked.dataset).name == "mnist"
+    known = Spec.of(system.asked.dataset).name == "mnist"
     return "" if known else "the distance between classes is known for mnist alone"
 
 

@@ -156,7 +156,7 @@ class System:
         """A cell ready to be crafted, for what no record keeps."""
         planned = self.planned(wanted)
         cell = planned.cell
-        function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+        function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
         x, y = self.workshop.images(cell.dataset, cell.first, cell.samples)
         defense, settings = self.defense, Settings(self.batch_size)
         return Run(

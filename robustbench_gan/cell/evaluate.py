@@ -39,7 +39,7 @@ from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
 from robustbench_gan.nouns.seeds import judge_seeds
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference
 from robustbench_gan.results.coherence import coherent
 from robustbench_gan.results.kept import keep
@@ -183,7 +183,7 @@ def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any
 
 def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
     cell = planned.cell
-    function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
     defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
     _as_declared(cell, defense)
     held = defense
@@ -292,10 +292,10 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
 
 def _versions(cell: Cell) -> dict[str, str]:
     """Of the packages that decide an answer: ours and its own, and those that brought what the cell names."""
-    named = [("attacks", cell.attack), *(("defenses", str(spec)) for spec in parse_chain(cell.defense))]
+    named = [("attacks", cell.attack), *(("defenses", str(spec)) for spec in Chain.of(cell.defense))]
     if not is_file_reference(cell.classifier):
         named.append(("models", cell.classifier))
-    brought = [registry.entry(group, Spec.parse(text).name) for group, text in named]
+    brought = [registry.entry(group, Spec.of(text).name) for group, text in named]
     versions = {name: importlib_metadata.version(name) for name in REPORTED_PACKAGES}
     return {**{entry.distribution: entry.version for entry in brought}, **versions}
 
@@ -303,7 +303,7 @@ def _versions(cell: Cell) -> dict[str, str]:
 def _question(planned: Planned, workshop: Workshop) -> Question:
     """What red flags can know of a cell before it runs."""
     cell, classes = planned.cell, len(workshop.dataset(planned.cell.dataset).classes)
-    function, parameters = registry.resolve("attacks", Spec.parse(cell.attack))
+    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
     return Question(
         info_of(function), parameters, planned.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
     )

@@ -16,7 +16,7 @@ from robustbench_gan.guards.strangers import made
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Norm
 from robustbench_gan.nouns.record import Cell
-from robustbench_gan.nouns.spec import parse_chain
+from robustbench_gan.nouns.spec import Chain
 
 Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 
@@ -42,7 +42,7 @@ def stages_of(chain: str) -> list[Stage]:
     One that cannot be built is judged by its class: why it fails is for the cell to record.
     """
     stages: list[Stage] = []
-    for spec in parse_chain(chain):
+    for spec in Chain.of(chain):
         try:
             stages.append(made("defenses", spec, nn.Identity()))
         except BaseException as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from robustbench_gan.base.digests import code_digest, files_digest
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference, with_files
 from robustbench_gan.training.workshop import Workshop
 
@@ -34,13 +34,13 @@ def engine_digest() -> str:
 def identity_of(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
     """Hashes of everything besides names and parameters that decides an answer."""
     own = workshop.aliases.get(data)
-    build = registry.load("datasets", Spec.parse(own.place if own else data).name)
+    build = registry.load("datasets", Spec.of(own.place if own else data).name)
     if is_file_reference(model):
         classifier = workshop.aliases[model].digest
     else:
-        spec = Spec.parse(model)
+        spec = Spec.of(model)
         classifier = with_files(code_digest(registry.load("models", spec.name)), spec)
-    kinds = ((registry.load("defenses", spec.name), spec) for spec in parse_chain(chain))
+    kinds = ((registry.load("defenses", spec.name), spec) for spec in Chain.of(chain))
     return {
         "data": workshop.dataset(data).digest[:16],
         "loader": code_digest(build),
@@ -55,5 +55,5 @@ def identity_of_substitute(threat: ThreatModel) -> dict[str, str]:
     """A hash of the code of a black-box attacker's own model."""
     if threat.name != "black-box":
         return {}
-    spec = Spec.parse(threat.model)
+    spec = Spec.of(threat.model)
     return {"substitute": with_files(code_digest(registry.load("models", spec.name)), spec)}

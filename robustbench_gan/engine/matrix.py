@@ -30,7 +30,7 @@ from robustbench_gan.guards.strangers import made, naming, try_first, unchanged
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget, norm_named, radius
 from robustbench_gan.nouns.record import GOALS, Cell
-from robustbench_gan.nouns.spec import LONGEST, Spec, as_params, parse_chain
+from robustbench_gan.nouns.spec import LONGEST, Chain, Spec, as_params
 from robustbench_gan.nouns.user_files import DIGITS, FileReference, is_file_reference, with_files
 from robustbench_gan.results import coherence
 from robustbench_gan.training.workshop import Workshop
@@ -178,18 +178,18 @@ def check_weights(classifiers: Iterable[str], workshop: Workshop) -> None:
 
 
 def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
-    attacks = [canonical("attacks", Spec.parse(text)) for text in block.attacks]
+    attacks = [canonical("attacks", Spec.of(text)) for text in block.attacks]
     threats = [_threat(text, block) for text in block.threats]
     goals = [_goal(g) for g in block.goals]
     budgets = [_budget(block.norm, eps) for eps in block.eps]
-    functions = {text: registry.load("attacks", Spec.parse(text).name) for text in attacks}
-    digests = {text: with_files(code_digest(f), Spec.parse(text)) for text, f in functions.items()}
+    functions = {text: registry.load("attacks", Spec.of(text).name) for text in attacks}
+    digests = {text: with_files(code_digest(f), Spec.of(text)) for text, f in functions.items()}
     models = {text: name_classifier(text, workshop) for text in block.classifiers}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
-        data = name_dataset(canonical("datasets", Spec.parse(dataset)), workshop)
+        data = name_dataset(canonical("datasets", Spec.of(dataset)), workshop)
         model = models[classifier]
         _try_classifier(data, model, workshop)
-        chain = "+".join(canonical("defenses", spec) for spec in parse_chain(defense))
+        chain = "+".join(canonical("defenses", spec) for spec in Chain.of(defense))
         identity = identity_of(workshop, data, model, chain, block.train_seed)
         images = workshop.dataset(data)
         form = images.shape, len(images.classes)
@@ -240,7 +240,7 @@ def name_dataset(text: str, workshop: Workshop) -> str:
 
     Paths are private, and what a user calls `mnist` may be anything.
     """
-    params = dict(Spec.parse(text).params)
+    params = dict(Spec.of(text).params)
     if "path" not in params:
         return text
     kept = {key: value for key, value in params.items() if key not in ("path", "name")}
@@ -257,7 +257,7 @@ def name_classifier(text: str, workshop: Workshop) -> str:
         )
     if is_file_reference(text):
         return workshop.adopt_classifier(text)
-    return canonical("models", Spec.parse(text))
+    return canonical("models", Spec.of(text))
 
 
 def _try_classifier(data: str, model: str, workshop: Workshop) -> None:
@@ -278,7 +278,7 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
     `gray-box:copy,gradient=bpda` is short for `gray-box:copy=True,gradient=bpda`, which is how records write it.
     """
     head, comma, rest = text.strip().partition(",")
-    spec = Spec.parse(f"gray-box:copy=true{comma}{rest}" if head.strip() == "gray-box:copy" else text)
+    spec = Spec.of(f"gray-box:copy=true{comma}{rest}" if head.strip() == "gray-box:copy" else text)
     flag: dict[str, bool] = {}
     if spec.name == "gray-box" and dict(spec.params).get("copy") is True:
         flag = {"copy": True}
@@ -300,7 +300,7 @@ def _threat(text: str, block: Block) -> tuple[str, ThreatModel]:
     if threat.name == "query" and threat.limit < 1:
         raise UsageError(f"{text}: limit={threat.limit}: expected 1 or more queries an image.")
     if threat.name == "black-box":
-        canonical("models", Spec.parse(threat.model))
+        canonical("models", Spec.of(threat.model))
         if threat.substitute != "papernot" and threat.step_sign != "plus":
             raise UsageError(
                 f"{text}: step_sign is of papernot's augmentation; {threat.substitute} has none."
@@ -342,7 +342,7 @@ def _declined(chain: str, shape: tuple[int, int, int], classes: int) -> str:
 
     Asked once for all of its cells, so that no attack is declined alone.
     """
-    for spec in parse_chain(chain):
+    for spec in Chain.of(chain):
         try:
             stage = made("defenses", spec, nn.Identity())
             with unchanged("defenses", spec):
@@ -366,7 +366,7 @@ def refused_before(
     Ours check before their first pass, and so do those that say `checks_first`; any other's code runs in its cells
     alone, where it harms nothing else. Raises UsageError for parameters that it refuses.
     """
-    spec = Spec.parse(attack)
+    spec = Spec.of(attack)
     info = info_of(function)
     ours = registry.entry("attacks", spec.name).is_ours
     if not (ours or info.checks_first) or budget.norm not in info.norms:

@@ -21,7 +21,7 @@ from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Cell, Result
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.results.kept import are_kept, beside
 from robustbench_gan.results.places import place, short
 from robustbench_gan.results.stored import read_result, write_text
@@ -76,7 +76,7 @@ def _shared(item: Planned, called: Labels) -> list[tuple[Kind, str, list[str]]]:
     ]
     if item.threat.copies:
         chain.append(("copy", f"{name} / {defense}", [*base, cell.defense]))
-    attack = registry.load("attacks", Spec.parse(cell.attack).name)
+    attack = registry.load("attacks", Spec.of(cell.attack).name)
     info = info_of(attack)
     if cell.threat_name == "black-box" and info.needs != "nothing" and item.threat.substitute != "dynamic":
         asked = called("defense", learnt_from) if learnt_from == cell.defense else short(learnt_from)
@@ -94,7 +94,7 @@ def _shared(item: Planned, called: Labels) -> list[tuple[Kind, str, list[str]]]:
 
 def _core(cell: Cell) -> str:
     """The part of a defense that a gray-box attacker trains on: what replaces the classifier, not what purifies."""
-    chain = parse_chain(cell.defense)
+    chain = Chain.of(cell.defense)
     return "+".join(str(spec) for spec in chain if not registry.load("defenses", spec.name).purifies)
 
 
@@ -105,7 +105,7 @@ def _oracle(item: Planned) -> list[str]:
 
 def _reference(cell: Cell) -> str:
     """The defense that answers a black-box attacker: the cell's own, unless a sweep pins one for all of its points."""
-    return str(dict(Spec.parse(cell.threat).params).get("reference", cell.defense))
+    return str(dict(Spec.of(cell.threat).params).get("reference", cell.defense))
 
 
 def _key(kind: Kind, parts: list[str], item: Planned) -> str:

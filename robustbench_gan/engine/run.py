@@ -36,7 +36,7 @@ from robustbench_gan.leaderboard.labels import Labels, radius
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.registry import names
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference
 from robustbench_gan.training.loop import accuracy
 from robustbench_gan.training.workshop import Workshop
@@ -244,7 +244,7 @@ def train_all(
     """
     console, done = console_for(stderr=True), []
     check_weights([classifier], workshop)
-    data = name_dataset(canonical("datasets", Spec.parse(dataset)), workshop)
+    data = name_dataset(canonical("datasets", Spec.of(dataset)), workshop)
     base = name_classifier(classifier, workshop)
     models = names("models")
     asked = [(text, *_in_full(text, models)) for text in specs]
@@ -267,7 +267,7 @@ def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
             f"{text}: a classifier given as a file brings its own weights; train what stands on it, as in "
             f"`rbg train magnet --classifier {text} --weights FILE.safetensors`."
         )
-    chain = parse_chain(text)
+    chain = Chain.of(text)
     if len(chain) == 1 and chain[0].name in models:
         return True, canonical("models", chain[0])
     if len(chain) == 1 and chain[0].name not in names("defenses"):

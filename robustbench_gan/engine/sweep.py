@@ -29,7 +29,7 @@ from robustbench_gan.leaderboard.labels import short_labels
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Interval, Result
-from robustbench_gan.nouns.spec import Spec, as_params, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec, as_params
 from robustbench_gan.results.stored import read_result
 from robustbench_gan.training.store import Artifact
 from robustbench_gan.training.workshop import Workshop
@@ -102,7 +102,7 @@ def varied(defense: str, values: Iterable[tuple[str, str]]) -> str:
 
     `stage.name` names the stage where several have it. Raises UsageError where none has, or several.
     """
-    chain = list(parse_chain(defense))
+    chain = list(Chain.parse(defense))
     for name, value in values:
         stage, _, parameter = name.rpartition(".")
         known = [registry.parameters(registry.load("defenses", spec.name)) for spec in chain]
@@ -115,7 +115,7 @@ def varied(defense: str, values: Iterable[tuple[str, str]]) -> str:
             raise UsageError(
                 f"--over {name}: several stages of {defense} have it; write {chain[owners[0]].name}.{parameter}=."
             )
-        spec, (given,) = chain[owners[0]], Spec.parse(f"x:{parameter}={value}").params
+        spec, (given,) = chain[owners[0]], Spec.of(f"x:{parameter}={value}").params
         chain[owners[0]] = Spec(spec.name, as_params({**dict(spec.params), **dict([given])}))
     return "+".join(map(str, chain))
 
@@ -177,7 +177,7 @@ def plan(asked: Matrix, found: Sequence[Point], reference: str, workshop: Pinned
 
 def _pinned(item: Planned, reference: str, code: str) -> Planned:
     """The cell with the substitute's oracle in the text of its threat model, and so in its fingerprint."""
-    spec = Spec.parse(item.cell.threat)
+    spec = Spec.of(item.cell.threat)
     threat = str(Spec(spec.name, as_params({**dict(spec.params), "reference": reference})))
     identity = {**item.cell.identity, "reference": code}
     return replace(item, cell=item.cell.model_copy(update={"threat": threat, "identity": identity}))
@@ -314,7 +314,7 @@ def markdown(sweep: Sweep, rows: Sequence[dict[str, Any]], image: str | None) ->
 
 def _threat(text: str) -> str:
     """A threat model without the substitute's reference, which has its own line."""
-    spec = Spec.parse(text)
+    spec = Spec.of(text)
     return str(Spec(spec.name, tuple(pair for pair in spec.params if pair[0] != "reference")))
 
 

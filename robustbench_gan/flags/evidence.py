@@ -109,6 +109,6 @@ def shared(one: Seen, other: Seen) -> tuple[Numbers, Numbers]:
 def _parameters(result: Result) -> dict[str, Any]:
     """Of the attack; none where the text is no spec, as a stranger's record may have it."""
     try:
-        return dict(Spec.parse(result.cell.attack).params)
+        return dict(Spec.of(result.cell.attack).params)
     except (ValueError, SyntaxError):
         return {}

@@ -19,7 +19,7 @@ from robustbench_gan.guards.guard import left_alone
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.registry import GROUPS
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference, with_files
 
 _NAME = re.compile(r"[\w.@-]+")
@@ -47,7 +47,7 @@ def codes(chain: str) -> list[str]:
 
     What a bundled one does is known from its parameters and keys.
     """
-    foreign = [s for s in parse_chain(chain) if not registry.entry("defenses", s.name).is_ours]
+    foreign = [s for s in Chain.of(chain) if not registry.entry("defenses", s.name).is_ours]
     return [with_files(code_digest(registry.load("defenses", s.name)), s) for s in foreign]
 
 

@@ -185,7 +185,7 @@ def _headline(ok: list[Result], eps: float) -> Interval | None:
 def _positive_control(column: Column) -> bool:
     """An attack that is denied its gradient on purpose is suspect by design, and so no gap in a headline."""
     try:
-        return ("gradient", "cut") in Spec.parse(column.threat).params
+        return ("gradient", "cut") in Spec.of(column.threat).params
     except UsageError:
         return False
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from robustbench_gan.base.errors import UsageError, one_line
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.nouns.spec import Spec, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec
 
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
@@ -38,7 +38,7 @@ def short_labels(texts: Iterable[str]) -> dict[str, str]:
 def _read(text: str) -> tuple[str, dict[str, str]]:
     """The names of a chain, and its parameters by place and name; text that is no spec is its own name."""
     try:
-        chain = parse_chain(text)
+        chain = Chain.of(text)
     except (UsageError, ValueError, SyntaxError):
         return text, {}
     params = {}

@@ -82,7 +82,7 @@ def _pairing(result: Result) -> tuple[tuple[str, object], ...]:
 
 def _parameters(result: Result) -> tuple[tuple[str, object], ...]:
     try:
-        return Spec.parse(result.cell.threat).params
+        return Spec.of(result.cell.threat).params
     except UsageError:
         return ()
 

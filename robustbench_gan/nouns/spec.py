@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 from robustbench_gan.base.errors import UsageError
 
@@ -21,8 +22,64 @@ LONGEST, DEEPEST = 10_000, 100  # characters and parentheses of a spec
 _EXPONENT = re.compile(r"[0-9.][eE]\+[0-9]")
 
 
-@dataclass(frozen=True)
-class Spec:
+T = TypeVar("T", bound="AsText")
+
+
+class AsText:
+    """What is read from a text once and written as one again: equal, hashed and sorted as that text is.
+
+    1, 1.0 and True are one key of a dict, and three parameters.
+    """
+
+    def _canonical(self) -> str:
+        """The one text of it that we would write."""
+        raise NotImplementedError
+
+    @classmethod
+    def parse(cls: type[T], text: str) -> T:
+        """Read it anew, whatever its text; it is then written as we would write it. Raises UsageError."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls: type[T], given: T | str) -> T:
+        """Itself, or read from a text, which stays its text to the letter: what a record says must not change.
+
+        Raises UsageError for a text that cannot be read, and TypeError for what is no text.
+        """
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, str):
+            raise TypeError(f"expected a text or a {cls.__name__}, not a {type(given).__name__}")
+        kind: Any = cls
+        found: T = _to_the_letter(kind, given)
+        return found
+
+    @cached_property
+    def _text(self) -> str:
+        return self._canonical()
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __lt__(self, other: AsText) -> bool:
+        return self._text < other._text
+
+
+@lru_cache(maxsize=8192)  # a thousand records name some dozen attacks and defenses
+def _to_the_letter(kind: type[AsText], text: str) -> Any:
+    found = kind.parse(text)
+    vars(found)["_text"] = text
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Spec(AsText):
     """A name with parameters, as written by a user: `name:key=value,...`, nested in parentheses.
 
     `written` are the values as they stood there: 007 is a number, and may be the name of a directory.
@@ -30,10 +87,18 @@ class Spec:
 
     name: str
     params: tuple[tuple[str, Value], ...] = ()
-    written: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    written: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
-    def __str__(self) -> str:
+    def _canonical(self) -> str:
         return self.name + (":" + _write(self.params) if self.params else "")
+
+    def get(self, parameter: str, default: Value = None) -> Value:
+        """The value of a parameter, or this default where the spec says nothing of it."""
+        return dict(self.params).get(parameter, default)
+
+    def replaced(self, values: Mapping[str, Value]) -> Spec:
+        """The same name with some parameters set anew."""
+        return Spec(self.name, as_params({**dict(self.params), **values}))
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -47,9 +112,33 @@ class Spec:
         return cls(name, *_pairs(rest, text))
 
 
-def parse_chain(text: str) -> tuple[Spec, ...]:
-    """Read a composition `outer+inner`: the first sees the input first."""
-    return tuple(Spec.parse(part) for part in _split(_bounded(text), "+", text))
+@dataclass(frozen=True, eq=False)
+class Chain(AsText):
+    """A composition of defenses, `outer+inner`: the first sees the input first. One alone is a chain of one."""
+
+    stages: tuple[Spec, ...]
+
+    def _canonical(self) -> str:
+        return "+".join(map(str, self.stages))
+
+    @classmethod
+    def parse(cls, text: str) -> Chain:
+        """Read a composition. Raises UsageError that shows where the text stops making sense."""
+        return cls(tuple(Spec.parse(part) for part in _split(_bounded(text), "+", text)))
+
+    @property
+    def name(self) -> str:
+        """The names of its stages: `ape-gan+magnet`."""
+        return "+".join(spec.name for spec in self.stages)
+
+    def __iter__(self) -> Iterator[Spec]:
+        return iter(self.stages)
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+    def __getitem__(self, at: int) -> Spec:
+        return self.stages[at]
 
 
 def _bounded(text: str) -> str:

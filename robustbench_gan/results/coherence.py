@@ -461,7 +461,7 @@ def _is_digest(text: str) -> bool:
 
 def _parameters(threat: str) -> Mapping[str, Any]:
     try:
-        return dict(Spec.parse(threat).params)
+        return dict(Spec.of(threat).params)
     except UsageError:
         return {}
 

@@ -16,7 +16,7 @@ def short(text: str) -> str:
 
 def place(cell: Cell) -> Path:
     """Where a cell's record lies, from `results` on: one file a question, so that a newer answer replaces an older."""
-    parts = [Spec.parse(cell.dataset).name, short(cell.classifier), short(cell.defense), cell.threat_name]
+    parts = [Spec.of(cell.dataset).name, short(cell.classifier), short(cell.defense), cell.threat_name]
     # The attack's name is cut, never the hash and the ending behind it.
     name = f"{slug(short(cell.attack))[:36]}-{cell.norm}-{cell.eps:g}-{cell.question[:16]}.json"
     return Path(*(slug(part) for part in parts), slug(name))

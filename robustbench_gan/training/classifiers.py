@@ -42,7 +42,7 @@ def make_classifier(workshop: Workshop, dataset: str, text: str) -> tuple[nn.Mod
             return _users_classifier(workshop, data, workshop.aliases[text])
         except UsageError as error:  # of the user's own file, which every cell needs
             raise Fatal(str(error)) from error
-    spec = Spec.parse(text)
+    spec = Spec.of(text)
     factory = registry.load("models", spec.name)
     schedule = schedule_of(factory)
     model = fresh(lambda: made("models", spec, data.shape, len(data.classes)), workshop.train_seed)

@@ -15,7 +15,7 @@ from robustbench_gan.data.dataset import TrainingData
 from robustbench_gan.guards.guard import left_alone
 from robustbench_gan.guards.strangers import made, try_first
 from robustbench_gan.guards.surroundings import Surroundings
-from robustbench_gan.nouns.spec import parse_chain
+from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.training.classifiers import looked_at
 from robustbench_gan.training.loop import freeze
 from robustbench_gan.training.store import content_digest
@@ -30,7 +30,7 @@ def make_defense(workshop: Workshop, dataset: str, classifier: str, text: str, s
     Raises Meddled where it changed what is not its own, UsageError where it is not for such images.
     """
     base, artifact = workshop.classifier(dataset, classifier)
-    chain, stages = parse_chain(text), []
+    chain, stages = Chain.of(text), []
     name = "+".join(spec.name for spec in chain)
     data, loaded = workshop.dataset(dataset), workshop.loaded(dataset).whole()
     around = Surroundings(generators=True, thorough=True)

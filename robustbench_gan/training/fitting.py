@@ -116,7 +116,7 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
 
 def _trained(workshop: Workshop, order: Order, minutes: float | None) -> Trained:
     data, seed = workshop.dataset(order.names[0]), workshop.train_seed
-    spec = Spec.parse(order.attack)
+    spec = Spec.of(order.attack)
     kind = registry.load("attacks", spec.name)
     module: TrainedAttack = fresh(lambda: made("attacks", spec, data.shape, len(data.classes)), seed)  # type: ignore[assignment]
     on = ground(workshop, order.names, order.threat, info_of(kind).gradient)

@@ -103,7 +103,7 @@ class Workshop(Memory):
 
     def _build(self, text: str) -> Dataset:
         own = self.aliases.get(text)
-        build, params = registry.resolve("datasets", Spec.parse(own.place if own else text))
+        build, params = registry.resolve("datasets", Spec.of(own.place if own else text))
         data: Dataset = build(**params)
         return data
 

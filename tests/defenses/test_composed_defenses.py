@@ -18,7 +18,7 @@ from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold
-from robustbench_gan.nouns.spec import Spec, as_params, parse_chain
+from robustbench_gan.nouns.spec import Chain, Spec, as_params
 from robustbench_gan.training.loop import accuracy, freeze
 from robustbench_gan.training.store import Store
 
@@ -156,7 +156,7 @@ def test_the_purifier_helps_the_trained_classifier_against_the_attack_on_it(stor
 
 
 def test_the_chain_reads_from_its_spec():
-    outer, inner = parse_chain("ape-gan:attack=pgd(steps=5),eps=0.2+adversarial-training:ensemble=a/c")
+    outer, inner = Chain.parse("ape-gan:attack=pgd(steps=5),eps=0.2+adversarial-training:ensemble=a/c")
     kind, params = registry.resolve("defenses", outer)
     assert kind is APEGAN and str(params["attack"]) == "pgd:steps=5" and inner.name == "adversarial-training"
 
