@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.models.schedule import Schedule, trained
 from robustbench_gan.nouns.budget import Budget

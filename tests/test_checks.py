@@ -20,7 +20,8 @@ from robustbench_gan.cell.craft import AttackFault
 from robustbench_gan.cell.probe import Probe
 from robustbench_gan.cell.purified import Shown
 from robustbench_gan.contracts.attack import AttackInfo
-from robustbench_gan.contracts.threat import Counts, black_box, gray_box, query, seed_known, white_box
+from robustbench_gan.contracts.counts import Counts
+from robustbench_gan.contracts.threat import black_box, gray_box, query, seed_known, white_box
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.flags.thresholds import AGREEMENT, ZERO_GRADIENT_SHARE
 from robustbench_gan.nouns.outcome import Output

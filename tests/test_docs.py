@@ -19,7 +19,8 @@ from planted_plugins import cell, flags, installed, workshop  # noqa: F401 - a f
 
 from robustbench_gan.cli.installed import catalogue
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -23,6 +23,7 @@ ROOMS = [
     "base", "nouns", "flags", "guards", "data", "models", "contracts", "training", "results", "cell", "leaderboard",
     "engine", "audit", "api", "cli",
 ]  # fmt: skip
+MOST_LEVELS = 16  # of imports that stand on each other
 FACADES = {"seeds"}  # public names of what lies in a room
 CELL = [f"cell.{name}" for name in ("context", "craft", "judge", "provenance", "estimate", "evaluate")]
 NO_TORCH = [
@@ -183,6 +184,23 @@ def test_a_room_knows_none_of_those_after_it(room):
     for name, found in read(CORE).items():
         if room_of(name) == room:
             assert not reaches(found, *after), name
+
+
+def test_no_module_stands_on_a_long_chain_of_imports():
+    every = read(CORE)
+    modules = every.keys() - {CORE.name}
+
+    @functools.cache
+    def chain(module: str) -> list[str]:
+        """The longest chain of imports that begins with a module; those inside functions count as well."""
+        own = every[module] & modules - {module}
+        below = [
+            name for name in sorted(own) if reaches(own, name) == {name}
+        ]  # a room, where one of its modules is meant
+        return [module, *max(map(chain, below), key=len, default=[])]
+
+    longest = max(map(chain, sorted(modules)), key=len)
+    assert len(longest) <= MOST_LEVELS, " <- ".join(longest)
 
 
 def test_the_steps_of_a_cell_are_called_from_above():

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustbench_gan.cell.probe import MANY, PROBED, Probe, probe
-from robustbench_gan.contracts.defense import Composed, Defense
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.flags.thresholds import SAME_ANSWER
 from robustbench_gan.nouns.outcome import Output, distance
 

@@ -15,8 +15,9 @@ from torch import nn
 
 from robustbench_gan.api.run_attack import RedFlag, run_attack
 from robustbench_gan.cell.purified import Shown, Watched
-from robustbench_gan.contracts.defense import Composed, Defense
-from robustbench_gan.contracts.threat import answer
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.systems import answer
 from robustbench_gan.guards.surroundings import GENERATORS
 from robustbench_gan.nouns import seeds as generators
 from robustbench_gan.nouns.seeds import own_generators

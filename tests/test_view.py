@@ -8,17 +8,11 @@ from planted import SHAPE, Detector, Linear, Noise, Scale, Seen, conv, images, s
 from torch import nn
 
 from robustbench_gan.base.batching import MICRO_BATCH, micro_batches
+from robustbench_gan.contracts.counts import Counts, QueryLimit
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import (
-    THREATS,
-    Bare,
-    Counts,
-    Defended,
-    QueryLimit,
-    View,
-    answer,
-    blend,
-)
+from robustbench_gan.contracts.systems import Bare, Defended, answer
+from robustbench_gan.contracts.threat import THREATS
+from robustbench_gan.contracts.view import View, blend
 from robustbench_gan.models.convolutional import small_cnn
 from robustbench_gan.models.defense_gan_2018 import a
 from robustbench_gan.models.resnet import resnet18
@@ -557,7 +551,7 @@ def test_a_view_of_no_samples_answers_with_none(whole):
 
 @pytest.mark.parametrize("has", [False, True])
 def test_a_view_is_fast_only_where_the_device_multiplies_bfloat16_itself(has, monkeypatch):
-    monkeypatch.setattr("robustbench_gan.contracts.threat.multiplies_bfloat16", lambda device: has)
+    monkeypatch.setattr("robustbench_gan.contracts.view.multiplies_bfloat16", lambda device: has)
     x, goal, model = images(4), Goal.untargeted(torch.zeros(4, dtype=torch.int64)), conv()
     view, plain = (View.on(Bare(model), seeds(4), fast=fast) for fast in (True, False))
     same = torch.equal(view.value_and_grad(goal.loss, x)[1], plain.value_and_grad(goal.loss, x)[1])

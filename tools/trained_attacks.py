@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.contracts.attack import Fitted
-from robustbench_gan.contracts.threat import Bare, View, white_box
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.threat import white_box
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, correct

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rbg_attacks._runs import confirmed
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import View, blend
+from robustbench_gan.contracts.view import View, blend
 from robustbench_gan.nouns.budget import flat, per_sample
 from robustbench_gan.nouns.outcome import Goal
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import flat, per_sample
 from robustbench_gan.nouns.outcome import Goal
 

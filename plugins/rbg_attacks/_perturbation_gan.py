@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from robustbench_gan.base.batching import micro_batches
 from robustbench_gan.base.errors import NotApplicable, UsageError
 from robustbench_gan.contracts.attack import TrainedAttack, Training
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget, flat
 from robustbench_gan.nouns.outcome import Goal, Loss
 from robustbench_gan.nouns.seeds import sample_seeds

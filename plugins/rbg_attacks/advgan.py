@@ -19,7 +19,7 @@ from rbg_attacks._perturbation_gan import (
 )  # fmt: skip
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

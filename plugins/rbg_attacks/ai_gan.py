@@ -23,7 +23,8 @@ from rbg_attacks._perturbation_gan import (
 from rbg_attacks.pgd import pgd
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold, integers

@@ -11,7 +11,7 @@ from rbg_attacks._encoder import Encoder, imitate
 from rbg_attacks.pgd import pgd
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget, per_sample
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold, uniform

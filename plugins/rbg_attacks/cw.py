@@ -14,7 +14,7 @@ from rbg_attacks._cw_linf import cw_linf
 from rbg_attacks._runs import confirmed_passes
 from robustbench_gan.base.errors import NotApplicable, UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
+from robustbench_gan.contracts.view import View, blend
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 

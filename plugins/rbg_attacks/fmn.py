@@ -10,7 +10,7 @@ from torch import Tensor
 from rbg_attacks._fmn_balls import dual, project
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
+from robustbench_gan.contracts.view import View, blend
 from robustbench_gan.nouns.budget import Budget, Norm, norm_of, per_sample
 from robustbench_gan.nouns.outcome import Goal, Output
 

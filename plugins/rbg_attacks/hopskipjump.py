@@ -11,7 +11,7 @@ from torch import Tensor
 from rbg_attacks._queries import queries_left
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
+from robustbench_gan.contracts.view import View, blend
 from robustbench_gan.nouns.budget import Budget, norm_of, per_sample
 from robustbench_gan.nouns.outcome import REJECTED, Goal
 from robustbench_gan.nouns.seeds import bits, fold, uniform

@@ -12,7 +12,7 @@ from torch import Tensor
 from rbg_attacks._saliency import best_product, best_sum
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget, flat
 from robustbench_gan.nouns.outcome import Goal, Output
 

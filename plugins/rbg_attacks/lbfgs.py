@@ -8,7 +8,7 @@ from torch import Tensor
 from rbg_attacks._batched_lbfgs import BatchedLbfgs
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
+from robustbench_gan.contracts.view import View, blend
 from robustbench_gan.nouns.budget import Budget, flat
 from robustbench_gan.nouns.outcome import Goal, Loss, Output
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rbg_attacks._latent import Found, inversion_passes, invert, latent_size, leave
 from robustbench_gan.base.errors import NotApplicable, UsageError
 from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold, normal

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from rbg_defenses._pairs import InnerAttack
 from rbg_defenses._turns import Player, take_turns
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.models.schedule import Schedule, Shape
 from robustbench_gan.nouns.budget import Budget

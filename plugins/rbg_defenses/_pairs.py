@@ -14,7 +14,8 @@ from robustbench_gan.base import progress
 from robustbench_gan.base.digests import code_digest
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget, Norm

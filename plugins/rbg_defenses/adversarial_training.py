@@ -14,7 +14,8 @@ from rbg_defenses._pairs import InnerAttack
 from robustbench_gan.base.digests import code_digest, module_digest
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.models.schedule import Schedule, schedule_of
 from robustbench_gan.nouns import registry

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense, Gradient
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import Gradient
 
 
 class BitDepth(Defense):

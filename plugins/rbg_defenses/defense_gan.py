@@ -18,7 +18,8 @@ from rbg_defenses._wgan import Generator, WganRecipe, train_generator
 from robustbench_gan.base import machine
 from robustbench_gan.base.digests import module_digest
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense, Gradient
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import Gradient
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.nouns.outcome import Output, correct

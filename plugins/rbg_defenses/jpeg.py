@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense, Gradient
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import Gradient
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.training.store import Store
 

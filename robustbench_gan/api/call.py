@@ -16,8 +16,10 @@ from robustbench_gan.base.errors import described as described_error
 from robustbench_gan.cell.context import Crafted
 from robustbench_gan.cell.craft import keep_better, sized_examples, strength_of
 from robustbench_gan.contracts.attack import AttackInfo, Fitted, Training
+from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Counts, Defended, System, View, answer
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.view import View
 from robustbench_gan.guards.guard import Accused, Attributes, Belonging, Kept, Seal, left_alone
 from robustbench_gan.models import door
 from robustbench_gan.nouns.budget import Budget

@@ -12,7 +12,8 @@ from robustbench_gan.cell.checks import Evidence, Question, red_flags
 from robustbench_gan.cell.probe import probe
 from robustbench_gan.cell.purified import Shown, Watched
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Defended, answer, white_box
+from robustbench_gan.contracts.systems import Bare, Defended, answer
+from robustbench_gan.contracts.threat import white_box
 from robustbench_gan.models import door
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Output, correct

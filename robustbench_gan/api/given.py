@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import NotApplicable, UsageError, unknown
+from robustbench_gan.base.tensors import form
 from robustbench_gan.contracts.attack import AttackInfo
-from robustbench_gan.contracts.defense import Defense, declared_gradients
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import declared_gradients
 from robustbench_gan.contracts.threat import GradientChoice
-from robustbench_gan.guards.guard import form
 from robustbench_gan.models import door
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import radius

@@ -16,7 +16,8 @@ from torch import Tensor
 from robustbench_gan.cell.probe import PROBED, Probe
 from robustbench_gan.cell.purified import Shown
 from robustbench_gan.contracts.attack import AttackInfo
-from robustbench_gan.contracts.threat import Counts, ThreatModel
+from robustbench_gan.contracts.counts import Counts
+from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.flags import flag
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.nouns.outcome import Output

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.cell.context import Run, goals_of, gradients_of
-from robustbench_gan.contracts.threat import Bare, Defended, System, View
+from robustbench_gan.contracts.systems import Bare, Defended, System
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.outcome import Goal
 
 LONG = (

@@ -20,6 +20,7 @@ import torch
 
 from robustbench_gan.base import machine, stopping
 from robustbench_gan.base.errors import NotApplicable, describe, plain, said
+from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.cell import provenance
 from robustbench_gan.cell.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.cell.context import Crafted, Run, Settings, goals_of, gradients_of
@@ -31,9 +32,10 @@ from robustbench_gan.cell.purified import Shown, Watched
 from robustbench_gan.cell.question import Planned, stages_of
 from robustbench_gan.cell.rehearsal import Asked, refusal
 from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.defense import Composed, Defense
-from robustbench_gan.contracts.threat import Bare, Counts, Deadline, Defended, OutOfTime
-from robustbench_gan.guards.guard import Meddled
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.counts import Counts, Deadline, OutOfTime
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry

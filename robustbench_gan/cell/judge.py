@@ -12,8 +12,9 @@ from torch import Tensor
 from robustbench_gan.base import progress
 from robustbench_gan.base.errors import NotANumber
 from robustbench_gan.cell.context import Crafted, Run
+from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import recipe_of
-from robustbench_gan.contracts.threat import Counts, Defended, answer
+from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.nouns.detection import measure
 from robustbench_gan.nouns.outcome import Output, correct, unanswered
 from robustbench_gan.nouns.record import Detection, Outcomes

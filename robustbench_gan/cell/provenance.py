@@ -10,7 +10,8 @@ from torch import Tensor
 
 from robustbench_gan.base import machine
 from robustbench_gan.cell.context import Crafted, Run, substitutes_of
-from robustbench_gan.contracts.threat import Bare, Counts, Defended, answer
+from robustbench_gan.contracts.counts import Counts
+from robustbench_gan.contracts.systems import Bare, Defended, answer
 from robustbench_gan.nouns.budget import Norm, norm_of
 from robustbench_gan.nouns.outcome import Output, correct
 from robustbench_gan.nouns.record import Spread

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended
+from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.flags.thresholds import OUTSIDE
 from robustbench_gan.nouns.outcome import Output
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.samples import Samples
 from robustbench_gan.nouns.budget import NORMS, Budget, Norm
 from robustbench_gan.nouns.outcome import Goal

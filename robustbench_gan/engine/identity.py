@@ -13,15 +13,17 @@ from robustbench_gan.nouns.user_files import is_file_reference, with_files
 from robustbench_gan.training.workshop import Workshop
 
 ENGINE = (
-    "base/batching", "base/machine", "base/python_file", "base/trial", "cell/checks", "cell/context",
-    "cell/craft", "cell/evaluate", "cell/judge", "cell/probe", "cell/provenance", "cell/purified",
-    "cell/rehearsal", "cell/repeated", "contracts/attack", "contracts/defense", "contracts/image_gradient",
-    "contracts/threat", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
+    "base/batching", "base/machine", "base/memory", "base/python_file", "base/tensors", "base/trial",
+    "cell/checks", "cell/context", "cell/craft", "cell/evaluate", "cell/judge", "cell/probe",
+    "cell/provenance", "cell/purified", "cell/rehearsal", "cell/repeated", "contracts/attack",
+    "contracts/composition", "contracts/counts", "contracts/defense", "contracts/differentiated",
+    "contracts/gradients", "contracts/image_gradient", "contracts/systems", "contracts/threat",
+    "contracts/view", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
     "guards/strangers", "guards/surroundings", "models/door", "models/from_file", "models/weight_files",
     "nouns/budget", "nouns/detection", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/user_files",
     "training/checkpoint", "training/classifiers", "training/defenses", "training/fitting", "training/loop",
     "training/memory", "training/oracles", "training/substitute", "training/workshop",
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 
 
 @lru_cache

@@ -24,7 +24,7 @@ from robustbench_gan.base.redirect import aside
 from robustbench_gan.base.terminal import console_for
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.contracts.threat import Defended, answer
+from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.engine.executors import evaluate_apart
 from robustbench_gan.engine.matrix import Matrix, canonical, check_weights, name_classifier, name_dataset
 from robustbench_gan.engine.plan import Step, execute, labels_of, result_path, steps_of

@@ -27,8 +27,9 @@ import torch
 from torch.nn import functional
 from torch.nn.modules import module as hooks
 
+from robustbench_gan.base.memory import all_identical, identical
 from robustbench_gan.guards.interpreter import MORE
-from robustbench_gan.guards.setting import Setting, all_identical, identical
+from robustbench_gan.guards.setting import Setting
 
 _LIVING: list[Any] = []  # guards of torch that must never be collected
 _SMALLEST = 5e-324  # the smallest denormal

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from robustbench_gan.base.digests import code_digest
 from robustbench_gan.base.errors import NotApplicable, UsageError, said
-from robustbench_gan.contracts.defense import Composed, Defense
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import NOTHING_TO_COPY
 from robustbench_gan.data.dataset import TrainingData
 from robustbench_gan.guards.guard import left_alone

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.digests import code_digest
 from robustbench_gan.contracts.attack import Fitted, TrainedAttack, Training, info_of
-from robustbench_gan.contracts.defense import declared_gradients, recipe_of
-from robustbench_gan.contracts.threat import Bare, Counts, Deadline, Defended, System, ThreatModel, View
+from robustbench_gan.contracts.counts import Counts, Deadline
+from robustbench_gan.contracts.defense import recipe_of
+from robustbench_gan.contracts.gradients import declared_gradients
+from robustbench_gan.contracts.systems import Bare, Defended, System
+from robustbench_gan.contracts.threat import ThreatModel
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.guards.guard import Attributes, left_alone
 from robustbench_gan.guards.strangers import codes, made

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.digests import code_digest
+from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.contracts.defense import recipe_of
-from robustbench_gan.contracts.threat import Bare, Defended, System, ThreatModel, answer
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.guards.guard import Meddled
 from robustbench_gan.guards.strangers import codes, made
 from robustbench_gan.models import door
 from robustbench_gan.nouns import registry

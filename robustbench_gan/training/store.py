@@ -22,8 +22,8 @@ from torch import Tensor
 
 from robustbench_gan.base import machine
 from robustbench_gan.base.errors import Fatal, UsageError
-from robustbench_gan.base.files import cache_dir, remove_leftovers, slug, write_atomically
-from robustbench_gan.models.weight_files import what_it_is
+from robustbench_gan.base.files import cache_dir, no_file, remove_leftovers, slug, write_atomically
+from robustbench_gan.base.formats import no_safetensors
 from robustbench_gan.training import building
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -164,7 +164,7 @@ def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -
     Raises Fatal, which ends with how to `mend` it, when it is missing, corrupt or truncated.
     """
     try:
-        if why := what_it_is(path):
+        if why := no_file(path) or no_safetensors(path):
             raise Fatal(why)
         tensors, header = load_file(path), read_header(path)
         info = json.loads(header.get("info", "{}"))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_gan.base import progress
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.nouns.outcome import REJECTED

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Defended, System, ThreatModel, answer
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.guards.guard import Accused, Kept, Loaded, Meddled, Quick, Theirs, left_alone
+from robustbench_gan.guards.guard import Accused, Kept, Loaded, Quick, Theirs, left_alone
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Output

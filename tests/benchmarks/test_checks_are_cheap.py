@@ -18,7 +18,7 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.purified import Watched
 from robustbench_gan.cell.repeated import Tape
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.engine.matrix import Matrix, lay_out
 from robustbench_gan.flags.across import across
 from robustbench_gan.guards import guard

@@ -18,7 +18,8 @@ from torch import nn
 
 from robustbench_gan.base import machine, progress
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Composed, recipe_of
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import recipe_of
 from robustbench_gan.nouns.seeds import normal, sample_seeds
 from robustbench_gan.training.checkpoint import Checkpoint
 from robustbench_gan.training.loop import fresh
