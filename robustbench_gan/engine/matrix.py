@@ -32,7 +32,7 @@ from robustbench_gan.nouns.budget import Budget, norm_named, radius
 from robustbench_gan.nouns.record import GOALS, Cell
 from robustbench_gan.nouns.spec import LONGEST, Chain, Spec, as_params
 from robustbench_gan.nouns.user_files import DIGITS, FileReference, is_file_reference, with_files
-from robustbench_gan.results import coherence
+from robustbench_gan.results import arithmetic
 from robustbench_gan.training.workshop import Workshop
 
 if sys.version_info >= (3, 11):
@@ -68,7 +68,7 @@ class Block(BaseModel):
     gradient: str | None = None
     eot: Whole | None = Field(default=None, ge=1)
     samples: Whole | Literal["all"] = 200
-    seed: Whole = Field(default=0, gt=-coherence.LARGEST, lt=coherence.LARGEST)
+    seed: Whole = Field(default=0, gt=-arithmetic.LARGEST, lt=arithmetic.LARGEST)
     judge_seeds: Whole = Field(default=1, ge=1, le=MOST_SEEDS)
     train_seed: Whole = 0
 
