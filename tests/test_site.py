@@ -12,7 +12,7 @@ from robustbench_gan.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^<!-- (run|python|file: \S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOLLOWED = ("index", "my_model", "my_defense", "my_data")
+FOLLOWED = ("index", "my_model", "my_defense", "my_data", "publish")
 
 
 @pytest.mark.parametrize("page", FOLLOWED)
