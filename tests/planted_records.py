@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from robustbench_gan.flags.catalogue import CATALOGUE
-from robustbench_gan.nouns.record import Flag, Result, Spread
+from robustbench_gan.nouns.record import Flag, Result
+from robustbench_gan.nouns.statistics import Spread
 from robustbench_gan.results.stored import _checksum, _digest
 
 DIFFERENTIATING = ("white-box", "seed-known", "gray-box:copy")

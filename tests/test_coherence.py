@@ -16,7 +16,8 @@ from planted_records import resealed
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard import load_results, markdown
 from robustbench_gan.leaderboard.convert import convert
-from robustbench_gan.nouns.record import Result, packed, unpacked
+from robustbench_gan.nouns.fields import packed, unpacked
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import read_result, read_stored, write_text
 

@@ -19,7 +19,8 @@ import torch
 
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.engine import matrix, plan
-from robustbench_gan.nouns.record import Result, interval
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.nouns.statistics import interval
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 

@@ -18,9 +18,9 @@ from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, correct
-from robustbench_gan.nouns.record import Interval, interval
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.nouns.statistics import Interval, interval
 from robustbench_gan.training.fitting import Order, trained
 from robustbench_gan.training.workshop import Workshop
 

@@ -14,7 +14,7 @@ from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.systems import Bare, Defended, answer
 from robustbench_gan.nouns.budget import Norm, norm_of
 from robustbench_gan.nouns.outcome import Output, correct
-from robustbench_gan.nouns.record import Spread
+from robustbench_gan.nouns.statistics import Spread
 from robustbench_gan.training.oracles import attackers_images
 from robustbench_gan.training.store import Artifact
 

@@ -20,9 +20,10 @@ ENGINE = (
     "contracts/gradients", "contracts/image_gradient", "contracts/systems", "contracts/threat",
     "contracts/view", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
     "guards/strangers", "guards/surroundings", "models/door", "models/from_file", "models/weight_files",
-    "nouns/budget", "nouns/detection", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/user_files",
-    "training/checkpoint", "training/classifiers", "training/defenses", "training/fitting", "training/loop",
-    "training/memory", "training/oracles", "training/substitute", "training/workshop",
+    "nouns/budget", "nouns/detection", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds",
+    "nouns/statistics", "nouns/user_files", "training/checkpoint", "training/classifiers",
+    "training/defenses", "training/fitting", "training/loop", "training/memory", "training/oracles",
+    "training/substitute", "training/workshop",
 )  # fmt: skip
 
 

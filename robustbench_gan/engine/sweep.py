@@ -28,8 +28,9 @@ from robustbench_gan.leaderboard.flat import clean_interval, csv_text, measured,
 from robustbench_gan.leaderboard.labels import short_labels
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.record import Interval, Result
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Chain, Spec, as_params
+from robustbench_gan.nouns.statistics import Interval
 from robustbench_gan.results.stored import read_result
 from robustbench_gan.training.store import Artifact
 from robustbench_gan.training.workshop import Workshop

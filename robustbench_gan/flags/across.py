@@ -19,7 +19,8 @@ from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.catalogue import flag
 from robustbench_gan.flags.evidence import CARRIED_OVER, HOLDS_DEFENSE, Numbers, Seen, group_of, seen, shared
 from robustbench_gan.flags.paired import at_least, chance_above, holm
-from robustbench_gan.nouns.record import Fact, Flag, Result, Severity
+from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Flag, Result, Severity
 
 
 @dataclass(frozen=True)

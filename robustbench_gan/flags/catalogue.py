@@ -10,7 +10,8 @@ from robustbench_gan.flags.known import COMPUTED, Known
 from robustbench_gan.flags.randomness import RANDOMNESS
 from robustbench_gan.flags.strength import STRENGTH
 from robustbench_gan.flags.systems import SYSTEMS
-from robustbench_gan.nouns.record import Fact, Flag, Severity
+from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Flag, Severity
 
 CATALOGUE: Mapping[str, Known] = {k.id: k for k in (*GRADIENTS, *RANDOMNESS, *STRENGTH, *SYSTEMS)}
 BY_CONSTRUCTION: Mapping[str, str] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from robustbench_gan.nouns.record import Fact, Flag, Severity
+from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Flag, Severity
 
 Where = Literal["cell", "run", "audit"]
 COMPUTED = {

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.nouns.record import Interval, interval
 from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.statistics import Interval, interval
 
 ROUNDING: Final = 1e-6  # of sums in float32, and of sizes in records of schema 1, relative and absolute
 

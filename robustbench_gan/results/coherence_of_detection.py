@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from robustbench_gan.nouns.detection import TOGETHER, allowed, auc_interval, share
-from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Detection, Detector, Interval, Result
+from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Detection, Detector, Result
+from robustbench_gan.nouns.statistics import Interval
 from robustbench_gan.results.arithmetic import EXACT, LARGEST, are_apart, is_interval, numbers
 
 
