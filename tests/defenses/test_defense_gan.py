@@ -10,10 +10,11 @@ import torch
 from planted import conv, images, seeds, separable
 from planted_kill import Killed, KillsAt
 from rbg_defenses import _reconstructions
+from rbg_defenses._detector import quantile
 from rbg_defenses._projection import Projection, Unrolled, descend, squared_error
 from rbg_defenses._reconstructions import Reconstructions
 from rbg_defenses._wgan import Critic, Generator, WganRecipe, train_generator
-from rbg_defenses.defense_gan import DefenseGAN, quantile
+from rbg_defenses.defense_gan import DefenseGAN
 from torch import nn
 
 from robustbench_gan.base import machine, progress
