@@ -18,7 +18,7 @@ from robustbench_gan.cell.purified import Shown, Watched
 from robustbench_gan.contracts.composition import Composed
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import answer
-from robustbench_gan.guards.surroundings import GENERATORS
+from robustbench_gan.guards.generators import GENERATORS
 from robustbench_gan.nouns import seeds as generators
 from robustbench_gan.nouns.seeds import own_generators
 

@@ -20,7 +20,9 @@ from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended, System, answer
 from robustbench_gan.contracts.view import View
-from robustbench_gan.guards.guard import Accused, Attributes, Belonging, Kept, Seal, left_alone
+from robustbench_gan.guards.belongings import Belonging, Kept
+from robustbench_gan.guards.guard import Accused, left_alone
+from robustbench_gan.guards.seal import Attributes, Seal
 from robustbench_gan.models import door
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output, unanswered

@@ -20,7 +20,9 @@ from robustbench_gan.contracts.gradients import declared_gradients
 from robustbench_gan.contracts.systems import Bare, Defended, System, answer
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.contracts.view import View
-from robustbench_gan.guards.guard import Attributes, Kept, left_alone
+from robustbench_gan.guards.belongings import Kept
+from robustbench_gan.guards.guard import left_alone
+from robustbench_gan.guards.seal import Attributes
 from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns.budget import Budget

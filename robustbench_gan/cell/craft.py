@@ -19,7 +19,7 @@ from robustbench_gan.cell.repeated import IMAGES, Recorded, Tape, repeats
 from robustbench_gan.contracts.counts import Counts, QueryLimit
 from robustbench_gan.contracts.systems import System
 from robustbench_gan.contracts.view import View
-from robustbench_gan.guards.guard import Kept
+from robustbench_gan.guards.belongings import Kept
 from robustbench_gan.nouns.budget import SLACK, Budget
 from robustbench_gan.nouns.outcome import REJECTED, Goal
 from robustbench_gan.nouns.seeds import fold, judge_seeds, own_generators, stable_hash

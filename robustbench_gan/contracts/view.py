@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,15 @@ from robustbench_gan.base.batching import pieces
 from robustbench_gan.base.machine import multiplies_bfloat16
 from robustbench_gan.contracts.counts import Counts, Deadline, QueryLimit, Tally
 from robustbench_gan.contracts.differentiated import Differentiated
-from robustbench_gan.contracts.gradients import Surrogate
 from robustbench_gan.contracts.systems import Defended, System, answer, mean_of
 from robustbench_gan.contracts.threat import ACCESS_ORDER, Access
 from robustbench_gan.flags.thresholds import SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.nouns.budget import per_sample
-from robustbench_gan.nouns.outcome import Loss, Output
 from robustbench_gan.nouns.seeds import fold
+
+if TYPE_CHECKING:
+    from robustbench_gan.contracts.gradients import Surrogate
+    from robustbench_gan.nouns.outcome import Loss, Output
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ ENGINE = (
     "cell/provenance", "cell/purified", "cell/rehearsal", "cell/repeated", "contracts/attack",
     "contracts/composition", "contracts/counts", "contracts/defense", "contracts/differentiated",
     "contracts/gradients", "contracts/image_gradient", "contracts/systems", "contracts/threat",
-    "contracts/view", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
-    "guards/strangers", "guards/surroundings", "models/door", "models/from_file", "models/weight_files",
-    "nouns/budget", "nouns/detection", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds",
-    "nouns/statistics", "nouns/user_files", "training/checkpoint", "training/classifiers",
-    "training/defenses", "training/fitting", "training/loop", "training/memory", "training/oracles",
-    "training/substitute", "training/workshop",
+    "contracts/view", "flags/thresholds", "guards/belongings", "guards/functions", "guards/generators",
+    "guards/guard", "guards/interpreter", "guards/process", "guards/seal", "guards/setting",
+    "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door", "models/from_file",
+    "models/weight_files", "nouns/budget", "nouns/detection", "nouns/fields", "nouns/outcome",
+    "nouns/record", "nouns/seeds", "nouns/statistics", "nouns/user_files", "training/checkpoint",
+    "training/classifiers", "training/defenses", "training/fitting", "training/loop", "training/memory",
+    "training/oracles", "training/substitute", "training/workshop",
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from robustbench_gan.contracts.systems import Bare, Defended, System
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.guards.guard import Attributes, left_alone
+from robustbench_gan.guards.guard import left_alone
+from robustbench_gan.guards.seal import Attributes
 from robustbench_gan.guards.strangers import codes, made
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry

@@ -20,7 +20,8 @@ from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended, System, answer
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.guards.guard import Accused, Kept, Loaded, Quick, Theirs, left_alone
+from robustbench_gan.guards.belongings import Kept, Loaded, Quick, Theirs
+from robustbench_gan.guards.guard import Accused, left_alone
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Output
