@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from robustbench_gan.base import machine, stopping
 from robustbench_gan.base.errors import NotApplicable, describe, plain, said
 from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.cell import provenance
-from robustbench_gan.cell.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
 from robustbench_gan.cell.context import Crafted, Run, Settings, goals_of, gradients_of
 from robustbench_gan.cell.craft import craft
 from robustbench_gan.cell.estimate import Estimate, estimate
+from robustbench_gan.cell.evidence import Seen, evidence_of
 from robustbench_gan.cell.judge import Verdict, detection_of, judge
 from robustbench_gan.cell.probe import probe
-from robustbench_gan.cell.purified import Shown, Watched
+from robustbench_gan.cell.purified import Watched
 from robustbench_gan.cell.question import Planned, stages_of
 from robustbench_gan.cell.rehearsal import Asked, refusal
 from robustbench_gan.contracts.attack import info_of
@@ -36,10 +35,13 @@ from robustbench_gan.contracts.composition import Composed
 from robustbench_gan.contracts.counts import Counts, Deadline, OutOfTime
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.flags.derive import with_flags
+from robustbench_gan.flags.parameters import Question, flags_of_error, undefined_losses
 from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
+from robustbench_gan.nouns.evidence import Evidence, Shown
+from robustbench_gan.nouns.record import Cell, Flag, Result, Seconds, Status
 from robustbench_gan.nouns.seeds import judge_seeds
 from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference
@@ -105,7 +107,7 @@ def _data_as_it_was(planned: Planned, workshop: Workshop, result: Result, known:
 
 def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
     if planned.reason:
-        flags = undefined_losses(_question(planned, workshop))
+        flags = _undefined_losses(planned, workshop)
         return _without_outcomes(planned, "not applicable", planned.reason, flags=flags)
     run = None
     try:
@@ -170,7 +172,7 @@ def _refused(planned: Planned, workshop: Workshop, run: Run | None, why: NotAppl
         parts = frozenset(run.parts) if planned.threat.differentiates else frozenset()
         asked = Asked(run.budget, cell.goal != "untargeted", data.shape, len(data.classes), parts)
         if reason := refusal(run.function, run.info, run.parameters, asked):
-            flags = undefined_losses(_question(planned, workshop))
+            flags = _undefined_losses(planned, workshop)
             return _without_outcomes(planned, "not applicable", reason, flags=flags)
     reason = f"NotApplicable under attack: {said(why) or 'it does not say why'}"
     return _without_outcomes(planned, "failed", reason, traceback=_frames(why))
@@ -251,22 +253,13 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
     counts = reduce(Counts.plus, (c.counts for c in crafted))
     substitute = provenance.substitute(run, verdict.clean)
     controls = provenance.controls(run, verdict.clean)
-    evidence = replace(
-        _evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls),
-        shown=shown,
-        drew=tuple(sorted({name for one in crafted for name in one.drew})),
-        repeats=all(one.repeats for one in crafted),
-    )
-    flags = red_flags(evidence)
-    invalid = [f for f in flags if f.severity == "invalid"]
     to = run.settings.keep
     kept = None if to is None else keep(to, cell, [one.examples for one in crafted], run.y)
-    return Result(
+    unflagged = Result(
         cell=cell,
         fingerprint=cell.fingerprint,
-        status="suspect" if invalid else "ok",
-        reason="; ".join(f.id for f in invalid),
-        flags=flags,
+        status="ok",
+        evidence=_evidence(run, crafted, counts, verdict, shown),
         control=run.info.control,
         outcomes=verdict.outcomes(counts),
         detection=detection_of(run, verdict),
@@ -290,6 +283,7 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
         versions=_versions(cell),
         weights={name: artifact.digest for name, artifact in provenance.artifacts(run).items()},
     )
+    return with_flags(unflagged)
 
 
 def _versions(cell: Cell) -> dict[str, str]:
@@ -302,13 +296,9 @@ def _versions(cell: Cell) -> dict[str, str]:
     return {**{entry.distribution: entry.version for entry in brought}, **versions}
 
 
-def _question(planned: Planned, workshop: Workshop) -> Question:
-    """What red flags can know of a cell before it runs."""
-    cell, classes = planned.cell, len(workshop.dataset(planned.cell.dataset).classes)
-    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
-    return Question(
-        info_of(function), parameters, planned.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
-    )
+def _undefined_losses(planned: Planned, workshop: Workshop) -> list[Flag]:
+    """Why an attack is not applicable, where that is its loss."""
+    return undefined_losses(Question.of(planned.cell), len(workshop.dataset(planned.cell.dataset).classes))
 
 
 def _shown(run: Run) -> Shown:
@@ -321,7 +311,7 @@ def _shown(run: Run) -> Shown:
 
 
 def _evidence(
-    run: Run, counts: Counts, verdict: Verdict, agreement: Any, controls: Mapping[str, float]
+    run: Run, crafted: Sequence[Crafted], counts: Counts, verdict: Verdict, shown: Shown
 ) -> Evidence:
     """What red flags look at. Every cell that attacks the same system on the same images shares one probe of it."""
     cell, names, defense = run.cell, run.system_names(), run.defense
@@ -329,12 +319,13 @@ def _evidence(
     looked = run.workshop.once(
         ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, seeds, answers)
     )
-    question = _question(run.planned, run.workshop)
-    return Evidence(
-        question, gradients_of(run), counts, verdict.sizes, verdict.clean, verdict.right, verdict.robust,
-        verdict.stopped, defense.randomised, defense.purifies, defense.unrolls, controls, looked,
-        None if agreement is None else float(agreement),
+    drew = tuple(sorted({name for one in crafted for name in one.drew}))
+    classes = len(run.workshop.dataset(cell.dataset).classes)
+    seen = Seen(
+        run.info, defense, classes, _seen(run, counts), verdict.clean, verdict.right, verdict.robust, verdict.stopped,
+        looked, shown, drew, all(one.repeats for one in crafted),
     )  # fmt: skip
+    return evidence_of(seen)
 
 
 def _seen(run: Run, counts: Counts) -> Counts:

@@ -18,7 +18,7 @@ from robustbench_gan.contracts.counts import Counts, Deadline, QueryLimit, Tally
 from robustbench_gan.contracts.differentiated import Differentiated
 from robustbench_gan.contracts.systems import Defended, System, answer, mean_of
 from robustbench_gan.contracts.threat import ACCESS_ORDER, Access
-from robustbench_gan.flags.thresholds import SATURATED_CONFIDENCE, TINY_GRADIENT
+from robustbench_gan.flags.counting import SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.nouns.budget import per_sample
 from robustbench_gan.nouns.seeds import fold
 

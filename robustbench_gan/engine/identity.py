@@ -14,15 +14,15 @@ from robustbench_gan.training.workshop import Workshop
 
 ENGINE = (
     "base/batching", "base/machine", "base/memory", "base/python_file", "base/tensors", "base/trial",
-    "cell/checks", "cell/context", "cell/craft", "cell/evaluate", "cell/judge", "cell/probe",
+    "cell/context", "cell/craft", "cell/evaluate", "cell/evidence", "cell/judge", "cell/probe",
     "cell/provenance", "cell/purified", "cell/rehearsal", "cell/repeated", "contracts/attack",
     "contracts/composition", "contracts/counts", "contracts/defense", "contracts/differentiated",
     "contracts/gradients", "contracts/image_gradient", "contracts/systems", "contracts/threat",
-    "contracts/view", "flags/thresholds", "guards/belongings", "guards/functions", "guards/generators",
+    "contracts/view", "flags/counting", "guards/belongings", "guards/functions", "guards/generators",
     "guards/guard", "guards/interpreter", "guards/process", "guards/seal", "guards/setting",
     "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door", "models/from_file",
-    "models/weight_files", "nouns/budget", "nouns/detection", "nouns/fields", "nouns/outcome",
-    "nouns/record", "nouns/seeds", "nouns/statistics", "nouns/user_files", "training/checkpoint",
+    "models/weight_files", "nouns/budget", "nouns/detection", "nouns/evidence", "nouns/fields",
+    "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/statistics", "nouns/user_files", "training/checkpoint",
     "training/classifiers", "training/defenses", "training/fitting", "training/loop", "training/memory",
     "training/oracles", "training/substitute", "training/workshop",
 )  # fmt: skip

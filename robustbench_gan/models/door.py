@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from robustbench_gan.base.errors import UsageError, described, said
 from robustbench_gan.base.tensors import form, same, version
-from robustbench_gan.flags.thresholds import SAME_ANSWER
+from robustbench_gan.flags.counting import SAME_ANSWER
 from robustbench_gan.nouns.outcome import Output, distance
 from robustbench_gan.nouns.seeds import isolated
 

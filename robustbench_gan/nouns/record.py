@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from robustbench_gan.nouns.evidence import Evidence
 from robustbench_gan.nouns.fields import Bits, Fact, Validated
 from robustbench_gan.nouns.statistics import Interval, Spread, interval
 
@@ -178,6 +179,10 @@ class Result(Validated):
     A file also holds `digest`, a SHA-256 over all of it but what a clock or the memory decided (`seconds`,
     `peak_memory_mb`, `estimate_seconds`), which is the same in every run that finds the same, and `checksum`, one
     over all of it.
+
+    `cell.identity` holds hashes of what decides outcomes: a change there runs the cell again. `checks` is one of the
+    code that derived `flags`, and with them status and reason, from `evidence`: a change there derives them anew.
+    Both are empty in records without a number, and in those written before evidence was kept.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -190,6 +195,8 @@ class Result(Validated):
     reason: str = ""
     traceback: list[str] = Field(default_factory=list)  # of a failed cell: file, line and function a frame
     flags: list[Flag] = Field(default_factory=list)
+    checks: str = ""  # a hash of the code that derived the flags from the evidence; empty without any
+    evidence: Evidence | None = None
     control: bool = False  # the attack is a control: failing proves nothing
     outcomes: Outcomes | None = None
     detection: Detection | None = None  # of a defense that has detectors

@@ -23,8 +23,8 @@ MEASURED: Final = (
     "estimate_seconds",
 )  # differ from run to run of the same answer
 SEALS: Final = ("digest", "checksum")
-LATER: Final[frozenset[str]] = (
-    frozenset()
+LATER: Final = frozenset(
+    {"checks", "evidence"}
 )  # fields added since schema 2 was first written: a record may lack them
 OLDER: Final = (1,)  # schemas that are converted
 MEND: Final = "Delete it and run again, or take the copy that the run wrote."

@@ -31,7 +31,7 @@ SHORT = (
 )
 WATCHES = {
     "red flags": (
-        (engine, "probe"), (engine, "red_flags"), (View, "_watch"), (Watched, "_note"), (Watched, "facts"),
+        (engine, "probe"), (engine, "evidence_of"), (engine, "with_flags"), (View, "_watch"), (Watched, "_note"), (Watched, "facts"),
         (Tape, "note"), (craft, "repeats"),
     ),
     "guards": (
