@@ -23,7 +23,7 @@ from robustbench_gan.contracts.view import View
 from robustbench_gan.guards.belongings import Belonging, Kept
 from robustbench_gan.guards.guard import Accused, left_alone
 from robustbench_gan.guards.seal import Attributes, Seal
-from robustbench_gan.models import door
+from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output, unanswered
 from robustbench_gan.nouns.seeds import fold, sample_seeds
@@ -130,7 +130,7 @@ def judged_clean(call: Call) -> Output:
     """The answers to the unperturbed images. Raises UsageError where the model cannot be asked about so many."""
     try:
         return call.judge(call.x, "clean images")
-    except (NotANumber, door.WrongForm):
+    except (NotANumber, WrongForm):
         raise
     except Exception as error:  # a stranger's code may raise anything
         raise UsageError(

@@ -21,10 +21,11 @@ ENGINE = (
     "contracts/view", "flags/counting", "guards/belongings", "guards/functions", "guards/generators",
     "guards/guard", "guards/interpreter", "guards/process", "guards/seal", "guards/setting",
     "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door", "models/from_file",
-    "models/weight_files", "nouns/budget", "nouns/detection", "nouns/evidence", "nouns/fields",
-    "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/statistics", "nouns/user_files", "training/checkpoint",
-    "training/classifiers", "training/defenses", "training/fitting", "training/loop", "training/memory",
-    "training/oracles", "training/substitute", "training/workshop",
+    "models/logits", "models/program", "models/weight_files", "nouns/budget", "nouns/detection",
+    "nouns/evidence", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/statistics",
+    "nouns/user_files", "training/checkpoint", "training/classifiers", "training/defenses",
+    "training/fitting", "training/loop", "training/memory", "training/oracles", "training/substitute",
+    "training/workshop",
 )  # fmt: skip
 
 
