@@ -25,7 +25,9 @@ ROOMS = [
 ]  # fmt: skip
 MOST_LEVELS = 17  # of imports that stand on each other
 FACADES = {"seeds"}  # public names of what lies in a room
-CELL = [f"cell.{name}" for name in ("context", "craft", "judge", "provenance", "estimate", "evaluate")]
+CELL = [
+    f"cell.{name}" for name in ("context", "prepare", "craft", "judge", "provenance", "estimate", "evaluate")
+]
 NO_TORCH = [
     "nouns.registry", "nouns.record", "nouns.fields", "nouns.statistics", "nouns.detection", "audit.controls", "base.errors", "base.progress", "flags",
     "leaderboard", "audit.record", "audit.compare", "audit.printing",

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base import stopping
-from robustbench_gan.cell.question import Planned
 from robustbench_gan.contracts.attack import AttackInfo, Fitted
 from robustbench_gan.contracts.counts import Counts, Deadline
 from robustbench_gan.contracts.defense import Defense
@@ -31,6 +30,7 @@ from robustbench_gan.nouns.record import Cell
 from robustbench_gan.nouns.seeds import integers, sample_seeds
 
 if TYPE_CHECKING:
+    from robustbench_gan.cell.question import Planned
     from robustbench_gan.training.fitting import Trained
     from robustbench_gan.training.store import Artifact
     from robustbench_gan.training.workshop import Workshop

@@ -24,7 +24,7 @@ from robustbench_gan.nouns.budget import SLACK, Budget
 from robustbench_gan.nouns.outcome import REJECTED, Goal
 from robustbench_gan.nouns.seeds import fold, judge_seeds, own_generators, stable_hash
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.defenses import core_keys
+from robustbench_gan.training.fetched import core_keys
 
 
 class AttackFault(RuntimeError):

@@ -12,28 +12,25 @@ import traceback
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
-import torch
 
 from robustbench_gan.base import machine, stopping
 from robustbench_gan.base.errors import NotApplicable, describe, plain, said
 from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.cell import provenance
-from robustbench_gan.cell.context import Crafted, Run, Settings, goals_of, gradients_of
+from robustbench_gan.cell.context import Crafted, Run, Settings, gradients_of
 from robustbench_gan.cell.craft import craft
 from robustbench_gan.cell.estimate import Estimate, estimate
 from robustbench_gan.cell.evidence import Seen, evidence_of
 from robustbench_gan.cell.judge import Verdict, detection_of, judge
+from robustbench_gan.cell.prepare import fit, prepare
 from robustbench_gan.cell.probe import probe
 from robustbench_gan.cell.purified import Watched
-from robustbench_gan.cell.question import Planned, stages_of
+from robustbench_gan.cell.question import Planned
 from robustbench_gan.cell.rehearsal import Asked, refusal
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.composition import Composed
 from robustbench_gan.contracts.counts import Counts, Deadline, OutOfTime
-from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.flags.derive import with_flags
 from robustbench_gan.flags.parameters import Question, flags_of_error, undefined_losses
@@ -47,8 +44,9 @@ from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference
 from robustbench_gan.results.coherence import coherent
 from robustbench_gan.results.kept import keep
-from robustbench_gan.training.fitting import Order, trained
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 END_FRAMES = 20  # that a traceback keeps at each end
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
@@ -113,7 +111,7 @@ def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Resu
     try:
         if reason := _no_copy(planned, workshop):
             return _without_outcomes(planned, "not applicable", reason)
-        run = _prepare(planned, workshop, settings)
+        run = prepare(planned, workshop, settings)
         expected = estimate(run) if settings.max_cell_minutes is not None else None
         if expected is not None and expected.least > 60 * (settings.max_cell_minutes or 0):
             minutes, limit = expected.least / 60, settings.max_cell_minutes
@@ -185,58 +183,10 @@ def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any
     )
 
 
-def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
-    cell = planned.cell
-    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
-    defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
-    _as_declared(cell, defense)
-    held = defense
-    if planned.threat.copies:
-        held = workshop.copy(cell.dataset, cell.classifier, cell.defense)
-    workshop.put_back((cell.dataset, cell.classifier, cell.defense), defense.base, defense, held)
-    x, y = workshop.images(cell.dataset, cell.first, cell.samples)
-    run = Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
-    if planned.threat.differentiates:
-        run.parts  # noqa: B018 - asked before any attack begins
-    return run
-
-
-def _as_declared(cell: Cell, defense: Defense) -> None:
-    """Raises RuntimeError where a defense is not what it said it was when the attacks on it were planned."""
-    built = list(defense.stages) if isinstance(defense, Composed) else [defense]
-    for stage, planned in zip(built, stages_of(cell.defense), strict=True):
-        for name in ("purifies", "randomised", "unrolls"):
-            said, is_ = getattr(planned, name), getattr(stage, name)
-            if said != is_:
-                raise RuntimeError(
-                    f"{type(stage).__name__}.{name} was {said} when its attacks were planned and is {is_} now"
-                )
-
-
-def train_attack(planned: Planned, workshop: Workshop, settings: Settings) -> None:
-    """Train what the attack of a cell needs, once for all cells that can share it.
-
-    Raises OutOfTime where that takes longer than a cell may.
-    """
-    _fit(_prepare(planned, workshop, settings))
-
-
-def _fit(run: Run) -> None:
-    """Train an attack that must be trained: once, or unless it is conditional once a class that a goal aims at."""
-    if not run.info.trained:
-        return
-    targets: list[int | None] = [None]
-    if run.cell.goal != "untargeted" and not run.function.conditional:
-        targets = sorted(torch.cat([goal.classes for goal in goals_of(run)]).unique().tolist())
-    for target in targets:
-        order = Order(run.system_names(), run.cell.attack, run.threat, target, run.budget)
-        run.fitted[target] = trained(run.workshop, order, run.settings.max_cell_minutes)
-
-
 def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
     """Craft and judge. What may take longer than its limit, though not surely, is begun, and stopped there."""
     limit = 60 * (run.settings.max_cell_minutes or 0)
-    _fit(run)
+    fit(run)
     run.workshop.defense(run.cell.dataset, run.cell.classifier, "none")  # which is asked as well
     if expected is not None and expected.most > limit:
         run.deadline = Deadline(time.monotonic() + limit)

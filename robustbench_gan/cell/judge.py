@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from robustbench_gan.nouns.outcome import Output, correct, unanswered
 from robustbench_gan.nouns.record import Detection, Outcomes
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.training.loop import EVALUATION_BATCH
-from robustbench_gan.training.memory import Judged
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.memory import Judged
 
 THRESHOLD_IMAGES = 1000  # one of them is 0.1%, the smallest of the fixed false positive rates
 

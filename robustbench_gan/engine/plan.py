@@ -14,7 +14,8 @@ from robustbench_gan.base.digests import digest_of
 from robustbench_gan.base.files import keep_replaced, refuse_links, write_text_atomically
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.cell.evaluate import evaluate_cell, train_attack
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.cell.prepare import train_attack
 from robustbench_gan.cell.question import Planned
 from robustbench_gan.contracts.attack import info_of
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
