@@ -121,7 +121,7 @@ def command(
     here replace what it says. Finished cells are kept: the same command goes on where it stopped.
     """
     from robustbench_gan.cli.dry_run import show_plan
-    from robustbench_gan.engine import matrix as matrices
+    from robustbench_gan.engine.layout import lay_out
     from robustbench_gan.engine.run import run
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import Workshop, pick_device
@@ -131,7 +131,7 @@ def command(
     asked = _matrix(matrix, preset, overrides(options))
     shared = weights[0] if len(weights) == 1 else None
     workshop = Workshop(Store(), pick_device(device), asked.train_seed, shared)
-    planned = matrices.lay_out(asked, workshop)
+    planned = lay_out(asked, workshop)
     if dry_run:
         show_plan(asked, planned, as_json)
         return DONE

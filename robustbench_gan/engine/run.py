@@ -26,7 +26,8 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.question import Planned
 from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.engine.executors import evaluate_apart
-from robustbench_gan.engine.matrix import Matrix, canonical, check_weights, name_classifier, name_dataset
+from robustbench_gan.engine.matrix import Matrix
+from robustbench_gan.engine.naming import canonical, check_weights, name_classifier, name_dataset
 from robustbench_gan.engine.plan import Step, execute, labels_of, result_path, steps_of
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, refuse_to_replace, rows

@@ -22,7 +22,8 @@ from robustbench_gan.base.errors import UsageError, one_line, told, unknown
 from robustbench_gan.base.files import keep_replaced, write_atomically, write_text_atomically
 from robustbench_gan.cell.question import Planned
 from robustbench_gan.contracts.threat import ThreatModel
-from robustbench_gan.engine.matrix import Matrix, lay_out, read_matrix
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix, read_matrix
 from robustbench_gan.engine.plan import result_path
 from robustbench_gan.leaderboard.flat import clean_interval, csv_text, measured, robust_interval
 from robustbench_gan.leaderboard.labels import short_labels

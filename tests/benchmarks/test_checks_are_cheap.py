@@ -19,7 +19,8 @@ from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.purified import Watched
 from robustbench_gan.cell.repeated import Tape
 from robustbench_gan.contracts.view import View
-from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags.across import across
 from robustbench_gan.guards import guard
 from robustbench_gan.training.workshop import Workshop
