@@ -170,7 +170,7 @@ def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -
         info = json.loads(header.get("info", "{}"))
         tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}
     except (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
-        raise Fatal(f"cannot read weights {path}: {error}. {mend}") from error
+        raise Fatal(f"cannot read {path}: {error}. {mend}") from error
     digest = content_digest(tensors)
     if header.get(CONTENT, sealed := _sealed(digest, header)) != sealed:
         raise Fatal(f"{path} does not hold what was stored in it: it was edited or damaged. {mend}")
