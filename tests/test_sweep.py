@@ -14,8 +14,8 @@ from planted_plugins import installed  # noqa: F401 - a fixture
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli import main
-from robustbench_gan.engine import sweep as sweeps
-from robustbench_gan.engine.sweep import Axis, points, varied
+from robustbench_gan.engine.points import Axis, points, varied
+from robustbench_gan.engine.sweep_figure import places
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training import workshop
@@ -351,5 +351,5 @@ def test_the_figure_is_drawn(rbg, out):
 
 
 def test_values_that_are_no_numbers_stand_in_a_row():
-    assert sweeps._places(["25", "1e2"]) == {"25": 25.0, "1e2": 100.0}
-    assert sweeps._places(["orig", "rec"]) == {"orig": 1.0, "rec": 2.0}
+    assert places(["25", "1e2"]) == {"25": 25.0, "1e2": 100.0}
+    assert places(["orig", "rec"]) == {"orig": 1.0, "rec": 2.0}

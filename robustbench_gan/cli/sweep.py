@@ -91,10 +91,12 @@ def command(
     """
     from robustbench_gan.cli.dry_run import show_plan
     from robustbench_gan.engine import sweep as sweeps
+    from robustbench_gan.engine.points import Axis, points
+    from robustbench_gan.engine.run import run
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import pick_device
 
-    found = sweeps.points(defenses, [sweeps.Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
+    found = points(defenses, [Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
     single = {
         name: options.pop(name) for name in ("dataset", "classifier", "attack", "threat", "goal", "eps")
     }
@@ -107,8 +109,8 @@ def command(
     if dry_run:
         show_plan(asked, laid.cells, as_json)
         return DONE
-    code = sweeps.run(
-        laid, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
-        cell_timeout=cell_timeout,
-    )  # fmt: skip
-    return code
+    with sweeps.written(laid, out):
+        return run(
+            laid.asked, laid.cells, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
+            cell_timeout=cell_timeout,
+        )  # fmt: skip
