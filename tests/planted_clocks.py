@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.attacks import TrainedAttack, Training, attack
 from robustbench_gan.contracts.counts import OutOfTime
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.view import View

@@ -11,7 +11,7 @@ import torch
 from planted_cells import UNTRAINED, Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.view import View
 from robustbench_gan.models.schedule import trained

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget

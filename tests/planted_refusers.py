@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import NotApplicable
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.gradients import Gradient
 from robustbench_gan.contracts.view import View

@@ -10,7 +10,7 @@ import torch
 from robustbench_gan.base.errors import DisconnectedGradient, NotANumber
 from robustbench_gan.cell.craft import AttackFault
 from robustbench_gan.cell.evidence import Seen, evidence_of
-from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.attacks import AttackInfo
 from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import black_box, gray_box, query, seed_known, white_box

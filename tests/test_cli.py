@@ -594,7 +594,7 @@ CHATTY = """
 import os, subprocess, sys
 print("imported")
 from rbg_attacks.fgsm import fgsm
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
 
 @attack(needs="nothing", paper="planted")

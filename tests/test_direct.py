@@ -36,7 +36,7 @@ TESTED = re.compile(r"^<!-- tested -->\n```python\n(.*?)^```$", re.MULTILINE | r
 
 PLANTED = """
 import torch
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 
 CALLS, SEEN = [], []
 

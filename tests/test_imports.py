@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,36 @@ def test_importing_them_really_leaves_torch_out():
         [sys.executable, "-c", PROBE, *core_modules(*NO_TORCH)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+PUBLIC = ("", ".contracts", ".leaderboard", ".seeds", ".training")
+
+
+@pytest.mark.parametrize("place", PUBLIC)
+def test_public_names_are_there_and_are_no_modules_of_their_own_package(place):
+    package = importlib.import_module(f"robustbench_gan{place}")
+    paths = getattr(package, "__path__", [])
+    modules = {path.stem for root in paths for path in Path(root).glob("*.py")}
+    assert not modules & set(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is not None, name
+    with pytest.raises(AttributeError, match=f"robustbench_gan{place}' has no attribute 'no_such_name'"):
+        package.no_such_name  # noqa: B018
+
+
+EXAMPLES = CORE.parent / "examples"
+
+
+@pytest.mark.parametrize("root", [*PLUGINS.values(), EXAMPLES], ids=lambda root: root.name)
+def test_plugins_and_examples_import_public_names_alone(root):
+    for name, found in read(root).items():
+        for place in {f for f in found if f.partition(".")[0] == "robustbench_gan"}:
+            package, _, public = place.rpartition(".")
+            offered = {f"robustbench_gan{p}" for p in PUBLIC} | {
+                "robustbench_gan.cli",
+                "robustbench_gan.cli.main",
+            }
+            assert place in offered or public in importlib.import_module(package).__all__, (name, place)
 
 
 def test_nothing_in_the_core_imports_a_plugin():

@@ -9,7 +9,7 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.question import why_not
-from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.attacks import AttackInfo
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import THREATS, black_box, gray_box, query, seed_known, white_box
 from robustbench_gan.data.dataset import HOLDOUT

@@ -9,7 +9,7 @@ from typing import Any
 from docs_markdown import page, table
 
 from robustbench_gan.cli.installed import catalogue
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.threat import THREATS
 from robustbench_gan.leaderboard.flat import cost, robust_interval
 from robustbench_gan.leaderboard.labels import Labels, number, radius

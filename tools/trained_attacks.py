@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import Fitted
+from robustbench_gan.contracts.attacks import Fitted
 from robustbench_gan.contracts.systems import Bare
 from robustbench_gan.contracts.threat import white_box
 from robustbench_gan.contracts.view import View

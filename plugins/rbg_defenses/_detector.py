@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rbg_defenses._reconstructions import Purify, purified
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.store import Artifact, Store
+from robustbench_gan.contracts import Dataset
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.training import Artifact, Store
 
 DETECTOR_IMAGES = 1000  # validation images whose errors give the threshold
 

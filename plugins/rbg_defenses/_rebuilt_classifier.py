@@ -6,15 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rbg_defenses._reconstructions import Reconstructions
-from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.training.checkpoint import unfinished
-from robustbench_gan.training.loop import (
-    accuracy,
-    cross_entropy,
-    optimise,
-    reinitialised,
-)
+from robustbench_gan.contracts import Dataset, Split
+from robustbench_gan.training import Schedule, accuracy, cross_entropy, optimise, reinitialised, unfinished
 
 
 def learn_from(

@@ -17,21 +17,18 @@ from rbg_defenses._rebuilt_classifier import learn_from
 from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._sizes import not_generated
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
-from robustbench_gan.base import machine
-from robustbench_gan.base.digests import module_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.gradients import Gradient
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.nouns.outcome import Output, correct
-from robustbench_gan.training.checkpoint import Checkpoint
-from robustbench_gan.training.loop import (
+from robustbench_gan.contracts import Dataset, Defense, Gradient, Output, UsageError, correct
+from robustbench_gan.training import (
+    Artifact,
+    Checkpoint,
+    Schedule,
+    Store,
     device_of,
     freeze,
     fresh,
+    machine,
+    module_digest,
 )
-from robustbench_gan.training.store import Artifact, Store
 
 RECIPE_VERSION = 1
 Preset = Literal["ref", "paper", "clean"]

@@ -15,7 +15,7 @@ from robustbench_gan.base.errors import NotANumber, UsageError
 from robustbench_gan.base.errors import described as described_error
 from robustbench_gan.cell.context import Crafted
 from robustbench_gan.cell.craft import keep_better, sized_examples, strength_of
-from robustbench_gan.contracts.attack import AttackInfo, Fitted, Training
+from robustbench_gan.contracts.attacks import AttackInfo, Fitted, Training
 from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended, System, answer

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.errors import NotApplicable, UsageError, unknown
 from robustbench_gan.base.tensors import form
-from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.attacks import AttackInfo
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.gradients import declared_gradients
 from robustbench_gan.contracts.threat import GradientChoice

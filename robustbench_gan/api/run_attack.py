@@ -25,7 +25,7 @@ from robustbench_gan.api.given import (
 )
 from robustbench_gan.api.inside import inside_the_door
 from robustbench_gan.base.errors import DisconnectedGradient, NoBackward, NotANumber, UsageError
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import GradientChoice
 from robustbench_gan.guards.surroundings import ordinary

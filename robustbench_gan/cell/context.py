@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base import stopping
-from robustbench_gan.contracts.attack import AttackInfo, Fitted
+from robustbench_gan.contracts.attacks import AttackInfo, Fitted
 from robustbench_gan.contracts.counts import Counts, Deadline
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.gradients import declared_gradients

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.attacks import AttackInfo
 from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.flags.counting import LEARNT_NOTHING, SATURATED_CONFIDENCE

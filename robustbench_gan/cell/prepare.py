@@ -8,7 +8,7 @@ import torch
 
 from robustbench_gan.cell.context import Run, Settings, goals_of
 from robustbench_gan.cell.question import Planned, stages_of
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.composition import Composed
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.nouns import registry

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustbench_gan.base import stopping
 from robustbench_gan.base.errors import NotApplicable, UsageError, said
-from robustbench_gan.contracts.attack import AttackInfo, Training
+from robustbench_gan.contracts.attacks import AttackInfo, Training
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.contracts.view import View

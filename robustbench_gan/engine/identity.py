@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 ENGINE = (
     "base/batching", "base/machine", "base/memory", "base/python_file", "base/tensors", "base/trial",
     "cell/context", "cell/craft", "cell/evaluate", "cell/evidence", "cell/judge", "cell/prepare",
-    "cell/probe", "cell/provenance", "cell/purified", "cell/rehearsal", "cell/repeated", "contracts/attack",
-    "contracts/composition", "contracts/counts", "contracts/defense", "contracts/differentiated",
-    "contracts/gradients", "contracts/image_gradient", "contracts/systems", "contracts/threat",
-    "contracts/view", "flags/counting", "guards/belongings", "guards/functions", "guards/generators",
-    "guards/guard", "guards/interpreter", "guards/process", "guards/seal", "guards/setting",
-    "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door", "models/from_file",
-    "models/logits", "models/program", "models/weight_files", "nouns/budget", "nouns/detection",
-    "nouns/evidence", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/statistics",
-    "nouns/user_files", "training/black_box", "training/checkpoint", "training/classifiers",
-    "training/defenses", "training/fetched", "training/fitting", "training/loop", "training/memory",
-    "training/oracles", "training/orders", "training/substitute", "training/workshop",
+    "cell/probe", "cell/provenance", "cell/purified", "cell/rehearsal", "cell/repeated",
+    "contracts/attacks", "contracts/composition", "contracts/counts", "contracts/defense",
+    "contracts/differentiated", "contracts/gradients", "contracts/image_gradient", "contracts/systems",
+    "contracts/threat", "contracts/view", "flags/counting", "guards/belongings", "guards/functions",
+    "guards/generators", "guards/guard", "guards/interpreter", "guards/process", "guards/seal",
+    "guards/setting", "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door",
+    "models/from_file", "models/logits", "models/program", "models/weight_files", "nouns/budget",
+    "nouns/detection", "nouns/evidence", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds",
+    "nouns/statistics", "nouns/user_files", "training/black_box", "training/checkpoint",
+    "training/classifiers", "training/defenses", "training/fetched", "training/fitting", "training/loop",
+    "training/memory", "training/oracles", "training/orders", "training/substitute", "training/workshop",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from robustbench_gan.base.digests import code_digest
 from robustbench_gan.base.errors import UsageError, unknown
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.cell.question import Planned, stages_of, why_not
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine.identity import identity_of, identity_of_substitute

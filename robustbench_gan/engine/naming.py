@@ -10,7 +10,7 @@ from torch import nn
 from robustbench_gan.base import stopping
 from robustbench_gan.base.errors import UsageError, said, unknown
 from robustbench_gan.base.files import slug
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.threat import THREATS, ThreatModel
 from robustbench_gan.engine.matrix import Block
 from robustbench_gan.guards.strangers import made

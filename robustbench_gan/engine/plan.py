@@ -17,7 +17,7 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.prepare import train_attack
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.nouns import registry

@@ -11,7 +11,7 @@ from robustbench_gan.base import stopping
 from robustbench_gan.base.errors import NotApplicable, plain, said
 from robustbench_gan.base.trial import Died
 from robustbench_gan.cell.rehearsal import Asked, refusal
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.guards.strangers import made, naming, try_first, unchanged
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget

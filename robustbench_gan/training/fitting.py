@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.digests import code_digest
-from robustbench_gan.contracts.attack import Fitted, TrainedAttack, Training, info_of
+from robustbench_gan.contracts.attacks import Fitted, TrainedAttack, Training, info_of
 from robustbench_gan.contracts.counts import Counts, Deadline
 from robustbench_gan.contracts.defense import recipe_of
 from robustbench_gan.contracts.gradients import declared_gradients

@@ -10,7 +10,7 @@ from rbg_attacks.bpda import bpda
 from rbg_attacks.bpda_learned import BpdaLearned
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import Training
+from robustbench_gan.contracts.attacks import Training
 from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended

@@ -11,7 +11,7 @@ import torch
 from planted import images, seeds
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.contracts.view import View

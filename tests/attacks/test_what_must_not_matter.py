@@ -15,7 +15,7 @@ from crafted import attack_of, crafted
 from planted import conv, images, seeds
 from torch import nn
 
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.systems import Bare
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
