@@ -15,8 +15,9 @@ from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import black_box, gray_box, query, seed_known, white_box
 from robustbench_gan.flags import CATALOGUE, derive
-from robustbench_gan.flags.derive import Judged
-from robustbench_gan.flags.parameters import Question, flags_of_error, parameter_flags, undefined_losses
+from robustbench_gan.flags.derive import Judged, parameter_flags
+from robustbench_gan.flags.question import Question
+from robustbench_gan.flags.refusals import flags_of_error, undefined_losses
 from robustbench_gan.flags.thresholds import AGREEMENT, ZERO_GRADIENT_SHARE
 from robustbench_gan.nouns.evidence import Probe, Shown
 from robustbench_gan.nouns.outcome import Output

@@ -16,6 +16,7 @@ import rbg_defenses
 
 import robustbench_gan
 from robustbench_gan.engine import identity
+from robustbench_gan.flags.identity import CHECKS
 
 CORE = Path(robustbench_gan.__file__).parent
 PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_controls, rbg_defenses)}
@@ -250,6 +251,23 @@ def test_every_step_of_a_cell_identifies_the_engine_but_the_estimate_of_its_time
         "cell/estimate"
     }  # which decides no answer
     assert list(identity.ENGINE) == sorted(set(identity.ENGINE))
+
+
+def test_what_only_decides_flags_is_no_part_of_the_engine():
+    """A threshold of a check changes `checks` alone; what is counted while an attack runs changes both."""
+    flags = {path.stem for path in (CORE / "flags").glob("*.py")}
+    others = {
+        "__init__",
+        "across",
+        "identity",
+        "paired",
+        "printing",
+        "refusals",
+        "seen",
+    }  # of no cell with a number
+    assert flags - set(CHECKS) == others
+    assert {name for name in CHECKS if f"flags/{name}" in identity.ENGINE} == {"counting"}
+    assert not {name for name in flags - set(CHECKS) if f"flags/{name}" in identity.ENGINE}
 
 
 def test_a_system_that_is_no_posix_is_told_what_to_do(monkeypatch):

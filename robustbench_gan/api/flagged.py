@@ -14,7 +14,7 @@ from robustbench_gan.cell.purified import Watched
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended, answer
 from robustbench_gan.flags.derive import Judged, red_flags
-from robustbench_gan.flags.parameters import Question
+from robustbench_gan.flags.question import Question
 from robustbench_gan.models import door
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.evidence import Shown

@@ -33,7 +33,8 @@ from robustbench_gan.cell.rehearsal import Asked, refusal
 from robustbench_gan.contracts.counts import Counts, Deadline, OutOfTime
 from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.flags.derive import with_flags
-from robustbench_gan.flags.parameters import Question, flags_of_error, undefined_losses
+from robustbench_gan.flags.question import Question
+from robustbench_gan.flags.refusals import flags_of_error, undefined_losses
 from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry

@@ -17,8 +17,9 @@ import numpy as np
 
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.catalogue import flag
-from robustbench_gan.flags.evidence import CARRIED_OVER, HOLDS_DEFENSE, Numbers, Seen, group_of, seen, shared
 from robustbench_gan.flags.paired import at_least, chance_above, holm
+from robustbench_gan.flags.question import HOLDS_DEFENSE
+from robustbench_gan.flags.seen import CARRIED_OVER, Numbers, Seen, group_of, seen, shared
 
 if TYPE_CHECKING:
     from robustbench_gan.nouns.fields import Fact

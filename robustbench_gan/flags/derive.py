@@ -1,6 +1,6 @@
 """The red flags of one cell, derived from what its record holds, in the run that wrote it and ever after. No torch.
 
-`catalogue` says what each one means. A change of anything in CHECKS derives flags anew, and runs no cell again.
+`catalogue` says what each one means. A change of what `identity` names derives flags anew, and runs no cell again.
 """
 
 from __future__ import annotations
@@ -8,31 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Final
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_gan.base.digests import files_digest
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.catalogue import flag
 from robustbench_gan.flags.counting import SAME_ANSWER
-from robustbench_gan.flags.parameters import Question, parameter_flags
+from robustbench_gan.flags.identity import checks_digest
+from robustbench_gan.flags.question import Question
 from robustbench_gan.nouns.evidence import PROBED, Evidence
 from robustbench_gan.nouns.record import Flag, Result, Severity
-
-CHECKS: Final = (
-    "catalogue", "counting", "derive", "gradients", "known", "parameters", "randomness", "strength", "systems",
-    "thresholds",
-)  # fmt: skip
-
-
-@lru_cache
-def checks_digest() -> str:
-    """A hash of the code that derives flags from evidence."""
-    return files_digest(Path(__file__).with_name(f"{name}.py") for name in CHECKS)
 
 
 @dataclass(frozen=True)
@@ -83,6 +72,20 @@ def with_flags(result: Result) -> Result:
     invalid = [one.id for one in flags if one.severity == "invalid"]
     derived = {"flags": flags, "status": "suspect" if invalid else "ok", "reason": "; ".join(invalid)}
     return result.model_copy(update={**derived, "checks": checks_digest()})
+
+
+def contradiction(result: Result) -> str:
+    """How the flags of a record differ from what its evidence raises by the checks it names; empty where they do not.
+
+    Nobody here can tell of other checks, nor of a record without evidence.
+    """
+    if result.evidence is None or result.checks != checks_digest():
+        return ""
+    try:
+        raised = with_flags(result).flags
+    except (UsageError, TypeError, ValueError):  # the texts of a stranger's record may be anything
+        return "cell: parameters that no attack or threat model has"
+    return "" if raised == result.flags else "flags: not those that the evidence raises"
 
 
 def red_flags(question: Question, seen: Evidence, judged: Judged) -> list[Flag]:
@@ -221,3 +224,29 @@ def _strength_flags(q: Question, seen: Evidence, judged: Judged) -> Iterator[Fla
         steps: Any = q.parameters.get("steps", 1)
         severity: Severity = "invalid" if steps > 1 else "warning"
         yield flag("robust-at-half", severity, accuracy=round(accuracy, 4), chance=round(chance, 4))
+
+
+def parameter_flags(q: Question, seen: Evidence) -> list[Flag]:
+    """What the parameters of an attack that can be run say."""
+    faults = _weaknesses(q, seen)
+    return [flag("weak-hyper-parameters", **faults)] if faults else []
+
+
+def _weaknesses(q: Question, seen: Evidence) -> dict[str, float | int | str]:
+    """The parameters at fault, with what they should be held against; empty where none is."""
+    values = q.parameters
+    if seen.needs != "gradient" or seen.trained or q.eps == 0:
+        return {}
+    found: dict[str, float | int | str] = {}
+    if float(values.get("lr", 0)) > at.GREATEST_RATE:
+        found["lr"] = float(values["lr"])
+    steps, step = values.get("steps"), float(values.get("step", 0))
+    if seen.minimal or not isinstance(steps, int) or math.isinf(q.eps):
+        return found
+    if q.norm == "linf" and steps < at.LEAST_STEPS:
+        found["steps"] = steps
+    if step > q.eps or 0 < step * steps < q.eps * (1 - 1e-9):
+        found |= {"steps": steps, "step": step, "eps": q.eps}
+    if values.get("restarts", 1) > 1 and values.get("random_start") is False:
+        found |= {"restarts": values["restarts"], "random_start": "false"}
+    return found

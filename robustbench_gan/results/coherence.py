@@ -12,10 +12,12 @@ from typing import Final
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.flags.catalogue import CATALOGUE
+from robustbench_gan.flags.identity import checks_digest
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.results.arithmetic import LARGEST, is_digest, is_sane
 from robustbench_gan.results.coherence_of_attackers import attackers_are
 from robustbench_gan.results.coherence_of_detection import detection_is
+from robustbench_gan.results.coherence_of_evidence import evidence_is
 from robustbench_gan.results.coherence_of_outcomes import (
     accuracies_are,
     distortion_is,
@@ -60,7 +62,8 @@ def _status(result: Result) -> Iterator[str]:
 
 
 def _flags(result: Result) -> Iterator[str]:
-    for flag in result.flags:
+    """Flags of the catalogue, each once. Those that other checks derived are as their catalogue had them."""
+    for flag in result.flags if result.checks in ("", checks_digest()) else ():
         entry = CATALOGUE.get(flag.id)
         if entry is None:
             yield f"flags: {flag.id!r:.60} is no flag of this version"
@@ -145,5 +148,5 @@ def _question(result: Result) -> Iterator[str]:
 
 CHECKS: Final[tuple[Callable[[Result], Iterator[str]], ...]] = (
     _status, _flags, _absent, _kept, _measured, _texts, _question, outcomes_are, accuracies_are, distortion_is,
-    gradients_are, attackers_are, detection_is,
+    gradients_are, attackers_are, detection_is, evidence_is,
 )  # fmt: skip

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from robustbench_gan.flags.question import HOLDS_DEFENSE
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
 
-if TYPE_CHECKING:
-    from robustbench_gan.nouns.record import Result
-
-HOLDS_DEFENSE = ("white-box", "seed-known")
 CARRIED_OVER = ("black-box", "gray-box")
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
