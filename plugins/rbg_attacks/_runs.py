@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts import Goal, View
+from robustbench_gan.contracts.threat import View
+from robustbench_gan.nouns.outcome import Goal
 
 Run = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 

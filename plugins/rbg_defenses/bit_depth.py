@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robustbench_gan.contracts import Defense, Gradient, UsageError
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.contracts.defense import Defense, Gradient
 
 
 class BitDepth(Defense):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from robustbench_gan.nouns.record import Flag, Severity
-
-if TYPE_CHECKING:
-    from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Fact, Flag, Severity
 
 Where = Literal["cell", "run", "audit"]
 COMPUTED = {
