@@ -6,8 +6,8 @@ Registered as a plugin it takes part in every matrix of `rbg evaluate` (docs/plu
 import torch
 
 from robustbench_gan import run_attack
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.training.workshop import Workshop
+from robustbench_gan.contracts import Defense
+from robustbench_gan.training import Workshop
 
 
 class Squeeze(Defense):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustbench_gan import run_attack
-from robustbench_gan.training.workshop import Workshop
+from robustbench_gan.training import Workshop
 
 # Images as a model takes them, (N, C, H, W) in [0, 1]: here drawn digits that come with the package.
 data = Workshop().dataset("control-digits")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robustbench_gan.api.run_attack import run_attack
     from robustbench_gan.results.examples import read_examples
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Attacked", "read_examples", "run_attack"]
 
 

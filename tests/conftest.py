@@ -54,4 +54,4 @@ def plugin_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views that are `fast` compute in bfloat16 whatever the processor, be it by emulation."""
-    monkeypatch.setattr("robustbench_gan.contracts.threat.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("robustbench_gan.contracts.view.multiplies_bfloat16", lambda device: True)

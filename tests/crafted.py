@@ -9,9 +9,10 @@ from planted import conv, images, seeds
 from torch import Tensor, nn
 
 from robustbench_gan.cell.craft import check_examples
-from robustbench_gan.contracts.attack import AttackInfo, Fitted, Training, info_of
+from robustbench_gan.contracts.attacks import AttackInfo, Fitted, Training, info_of
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Defended, System, View
+from robustbench_gan.contracts.systems import Bare, Defended, System
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, System, View
+from robustbench_gan.contracts.systems import Bare, System
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.nouns.seeds import normal, sample_seeds
 

@@ -8,9 +8,10 @@ import torch
 from planted_cells import Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
+from robustbench_gan.contracts.counts import QueryLimit
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import QueryLimit, View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

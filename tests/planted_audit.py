@@ -14,7 +14,8 @@ from planted_cells import bent as bent_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.contracts.defense import Defense, StraightThrough
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import StraightThrough
 from robustbench_gan.models.schedule import trained
 from robustbench_gan.nouns.seeds import bits, normal
 

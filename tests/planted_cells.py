@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.models.schedule import Schedule, trained
 from robustbench_gan.nouns.budget import Budget

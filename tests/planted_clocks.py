@@ -7,9 +7,10 @@ import time
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.attacks import TrainedAttack, Training, attack
+from robustbench_gan.contracts.counts import OutOfTime
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import OutOfTime, View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 

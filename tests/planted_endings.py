@@ -11,9 +11,9 @@ import torch
 from planted_cells import UNTRAINED, Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.models.schedule import trained
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -22,9 +22,9 @@ from planted_cells import UNTRAINED, Fixed, grey
 from torch import Tensor, nn
 
 from robustbench_gan.cell import judge
-from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.attacks import TrainedAttack, Training, attack
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.models.schedule import trained
 from robustbench_gan.nouns import budget

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import uniform

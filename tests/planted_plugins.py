@@ -17,7 +17,8 @@ from planted import on_the_path, plant
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop

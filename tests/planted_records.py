@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from robustbench_gan.flags.catalogue import CATALOGUE
-from robustbench_gan.nouns.record import Flag, Result, Spread
+from robustbench_gan.flags.derive import with_flags
+from robustbench_gan.nouns.evidence import Evidence
+from robustbench_gan.nouns.record import Flag, Result
+from robustbench_gan.nouns.statistics import Spread
 from robustbench_gan.results.stored import _checksum, _digest
 
 DIFFERENTIATING = ("white-box", "seed-known", "gray-box:copy")
@@ -40,6 +43,18 @@ def coherent(made: Result, **changes: Any) -> Result:
         counts = {"median": float(np.median(forward)), "max": max(forward), "total": sum(forward)}
         values["queries"] = {"answers": "scores", "limit": 0, **counts}
     return made.model_copy(update={**values, **changes})
+
+
+def with_evidence(made: Result, **changes: Any) -> Result:
+    """A result of an attack by gradients with evidence that nothing contradicts, and the flags that it raises."""
+    found = made.outcomes
+    assert found is not None
+    attackable = found.array("clean").any(axis=0)
+    whole: dict[str, Any] = {
+        "needs": "gradient", "classes": 10, "purifies": True, "called": int(attackable.sum()),
+        "differentiated": int((attackable & (np.asarray(found.backward) > 0)).sum()),
+    }  # fmt: skip
+    return with_flags(made.model_copy(update={"evidence": Evidence(**{**whole, **changes})}))
 
 
 def _as_in_the_catalogue(flag: Flag) -> Flag:

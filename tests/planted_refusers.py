@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import NotApplicable
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.defense import Defense, Gradient
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.attacks import attack
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import Gradient
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -9,9 +9,9 @@ from planted import Square
 from planted_cells import Fixed
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
+from robustbench_gan.contracts.attacks import TrainedAttack, Training, attack
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.models.schedule import Schedule, trained
 from robustbench_gan.nouns.budget import Budget

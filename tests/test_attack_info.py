@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from robustbench_gan.contracts.attack import AttackInfo, attack, info_of
+from robustbench_gan.contracts.attacks import AttackInfo, attack, info_of
 from robustbench_gan.contracts.threat import ACCESS_ORDER
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import NORMS

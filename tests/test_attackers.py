@@ -12,7 +12,7 @@ from robustbench_gan.base.errors import NotApplicable, UsageError
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import why_not
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import NOTHING_TO_COPY, gray_box_copy
 from robustbench_gan.data.dataset import HOLDOUT

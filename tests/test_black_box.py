@@ -11,7 +11,7 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell import craft
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine.plan import steps_of
-from robustbench_gan.training import oracles, substitute
+from robustbench_gan.training import black_box, fitting, oracles, substitute
 from robustbench_gan.training.loop import optimise
 from robustbench_gan.training.oracles import untrained_substitute
 
@@ -33,7 +33,8 @@ class Asked:
 
             return ask
 
-        monkeypatch.setattr(oracles, "oracle_of", counting)
+        for module in (black_box, fitting):
+            monkeypatch.setattr(module, "oracle_of", counting)
 
 
 BLACK = "black-box:model=quick"

@@ -8,26 +8,23 @@ import pytest
 import torch
 
 from robustbench_gan.base.errors import DisconnectedGradient, NotANumber
-from robustbench_gan.cell.checks import (
-    Evidence,
-    Question,
-    flags_of_error,
-    parameter_flags,
-    red_flags,
-    undefined_losses,
-)
 from robustbench_gan.cell.craft import AttackFault
-from robustbench_gan.cell.probe import Probe
-from robustbench_gan.cell.purified import Shown
-from robustbench_gan.contracts.attack import AttackInfo
-from robustbench_gan.contracts.threat import Counts, black_box, gray_box, query, seed_known, white_box
-from robustbench_gan.flags import CATALOGUE
+from robustbench_gan.cell.evidence import Seen, evidence_of
+from robustbench_gan.contracts.attacks import AttackInfo
+from robustbench_gan.contracts.counts import Counts
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.threat import black_box, gray_box, query, seed_known, white_box
+from robustbench_gan.flags import CATALOGUE, derive
+from robustbench_gan.flags.derive import Judged, parameter_flags
+from robustbench_gan.flags.question import Question
+from robustbench_gan.flags.refusals import flags_of_error, undefined_losses
 from robustbench_gan.flags.thresholds import AGREEMENT, ZERO_GRADIENT_SHARE
+from robustbench_gan.nouns.evidence import Probe, Shown
 from robustbench_gan.nouns.outcome import Output
 
 N, CLASSES = 100, 10
 LOGITS = torch.randn(N, CLASSES, generator=torch.Generator().manual_seed(0))
-OF_QUESTION = ("info", "parameters", "threat", "norm", "eps", "targeted", "classes")
+OF_QUESTION = ("parameters", "threat", "norm", "eps", "targeted")
 
 
 def info(needs="gradient", minimal=False, trained=False):
@@ -44,27 +41,45 @@ def counts(**changed):
 
 def question(**changed):
     whole = {
-        "info": info(), "parameters": {}, "threat": white_box(), "norm": "linf", "eps": 0.3, "targeted": False,
-        "classes": CLASSES,
+        "parameters": {}, "threat": white_box(), "norm": "linf", "eps": 0.3, "targeted": False, **changed,
     }  # fmt: skip
-    return Question(**{**whole, **changed})
+    threat = whole.pop("threat")
+    return Question(**whole, threat=threat.name, draws=threat.draws)
 
 
 def evidence(*, logits=LOGITS, scores=None, **changed):
-    """Nothing suspicious: all of eps used, every sample right, one judge seed of a defense that is not random."""
+    """Nothing suspicious: all of eps used, every sample right, one judge seed of a defense that is not random.
+
+    The question, the evidence and what else the record says.
+    """
     asked = {name: changed.pop(name) for name in OF_QUESTION if name in changed}
     bits = torch.ones(1, N, dtype=torch.bool)
     whole = {
-        "question": question(**asked), "gradients": ("full",), "counts": counts(), "sizes": torch.full((1, N), 0.3),
+        "info": info(), "classes": CLASSES, "counts": counts(), "right": bits, "robust": bits, "stopped": ~bits,
+        "probe": Probe(), "shown": Shown(), "drew": (), "repeats": True,
         "answers": [Output(logits, logits.new_zeros(N, 0) if scores is None else scores)],
-        "right": bits, "robust": bits, "stopped": ~bits, "randomised": False, "purifies": False, "unrolls": False,
-        "controls": {"classifier": 0.99, "defended": 0.98}, "probe": Probe(), "agreement": None,
     }  # fmt: skip
-    return Evidence(**{**whole, **changed})
+    told = {"sizes": torch.full((1, N), 0.3), "gradients": ("full",), "agreement": None}
+    told["controls"] = {"classifier": 0.99, "defended": 0.98}
+    defense = Defense(torch.nn.Identity())
+    for name in ("randomised", "purifies", "unrolls"):
+        setattr(defense, name, changed.pop(name, False))
+    told |= {name: changed.pop(name) for name in told if name in changed}
+    seen = Seen(**{**whole, "defense": defense, **changed})
+    arrays = [part.numpy() for part in (seen.right, seen.robust, told.pop("sizes"))]
+    return question(**asked), evidence_of(seen), Judged(*arrays, **told)
+
+
+def red_flags(given):
+    return derive.red_flags(*given)
 
 
 def raised(**changed):
     return {flag.id: flag.severity for flag in red_flags(evidence(**changed))}
+
+
+def parameters_flagged(**changed):
+    return parameter_flags(*evidence(**changed)[:2])
 
 
 def some(count):
@@ -340,7 +355,7 @@ def test_nothing_stands_where_every_image_can_be_grey():
 
 
 @pytest.mark.parametrize(
-    ("parameters", "evidence_of"),
+    ("parameters", "faults"),
     [
         ({"steps": 20, "step": 0.0}, None),
         ({"steps": 19, "step": 0.0}, {"steps"}),
@@ -355,19 +370,19 @@ def test_nothing_stands_where_every_image_can_be_grey():
         ({}, None),
     ],
 )
-def test_weak_hyper_parameters(parameters, evidence_of):
-    found = parameter_flags(question(parameters=parameters))
-    assert [f.id for f in found] == (["weak-hyper-parameters"] if evidence_of else [])
-    if evidence_of:
-        assert set(found[0].evidence) == evidence_of and found[0].severity == "warning"
+def test_weak_hyper_parameters(parameters, faults):
+    found = parameters_flagged(parameters=parameters)
+    assert [f.id for f in found] == (["weak-hyper-parameters"] if faults else [])
+    if faults:
+        assert set(found[0].evidence) == faults and found[0].severity == "warning"
 
 
 def test_hyper_parameters_of_other_attacks_mean_something_else():
     few = {"steps": 5, "step": 0.001}
-    assert parameter_flags(question(parameters=few, info=info("scores"))) == []
-    assert parameter_flags(question(parameters=few, info=info(trained=True))) == []
-    assert parameter_flags(question(parameters=few, info=info(minimal=True), eps=math.inf)) == []
-    assert parameter_flags(question(parameters={"steps": 10}, norm="l2")) == []
+    assert parameters_flagged(parameters=few, info=info("scores")) == []
+    assert parameters_flagged(parameters=few, info=info(trained=True)) == []
+    assert parameters_flagged(parameters=few, info=info(minimal=True), eps=math.inf) == []
+    assert parameters_flagged(parameters={"steps": 10}, norm="l2") == []
 
 
 @pytest.mark.parametrize(
@@ -376,7 +391,7 @@ def test_hyper_parameters_of_other_attacks_mean_something_else():
 )
 def test_dlr_needs_classes(loss, targeted, needed):
     for classes in range(2, 6):
-        found = undefined_losses(question(parameters={"loss": loss}, targeted=targeted, classes=classes))
+        found = undefined_losses(question(parameters={"loss": loss}, targeted=targeted), classes)
         assert [(f.id, f.severity) for f in found] == (
             [("dlr-undefined", "note")] if classes < needed else []
         )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_records import resealed
+from planted_records import resealed, with_evidence
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard import load_results, markdown
 from robustbench_gan.leaderboard.convert import convert
-from robustbench_gan.nouns.record import Result, packed, unpacked
+from robustbench_gan.nouns.fields import packed, unpacked
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import read_result, read_stored, write_text
 
@@ -28,7 +29,10 @@ Raw = dict[str, Any]
 def honest() -> Result:
     """A committed record of MagNet under two judge seeds, with clean and lost images."""
     found = [r for r in load_results(COMMITTED) if r.outcomes and r.cell.defense.startswith("magnet")]
-    return next(r for r in found if r.cell.attack.startswith("fgsm") and r.cell.threat_name == "white-box")
+    return with_evidence(
+        next(r for r in found if str(r.cell.attack).startswith("fgsm") and r.cell.threat_name == "white-box"),
+        zero_gradients=3,
+    )
 
 
 def raw_of(result: Result) -> Raw:
@@ -133,6 +137,25 @@ FORGED: dict[str, tuple[Callable[[Raw], None], str]] = {
     "a flag of no catalogue": (
         set_in("flags", value=[{"id": "fine", "severity": "note", "message": "", "evidence": {}}]), "no flag"
     ),
+    "a flag less": (set_in("flags", value=lambda flags: flags[1:]), "not those that the evidence raises"),
+    "another share": (set_in("flags", 0, "evidence", "samples", value=2), "not those that the evidence raises"),
+    "fewer zeros": (set_in("evidence", "zero_gradients", value=0), "not those that the evidence raises"),
+    "zeros below none": (set_in("evidence", "zero_gradients", value=-1), "that cannot be"),
+    "zeros of those that fell": (set_in("evidence", "zero_gradients", value=199), "199 samples of"),
+    "gradients of all but one": (set_in("evidence", "differentiated", value=lambda v: v - 1), "by their passes"),
+    "sure of more than are flat": (set_in("evidence", "sure_tiny", value=1), "1 samples of 0"),
+    "trained after all": (set_in("evidence", "trained", value=True), "training"),
+    "minimal in a ball": (set_in("evidence", "minimal", value=True), "within a finite radius"),
+    "rejected by nothing": (set_in("evidence", "rejected", value=0), "detectors that there are not"),
+    "stopped by nothing": (set_in("evidence", "stopped", value=1), "by no detector"),
+    "too many digits": (set_in("evidence", "probe", "repeats_vary", value=1.23456e-5), "in four digits"),
+    "all outside": (set_in("evidence", "shown", "outside", value=2.0), "a share or distance"),
+    "a purifier of nothing": (
+        lambda raw: raw["evidence"].update(purifies=False, shown={**raw["evidence"]["shown"], "spread": 0.5}),
+        "purifies nothing",
+    ),
+    "evidence without checks": (set_in("checks", value=""), "or not at all"),
+    "checks of words": (set_in("checks", value="mine"), "not a digest"),
     "gradients of nobody": (set_in("gradients", value=["best"]), "not those that"),
     "a substitute": (set_in("substitute", value={"accuracy": 0.5}), "of an attacker who is white-box"),
     "queries": (set_in("queries", value={"limit": 3}), "of an attacker who is white-box"),
@@ -171,6 +194,20 @@ def test_an_honest_record_is_read_and_one_with_another_digest_is_not(tmp_path: P
     for seal in ("digest", "checksum"):
         assert f"its {seal} does not fit" in refused(tmp_path, {**raw, seal: "0" * 64})
         assert seal in refused(tmp_path, {key: value for key, value in raw.items() if key != seal})
+
+
+def test_flags_of_other_checks_are_read_as_they_are_and_pointed_at(tmp_path: Path, honest: Result) -> None:
+    """Of a catalogue that has changed since: neither the id nor the words need be of today."""
+    raw = raw_of(honest)
+    raw["checks"], raw["flags"][0]["message"] = "0123456789abcdef", "as it was said then."
+    path = tmp_path / "results" / place(honest.cell)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(resealed(raw)))
+    lines: list[str] = []
+    (read,) = load_results(tmp_path, say=lines.append)
+    assert read.flags[0].message == "as it was said then." and len(lines) == 1
+    assert "1 results hold flags that another version derived" in lines[0]
+    assert "another version derived" in markdown([read]) and "another version" not in markdown([honest])
 
 
 def test_of_committed_robust_rows_none_is_believed_that_was_never_lost(tmp_path: Path) -> None:
@@ -301,7 +338,7 @@ def as_schema_1(result: Result) -> Raw:
     """The record as the first schema held it: bits as they are, none of today's fields."""
     raw: Raw = json.loads(result.model_dump_json())
     raw["schema_version"] = 1
-    for later in ("converted_from", "adversarial", "precision"):
+    for later in ("converted_from", "adversarial", "precision", "checks", "evidence"):
         del raw[later]
     for name in ("clean", "accepted", "robust"):
         raw["outcomes"][name] = [unpacked(text) for text in raw["outcomes"][name]]

@@ -10,7 +10,8 @@ from planted_plugins import flags, installed, judged, workshop  # noqa: F401 - f
 
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
-from robustbench_gan.engine.matrix import lay_out, preset_text, read_matrix
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import preset_text, read_matrix
 from robustbench_gan.engine.plan import short
 from robustbench_gan.leaderboard import markdown, tables
 from robustbench_gan.nouns.spec import Spec

@@ -16,8 +16,8 @@ from real import canonical
 
 from robustbench_gan.api.run_attack import run_attack
 from robustbench_gan.nouns.outcome import Goal, correct
-from robustbench_gan.nouns.record import interval
 from robustbench_gan.nouns.seeds import judge_seeds
+from robustbench_gan.nouns.statistics import interval
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 

@@ -23,7 +23,7 @@ from robustbench_gan import Attacked, read_examples, run_attack
 from robustbench_gan.api.run_attack import RedFlag, Suspect
 from robustbench_gan.base.errors import NotApplicable, UsageError
 from robustbench_gan.cell.craft import AttackFault
-from robustbench_gan.contracts.defense import Composed
+from robustbench_gan.contracts.composition import Composed
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget, norm_of
 from robustbench_gan.nouns.outcome import Goal, Output
@@ -36,7 +36,7 @@ TESTED = re.compile(r"^<!-- tested -->\n```python\n(.*?)^```$", re.MULTILINE | r
 
 PLANTED = """
 import torch
-from robustbench_gan.contracts.attack import attack
+from robustbench_gan.contracts.attacks import attack
 
 CALLS, SEEN = [], []
 

@@ -19,7 +19,8 @@ from planted_plugins import cell, flags, installed, workshop  # noqa: F401 - a f
 
 from robustbench_gan.cli.installed import catalogue
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
@@ -34,14 +35,19 @@ else:
 
 ROOT = Path(__file__).parents[1]
 FILE = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BEGIN, END = "<!-- table: begin (tools/generate_docs.py) -->", "<!-- table: end -->"
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 @pytest.fixture(scope="module")
 def generator():
+    sys.path.insert(0, str(ROOT / "tools"))  # where its parts lie
     spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "tools" / "generate_docs.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
     return module
 
 
@@ -170,11 +176,25 @@ def test_check_names_the_stale_document_and_writes_nothing(generator, tmp_path, 
     assert (tmp_path / "docs" / "a.md").read_text() == "new\n"
 
 
+def test_the_page_of_what_is_registered_no_more_is_named_and_deleted(
+    generator, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+    monkeypatch.setattr(generator, "generated", lambda: {"docs/attacks/new.md": "new\n"})
+    (tmp_path / "docs" / "attacks").mkdir(parents=True)
+    for name in ("new", "old"):
+        (tmp_path / "docs" / "attacks" / f"{name}.md").write_text(f"{name}\n")
+    assert generator.main(["--check"]) == 1
+    assert "docs/attacks/old.md is of nothing registered" in capsys.readouterr().out
+    assert generator.main([]) == 0 and generator.main(["--check"]) == 0
+    assert [path.name for path in (tmp_path / "docs" / "attacks").iterdir()] == ["new.md"]
+
+
 def test_the_table_of_the_readme_is_replaced_and_nothing_else(generator, monkeypatch):
-    text = f"before\n{generator.TABLE_BEGIN}\nold\n{generator.TABLE_END}\nafter\n"
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     monkeypatch.setattr(generator, "overview", lambda tables, labels: ["| new |"])
     once = generator.readme(text, [])
-    assert once == f"before\n{generator.TABLE_BEGIN}\n\n| new |\n\n{generator.TABLE_END}\nafter\n"
+    assert once == f"before\n{BEGIN}\n\n| new |\n\n{END}\nafter\n"
     assert generator.readme(once, []) == once
     with pytest.raises(SystemExit, match="lacks the marks"):
         generator.readme("no marks", [])

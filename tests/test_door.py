@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from robustbench_gan import run_attack
 from robustbench_gan.base.errors import NotANumber, UsageError
-from robustbench_gan.contracts.defense import Composed, Defense
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.models import door
 from robustbench_gan.nouns.outcome import Goal, Output, correct, unanswered
 

@@ -16,7 +16,8 @@ from planted_plugins import DEFAULTS, also_installed, cell, installed, planned, 
 from robustbench_gan.base import trial
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli.installed import catalogue
-from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.engine.run import run
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.nouns import registry

@@ -14,7 +14,7 @@ from robustbench_gan.cell import estimate
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.estimate import _seconds
 from robustbench_gan.cell.evaluate import evaluate_cell
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.engine import executors
 from robustbench_gan.engine.plan import finished, result_path
 from robustbench_gan.nouns import registry

@@ -14,8 +14,9 @@ from planted_plugins import also_installed, cell, installed, judged, planned, wo
 from torch import nn
 
 from robustbench_gan.api.run_attack import run_attack
+from robustbench_gan.base.tensors import Meddled, same
 from robustbench_gan.data.dataset import Dataset, TrainingData
-from robustbench_gan.guards.guard import Meddled, Seal, same
+from robustbench_gan.guards.seal import Seal
 from robustbench_gan.guards.surroundings import Surroundings
 
 HONEST_FORMS = ("plain", "graph", "inference", "channels", "negative", "strided", "flipped")

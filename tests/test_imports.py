@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import rbg_defenses
 
 import robustbench_gan
 from robustbench_gan.engine import identity
+from robustbench_gan.flags.identity import CHECKS
 
 CORE = Path(robustbench_gan.__file__).parent
 PLUGINS = {p.__name__: Path(p.__file__).parent for p in (rbg_attacks, rbg_controls, rbg_defenses)}
@@ -23,10 +25,13 @@ ROOMS = [
     "base", "nouns", "flags", "guards", "data", "models", "contracts", "training", "results", "cell", "leaderboard",
     "engine", "audit", "api", "cli",
 ]  # fmt: skip
+MOST_LEVELS = 17  # of imports that stand on each other
 FACADES = {"seeds"}  # public names of what lies in a room
-CELL = [f"cell.{name}" for name in ("context", "craft", "judge", "provenance", "estimate", "evaluate")]
+CELL = [
+    f"cell.{name}" for name in ("context", "prepare", "craft", "judge", "provenance", "estimate", "evaluate")
+]
 NO_TORCH = [
-    "nouns.registry", "nouns.record", "nouns.detection", "audit.controls", "base.errors", "base.progress", "flags",
+    "nouns.registry", "nouns.record", "nouns.fields", "nouns.statistics", "nouns.detection", "audit.controls", "base.errors", "base.progress", "flags",
     "leaderboard", "audit.record", "audit.compare", "audit.printing",
 ]  # fmt: skip
 
@@ -153,6 +158,36 @@ def test_importing_them_really_leaves_torch_out():
     assert done.returncode == 0, done.stderr
 
 
+PUBLIC = ("", ".contracts", ".leaderboard", ".seeds", ".training")
+
+
+@pytest.mark.parametrize("place", PUBLIC)
+def test_public_names_are_there_and_are_no_modules_of_their_own_package(place):
+    package = importlib.import_module(f"robustbench_gan{place}")
+    paths = getattr(package, "__path__", [])
+    modules = {path.stem for root in paths for path in Path(root).glob("*.py")}
+    assert not modules & set(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is not None, name
+    with pytest.raises(AttributeError, match=f"robustbench_gan{place}' has no attribute 'no_such_name'"):
+        package.no_such_name  # noqa: B018
+
+
+EXAMPLES = CORE.parent / "examples"
+
+
+@pytest.mark.parametrize("root", [*PLUGINS.values(), EXAMPLES], ids=lambda root: root.name)
+def test_plugins_and_examples_import_public_names_alone(root):
+    for name, found in read(root).items():
+        for place in {f for f in found if f.partition(".")[0] == "robustbench_gan"}:
+            package, _, public = place.rpartition(".")
+            offered = {f"robustbench_gan{p}" for p in PUBLIC} | {
+                "robustbench_gan.cli",
+                "robustbench_gan.cli.main",
+            }
+            assert place in offered or public in importlib.import_module(package).__all__, (name, place)
+
+
 def test_nothing_in_the_core_imports_a_plugin():
     for name, found in read(CORE).items():
         assert not {f for f in found if f.startswith("rbg_")}, name
@@ -185,6 +220,23 @@ def test_a_room_knows_none_of_those_after_it(room):
             assert not reaches(found, *after), name
 
 
+def test_no_module_stands_on_a_long_chain_of_imports():
+    every = read(CORE)
+    modules = every.keys() - {CORE.name}
+
+    @functools.cache
+    def chain(module: str) -> list[str]:
+        """The longest chain of imports that begins with a module; those inside functions count as well."""
+        own = every[module] & modules - {module}
+        below = [
+            name for name in sorted(own) if reaches(own, name) == {name}
+        ]  # a room, where one of its modules is meant
+        return [module, *max(map(chain, below), key=len, default=[])]
+
+    longest = max(map(chain, sorted(modules)), key=len)
+    assert len(longest) <= MOST_LEVELS, " <- ".join(longest)
+
+
 def test_the_steps_of_a_cell_are_called_from_above():
     graph = read(CORE)
     for at, name in enumerate(CELL):
@@ -199,6 +251,23 @@ def test_every_step_of_a_cell_identifies_the_engine_but_the_estimate_of_its_time
         "cell/estimate"
     }  # which decides no answer
     assert list(identity.ENGINE) == sorted(set(identity.ENGINE))
+
+
+def test_what_only_decides_flags_is_no_part_of_the_engine():
+    """A threshold of a check changes `checks` alone; what is counted while an attack runs changes both."""
+    flags = {path.stem for path in (CORE / "flags").glob("*.py")}
+    others = {
+        "__init__",
+        "across",
+        "identity",
+        "paired",
+        "printing",
+        "refusals",
+        "seen",
+    }  # of no cell with a number
+    assert flags - set(CHECKS) == others
+    assert {name for name in CHECKS if f"flags/{name}" in identity.ENGINE} == {"counting"}
+    assert not {name for name in flags - set(CHECKS) if f"flags/{name}" in identity.ENGINE}
 
 
 def test_a_system_that_is_no_posix_is_told_what_to_do(monkeypatch):

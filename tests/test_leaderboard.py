@@ -30,16 +30,8 @@ from robustbench_gan.leaderboard import (
     tables,
 )
 from robustbench_gan.leaderboard.labels import escape, radius, short_labels
-from robustbench_gan.nouns.record import (
-    Cell,
-    Detection,
-    Detector,
-    Interval,
-    Outcomes,
-    Result,
-    Seconds,
-    worst_case,
-)
+from robustbench_gan.nouns.record import Cell, Detection, Detector, Outcomes, Result, Seconds
+from robustbench_gan.nouns.statistics import Interval, worst_case
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import write_text
 

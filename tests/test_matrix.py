@@ -9,12 +9,13 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.question import why_not
-from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.attacks import AttackInfo
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import THREATS, black_box, gray_box, query, seed_known, white_box
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine import matrix
-from robustbench_gan.engine.matrix import Matrix, lay_out, preset_text, presets, read_matrix, read_matrix_file
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.nouns import registry
 
 

@@ -55,6 +55,28 @@ def test_one_version():
     assert PROJECT["version"] == robustbench_gan.__version__
 
 
+def test_every_required_package_is_imported_and_its_reason_given():
+    required = {re.match(r"[\w-]+", text)[0] for text in PROJECT["dependencies"]}
+    told = re.findall(
+        r"^\| ([\w-]+) \| .+ \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert required <= set(told)
+    modules = {"pillow": "PIL"}
+    sources = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("robustbench_gan", "plugins")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    unused = {
+        name
+        for name in required
+        if not re.search(
+            rf"^\s*(import|from) {modules.get(name, name.replace('-', '_'))}\b", sources, re.MULTILINE
+        )
+    }
+    assert unused == {"foolbox"}  # its bridge is to come
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_types_are_marked(package):
     assert (Path(importlib.import_module(package).__file__).parent / "py.typed").is_file()

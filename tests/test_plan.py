@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 
 import pytest
 from planted_plugins import cell, installed, planned, workshop  # noqa: F401
+from rich.console import Console
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import slug
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.engine.plan import execute, finished, result_path, short, steps_of
-from robustbench_gan.results.stored import read_result
+from robustbench_gan.engine.run import say_derived
+from robustbench_gan.flags import derive, identity
+from robustbench_gan.results.stored import read_result, write_text
 
 ASKED = {
     "classifiers": ["quick", "fixed"],
@@ -23,7 +27,7 @@ ASKED = {
 }
 
 
-def run(cells, shop, out, settings=None, on_step=lambda step: None):
+def run(cells, shop, out, settings=None, on_step=lambda step: None, **told):
     """Execute cells; the fingerprints of those that were computed, and all results."""
     fresh = []
 
@@ -31,7 +35,9 @@ def run(cells, shop, out, settings=None, on_step=lambda step: None):
         if not stored:
             fresh.append(item.cell.fingerprint)
 
-    return fresh, execute(cells, shop, settings or Settings(), out, on_step=on_step, on_result=on_result)
+    return fresh, execute(
+        cells, shop, settings or Settings(), out, on_step=on_step, on_result=on_result, **told
+    )
 
 
 def test_every_shared_step_stands_once_and_before_what_needs_it(shop):
@@ -86,6 +92,53 @@ def test_a_second_run_computes_nothing_and_gives_the_same(shop, tmp_path):
     fresh, second = run(cells, other, tmp_path / "out")
     assert fresh == [] and second == first
     assert not (tmp_path / "never used").exists()
+
+
+@pytest.fixture
+def other_checks(monkeypatch):
+    """From the call on, checks that take any answer for probabilities."""
+
+    def change():
+        monkeypatch.setattr(derive.at, "PROBABILITY_SLACK", 2.0)
+        monkeypatch.setattr(identity, "files_digest", lambda paths: "0123456789abcdef")
+        identity.checks_digest.cache_clear()
+
+    yield change
+    monkeypatch.undo()
+    identity.checks_digest.cache_clear()
+
+
+def test_other_checks_derive_flags_anew_and_run_no_cell(shop, tmp_path, other_checks):
+    cells = planned(shop, attacks=["fgsm", "noise"], threats=["white-box", "gray-box"])
+    _, first = run(cells, shop, tmp_path)
+    assert all((r.evidence is not None) == bool(r.checks) == (r.outcomes is not None) for r in first)
+    bare = first[0].model_copy(update={"evidence": None, "checks": ""})  # as written before evidence was kept
+    result_path(tmp_path, cells[0]).write_text(write_text(bare))
+    other_checks()
+    told = []
+    fresh, second = run(cells, shop, tmp_path, on_derived=lambda *both: told.append(both))
+    assert fresh == [] and second[0] == bare
+    changed = [(a, b) for a, b in zip(first[1:], second[1:], strict=True) if a != b]
+    assert told == changed and [b.cell.attack for _, b in told] == [cells[1].cell.attack]
+    for before, now in told:
+        assert (before.status, now.status, now.reason) == ("ok", "ok", "")  # noise climbs no gradient
+        assert [f.id for f in now.flags] == ["probabilities-as-logits"] and now.checks == "0123456789abcdef"
+        assert (now.outcomes, now.evidence, now.cell) == (before.outcomes, before.evidence, before.cell)
+    assert read_result(result_path(tmp_path, cells[1])) == second[1]
+    assert run(cells, shop, tmp_path, on_derived=lambda *both: told.append(both)) == ([], second)
+    assert len(told) == 1
+    console = Console(file=io.StringIO(), width=400)
+    say_derived(told, [bare, second[1]], console)
+    said = console.file.getvalue()
+    assert "flags derived anew: 1 earlier results" in said and "flags left as they were: 1 earlier" in said
+
+
+def test_other_checks_may_make_a_result_suspect(shop, tmp_path, other_checks):
+    cells = planned(shop, attacks="fgsm")
+    _, (before,) = run(cells, shop, tmp_path)
+    other_checks()
+    fresh, (now,) = run(cells, shop, tmp_path)
+    assert (fresh, before.status, now.status, now.reason) == ([], "ok", "suspect", "probabilities-as-logits")
 
 
 def test_what_failed_is_tried_again_and_the_rest_is_not(shop, tmp_path):

@@ -8,9 +8,11 @@ from planted import Detector, Noise, Round, Scale, conv, images, seeds
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_gan.cell.probe import MANY, PROBED, Probe, probe
-from robustbench_gan.contracts.defense import Composed, Defense
-from robustbench_gan.flags.thresholds import SAME_ANSWER
+from robustbench_gan.cell.probe import MANY, probe
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.flags.counting import SAME_ANSWER
+from robustbench_gan.nouns.evidence import PROBED, Probe
 from robustbench_gan.nouns.outcome import Output, distance
 
 X = images(6)

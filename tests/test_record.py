@@ -15,14 +15,12 @@ from robustbench_gan.nouns.record import (
     Detection,
     Detector,
     Flag,
-    Interval,
     Kept,
     Outcomes,
     Result,
     Seconds,
-    interval,
-    worst_case,
 )
+from robustbench_gan.nouns.statistics import Interval, interval, worst_case
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import read_result, write_text
 

@@ -8,8 +8,8 @@ import torch
 from planted_plugins import also_installed, cell, installed, planned  # noqa: F401 - fixtures
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.engine.matrix import refused_before
+from robustbench_gan.contracts.attacks import info_of
+from robustbench_gan.engine.refusals import refused_before
 from robustbench_gan.leaderboard.headline import tables
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget

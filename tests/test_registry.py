@@ -208,7 +208,7 @@ def test_a_planted_plugin_is_found_loaded_and_resolved(plugin_path):
         {
             "rbg_planted/__init__.py": "",
             "rbg_planted/zap.py": (
-                "from robustbench_gan.contracts.attack import attack\n\n\n"
+                "from robustbench_gan.contracts.attacks import attack\n\n\n"
                 '@attack(needs="labels", paper="x")\n'
                 'def zap(view, x, *, power: int = 3):\n    """Zap.\n\n    More."""\n    return power\n'
             ),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -12,7 +14,11 @@ from robustbench_gan.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^<!-- (run|python|file: \S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOLLOWED = ("index", "my_model", "my_defense", "my_data")
+FOLLOWED = ("index", "my_model", "my_defense", "my_data", "publish", "using", "audit")
+
+
+def words(line: str) -> list[str]:
+    return shlex.split(line, comments=True)[1:]
 
 
 @pytest.mark.parametrize("page", FOLLOWED)
@@ -29,8 +35,31 @@ def test_what_a_page_says_to_type_works(page, tmp_path, monkeypatch):
             exec(compile(text, f"{page}.md", "exec"), {"__name__": page})
         else:
             for line in text.strip().splitlines():
-                done = CliRunner().invoke(main, line.removeprefix("rbg ").split(), env={"COLUMNS": "200"})
+                done = CliRunner().invoke(main, words(line), env={"COLUMNS": "200"})
                 assert done.exit_code == 0, f"{line}\n{done.output}"
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page that are not run here, with the shell's variables and continued lines written out."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    variables = re.findall(r"([A-Z]+)=([^\s\"]+|\"[^\"]*\")", text)
+    for name, value in [*variables, *variables]:  # one may stand in another
+        text = text.replace(f"${name}", value.strip('"'))
+    return [line.strip() for line in text.split("\n") if re.match(r"(    )?(\.venv/bin/)?rbg [a-z]", line)]
+
+
+OTHERS = [*(p for p in sorted(DOCS.glob("*.md")) if p.stem not in FOLLOWED), DOCS.parent / "README.md"]
+
+
+@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.stem)
+def test_what_takes_too_long_to_be_run_here_is_a_command_all_the_same(page):
+    """Its options exist, and their values are of the right kind."""
+    for line in commands(page):
+        command, context, rest = main, None, words(line)
+        while isinstance(command, click.Group):
+            context = command.make_context(command.name or "rbg", rest, parent=context)
+            name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        command.make_context(name, rest, parent=context)
 
 
 def test_the_number_that_is_explained_is_published():

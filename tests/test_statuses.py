@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_gan.cell.question import why_not
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.threat import THREATS
 from robustbench_gan.nouns import registry
 

@@ -15,8 +15,9 @@ from robustbench_gan.api.run_attack import run_attack
 from robustbench_gan.base import progress
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.contracts.attack import Fitted, TrainedAttack, info_of
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.attacks import Fitted, TrainedAttack, info_of
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine.plan import execute, steps_of
 from robustbench_gan.nouns.budget import Budget

@@ -29,8 +29,8 @@ from robustbench_gan.nouns.spec import Spec, as_params
 from robustbench_gan.training import building, checkpoint
 from robustbench_gan.training.building import Pace
 from robustbench_gan.training.checkpoint import Checkpoint, fits, kept, restore, state_of, unfinished
-from robustbench_gan.training.fitting import Order, trained
 from robustbench_gan.training.loop import freeze, fresh, going_on
+from robustbench_gan.training.orders import Order
 from robustbench_gan.training.store import Store
 
 SHAPE = (1, 16, 16)
@@ -83,7 +83,7 @@ def make(name, store, root):
         text, threat = ATTACKS[name]
         kind, parameters = resolve("attacks", Spec.parse(text))
         full = str(Spec(Spec.parse(text).name, as_params(parameters)))
-        trained(shop, Order(NAMES, full, threat, None, Budget("linf", 0.2)))
+        shop.trained_attack(Order(NAMES, full, threat, None, Budget("linf", 0.2)))
 
 
 @contextmanager

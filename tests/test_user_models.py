@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from robustbench_gan.base.errors import UsageError, described
+from robustbench_gan.base.files import no_file
+from robustbench_gan.base.formats import no_safetensors
 from robustbench_gan.models.from_file import factory_from_file
-from robustbench_gan.models.weight_files import fill, what_it_is
+from robustbench_gan.models.weight_files import fill
 from robustbench_gan.nouns.user_files import FileReference
 
 SHAPE = (1, 28, 28)
@@ -337,7 +339,7 @@ def cut(path):
 def test_a_file_of_something_else_is_named_by_what_it_holds(tmp_path, make, says):
     path = tmp_path / "w.safetensors"
     make(path)
-    found = what_it_is(path)
+    found = no_file(path) or no_safetensors(path)
     assert says in found and "\n" not in found
 
 
@@ -345,11 +347,13 @@ def test_the_two_lines_that_a_pickle_is_converted_by_convert_it(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     torch.save(weights(), "it's.pt")
     lines = (
-        what_it_is(tmp_path / "it's.pt").partition("convert it once: ")[2].partition("; where they lie")[0]
+        no_safetensors(tmp_path / "it's.pt")
+        .partition("convert it once: ")[2]
+        .partition("; where they lie")[0]
     )
     exec(lines, {})
     made = tmp_path / "it's.safetensors"
-    assert what_it_is(made) == ""
+    assert no_safetensors(made) == ""
     assert all(
         torch.equal(tensor, weights()[name]) for name, tensor in load_file(made).items() if "num" in name
     )
@@ -365,7 +369,7 @@ def test_a_header_of_640_bytes_is_no_pickle(tmp_path):
         + path.read_bytes()[8 : 8 + length].ljust(640)
         + path.read_bytes()[8 + length :]
     )
-    assert path.read_bytes()[:2] == b"\x80\x02" and what_it_is(path) == ""
+    assert path.read_bytes()[:2] == b"\x80\x02" and no_safetensors(path) == ""
 
 
 def test_a_file_whose_name_is_no_text_has_a_name_in_records():
@@ -380,6 +384,6 @@ def test_the_line_that_shards_are_joined_by_joins_them(tmp_path, monkeypatch):
         save_file({name: tensor}, tmp_path / f"model-{at}.safetensors")
     index = tmp_path / "model.safetensors.index.json"
     index.write_text('{"weight_map": {}}')
-    exec(what_it_is(index).partition("join them once: ")[2], {})
+    exec(no_safetensors(index).partition("join them once: ")[2], {})
     joined = load_file(tmp_path / "joined.safetensors")
     assert set(joined) == set(whole) and all(joined[name].equal(tensor) for name, tensor in whole.items())

@@ -19,7 +19,9 @@ import torch
 
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.engine import matrix, plan
-from robustbench_gan.nouns.record import Result, interval
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.nouns.record import Result
+from robustbench_gan.nouns.statistics import interval
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 
@@ -71,7 +73,7 @@ def main(
     for name, cells in blocks(target, defense).items():
         if wanted and name not in wanted:
             continue
-        laid = matrix.lay_out(matrix.Matrix(block=[{**common, **cell} for cell in cells]), workshop)
+        laid = lay_out(matrix.Matrix(block=[{**common, **cell} for cell in cells]), workshop)
         planned = [replace(p, cell=p.cell.model_copy(update={"first": first})) for p in laid]
         results = plan.execute(
             planned,

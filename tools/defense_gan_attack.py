@@ -20,8 +20,10 @@ import torch
 
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.engine import matrix, plan
-from robustbench_gan.nouns.record import Result, interval
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.statistics import interval
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop, pick_device
 
@@ -55,7 +57,7 @@ def main(
     }  # fmt: skip
     blocks = {"bpda": bpda, "manifold": {**common, "attacks": [manifold]}}
     asked = matrix.Matrix(block=[block for name, block in blocks.items() if only in (None, name)])
-    first = matrix.lay_out(asked, workshop)
+    first = lay_out(asked, workshop)
     planned = [
         replace(item, cell=item.cell.model_copy(update={"first": item.cell.first + start}))
         for item in first

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.engine.matrix import Matrix, lay_out
-from robustbench_gan.nouns.record import interval
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.statistics import interval
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop, pick_device
 

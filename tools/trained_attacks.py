@@ -11,15 +11,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import Fitted
-from robustbench_gan.contracts.threat import Bare, View, white_box
+from robustbench_gan.contracts.attacks import Fitted
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.threat import white_box
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, correct
-from robustbench_gan.nouns.record import Interval, interval
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec, as_params
-from robustbench_gan.training.fitting import Order, trained
+from robustbench_gan.nouns.statistics import Interval, interval
+from robustbench_gan.training.orders import Order
 from robustbench_gan.training.workshop import Workshop
 
 FIRST = 150  # the test images before it are a black-box attacker's
@@ -46,7 +48,7 @@ def success(
     def won(goal: Goal, target: int | None) -> Tensor:
         view = View.on(Bare(model), sample_seeds(0, "view", index))
         key = None if kind.conditional else target
-        part = trained(workshop, Order(("mnist", classifier, "none"), text, white_box(), key, budget))
+        part = workshop.trained_attack(Order(("mnist", classifier, "none"), text, white_box(), key, budget))
         return goal.reached(view.output(Fitted({key: part.attack})(view, x, goal, budget, view.seed)))
 
     right = correct(View.on(Bare(model), index).output(x), y)

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._runs import confirmed
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import flat, per_sample
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Goal, UsageError, View, blend, flat, per_sample
 
 MARGIN = 0.01  # what the l2 attack aims past the boundary, in units of the sample's logits
 UNIT = 10.0  # such units are in the margin that a sample begins with: of MNIST's networks one unit is about 1

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import flat, per_sample
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Goal, View, flat, per_sample
 
 SHRINK = 0.999999  # pixels at the edge of the box would lie at infinity in tanh space
 BETAS, ADAM_EPS = (0.9, 0.999), 0.5e-8

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._runs import confirmed
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import TINY, norm_of, per_sample
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import TINY, Goal, UsageError, View, blend, norm_of, per_sample
 
 BETAS = (0.9, 0.999)
 REACH = 0.1  # a step is never longer than this share of tau

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.nouns.seeds import fold, integers
-from robustbench_gan.training.checkpoint import Stateful
-from robustbench_gan.training.loop import going_on
+from robustbench_gan.seeds import fold, integers
+from robustbench_gan.training import Stateful, going_on
 
 
 class Encoder(nn.Module):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from robustbench_gan.nouns.budget import TINY, Norm, flat, norm_of, per_sample
+from robustbench_gan.contracts import TINY, Norm, flat, norm_of, per_sample
 
 DUAL: dict[Norm, float] = {"l1": math.inf, "l2": 2, "linf": 1}
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.nouns.budget import per_sample
-from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.contracts import Goal, Output, per_sample
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from robustbench_gan.base.errors import NotApplicable, unknown
-from robustbench_gan.nouns.budget import TINY
-from robustbench_gan.nouns.outcome import Goal, Loss, Output
+from robustbench_gan.contracts import TINY, Goal, Loss, NotApplicable, Output, unknown
 
 LossName = Literal["ce", "margin", "dlr"]
 

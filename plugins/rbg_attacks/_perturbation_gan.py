@@ -13,15 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from robustbench_gan.base.batching import micro_batches
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import TrainedAttack, Training
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget, flat
-from robustbench_gan.nouns.outcome import Goal, Loss
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.checkpoint import Stateful
-from robustbench_gan.training.loop import Diverged, batches, device_of, going_on
+from robustbench_gan.contracts import (
+    Budget,
+    Goal,
+    Loss,
+    NotApplicable,
+    TrainedAttack,
+    Training,
+    UsageError,
+    View,
+    flat,
+    micro_batches,
+)
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.training import Diverged, Stateful, batches, device_of, going_on
 
 SMALLEST = 16  # pixels a side: below, the innermost maps have one value and cannot be normalised
 TINY = 1e-12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.threat import View
+from robustbench_gan.contracts import View
 
 
 def queries_left(view: View, queries: int) -> Tensor:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Goal, View
 
 Run = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 

@@ -17,11 +17,7 @@ from rbg_attacks._perturbation_gan import (
     pull,
     within,
 )  # fmt: skip
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.contracts import Budget, Goal, Output, UsageError, View, attack
 
 
 @attack(norms=("linf",), needs="gradient", paper="Xiao et al. 2018, arXiv 1801.02610")

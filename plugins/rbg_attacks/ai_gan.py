@@ -21,12 +21,8 @@ from rbg_attacks._perturbation_gan import (
     within,
 )
 from rbg_attacks.pgd import pgd
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import Bare, View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import fold, integers
+from robustbench_gan.contracts import Bare, Budget, Goal, UsageError, View, attack
+from robustbench_gan.seeds import fold, integers
 
 FIRST_STAGE = (
     0.1  # of a training, in version 1: the part in which the attacker's examples stand for real ones

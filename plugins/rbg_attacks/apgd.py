@@ -11,12 +11,19 @@ from torch import Tensor
 
 from rbg_attacks._losses import dlr_towards, loss_of
 from rbg_attacks._runs import best_of, confirmed
-from robustbench_gan.base.errors import NotApplicable, UsageError, unknown
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import Budget, per_sample
-from robustbench_gan.nouns.outcome import Goal, Loss
-from robustbench_gan.nouns.seeds import fold
+from robustbench_gan.contracts import (
+    Budget,
+    Goal,
+    Loss,
+    NotApplicable,
+    UsageError,
+    View,
+    attack,
+    blend,
+    per_sample,
+    unknown,
+)
+from robustbench_gan.seeds import fold
 
 ApgdLoss = Literal["ce", "margin", "dlr", "dlr-targeted"]
 Aim = Callable[[Tensor], Loss]  # the loss of the samples in some rows

@@ -6,10 +6,7 @@ from torch import Tensor
 
 from rbg_attacks._losses import LossName
 from rbg_attacks.pgd import pgd
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Budget, Goal, View, attack
 
 
 @attack(

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from rbg_attacks._encoder import Encoder, imitate
 from rbg_attacks.pgd import pgd
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import TrainedAttack, Training, attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget, per_sample
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import fold, uniform
-from robustbench_gan.training.checkpoint import kept
-from robustbench_gan.training.loop import device_of
+from robustbench_gan.contracts import (
+    Budget,
+    Goal,
+    TrainedAttack,
+    Training,
+    UsageError,
+    View,
+    attack,
+    per_sample,
+)
+from robustbench_gan.seeds import fold, uniform
+from robustbench_gan.training import device_of, kept
 
 
 @attack(

@@ -12,11 +12,7 @@ from rbg_attacks import _cw_l2
 from rbg_attacks._cw_l0 import cw_l0
 from rbg_attacks._cw_linf import cw_linf
 from rbg_attacks._runs import confirmed_passes
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Budget, Goal, NotApplicable, UsageError, View, attack, blend
 
 # What 0 stands for in l2: steps, lr, search_steps, initial_const.
 PRESETS = {

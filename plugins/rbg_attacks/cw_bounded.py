@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._runs import confirmed
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import TINY, Budget, flat, per_sample
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import (
+    TINY,
+    Budget,
+    Goal,
+    NotApplicable,
+    UsageError,
+    View,
+    attack,
+    blend,
+    flat,
+    per_sample,
+)
 
 BETAS, LAST = (0.9, 0.999), 0.05  # Adam's; the last step's length as a share of the first
 

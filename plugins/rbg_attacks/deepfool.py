@@ -7,11 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import Budget, Norm, per_sample
-from robustbench_gan.nouns.outcome import Goal, Loss, Output
+from robustbench_gan.contracts import (
+    Budget,
+    Goal,
+    Loss,
+    Norm,
+    NotApplicable,
+    Output,
+    UsageError,
+    View,
+    attack,
+    blend,
+    per_sample,
+)
 
 DUAL: dict[Norm, int] = {"l2": 2, "linf": 1}  # the norm of a gradient that turns a gap into a distance
 NUDGE = 1e-4  # added to every distance: near a boundary a step must still move, or float32 keeps it there

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Budget, Goal, View, attack
 
 
 @attack(norms=("l1", "l2", "linf"), needs="gradient", paper="Goodfellow et al. 2015, arXiv 1412.6572")

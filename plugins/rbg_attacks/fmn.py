@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._fmn_balls import dual, project
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import Budget, Norm, norm_of, per_sample
-from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.contracts import (
+    Budget,
+    Goal,
+    Norm,
+    Output,
+    UsageError,
+    View,
+    attack,
+    blend,
+    norm_of,
+    per_sample,
+)
 
 LAST_ALPHA = 0.01  # what alpha falls to, as a share of it
 LAST_GAMMA = 0.001  # what gamma falls to

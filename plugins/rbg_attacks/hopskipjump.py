@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._queries import queries_left
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import Budget, norm_of, per_sample
-from robustbench_gan.nouns.outcome import REJECTED, Goal
-from robustbench_gan.nouns.seeds import bits, fold, uniform
+from robustbench_gan.contracts import (
+    REJECTED,
+    Budget,
+    Goal,
+    UsageError,
+    View,
+    attack,
+    blend,
+    norm_of,
+    per_sample,
+)
+from robustbench_gan.seeds import bits, fold, uniform
 
 FIRST_REACH = 0.1  # how far the first estimate of the normal looks, on pixels in [0, 1]
 LEAST_REACH = 1e-4  # nearer, the rounding of float32 decides

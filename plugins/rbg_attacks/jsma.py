@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._saliency import best_product, best_sum
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget, flat
-from robustbench_gan.nouns.outcome import Goal, Output
+from robustbench_gan.contracts import Budget, Goal, Output, UsageError, View, attack, flat
 
 ROOM = 0.01  # a feature so near its end is there: to change it would cost as much as any and move nothing
 

@@ -6,11 +6,7 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._batched_lbfgs import BatchedLbfgs
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import Budget, flat
-from robustbench_gan.nouns.outcome import Goal, Loss, Output
+from robustbench_gan.contracts import Budget, Goal, Loss, Output, UsageError, View, attack, blend, flat
 
 ROOM = 0.1  # of a detector's threshold
 UNKNOWN = 1e10  # the upper end of the search before any success

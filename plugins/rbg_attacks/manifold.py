@@ -6,12 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rbg_attacks._latent import Found, inversion_passes, invert, latent_size, leave
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import fold, normal
+from robustbench_gan.contracts import Budget, Goal, NotApplicable, UsageError, View, attack
+from robustbench_gan.seeds import fold, normal
 
 LARGEST = 1e10  # a weight that is raised no more
 

@@ -7,12 +7,17 @@ from torch import Tensor
 
 from rbg_attacks._losses import LossName, loss_of
 from rbg_attacks._runs import best_of, confirmed, keep_better
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget, norm_of, per_sample
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import fold
+from robustbench_gan.contracts import (
+    Budget,
+    Goal,
+    NotApplicable,
+    UsageError,
+    View,
+    attack,
+    norm_of,
+    per_sample,
+)
+from robustbench_gan.seeds import fold
 
 
 @attack(

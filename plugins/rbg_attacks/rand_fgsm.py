@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import signs
+from robustbench_gan.contracts import Budget, Goal, UsageError, View, attack
+from robustbench_gan.seeds import signs
 
 
 @attack(norms=("linf",), needs="gradient", paper="Tramer et al. 2018, arXiv 1705.07204")

@@ -8,12 +8,19 @@ import torch
 from torch import Tensor
 
 from rbg_attacks._queries import queries_left
-from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View, blend
-from robustbench_gan.nouns.budget import TINY, Budget, norm_of, per_sample
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import fold, uniform
+from robustbench_gan.contracts import (
+    TINY,
+    Budget,
+    Goal,
+    NotApplicable,
+    UsageError,
+    View,
+    attack,
+    blend,
+    norm_of,
+    per_sample,
+)
+from robustbench_gan.seeds import fold, uniform
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries (section 5, "schedule")
 TILES = 5  # patches along a side of the l2 start

@@ -9,10 +9,7 @@ import time
 
 from torch import Tensor
 
-from robustbench_gan.contracts.attack import attack
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal
+from robustbench_gan.contracts import Budget, Goal, View, attack
 
 PAPER = "control: a fault on purpose"
 

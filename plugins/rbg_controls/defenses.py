@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.nouns.seeds import normal
+from robustbench_gan.contracts import Defense
+from robustbench_gan.seeds import normal
 
 
 class _Scaled(torch.autograd.Function):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.nouns import registry
+from robustbench_gan.contracts import Dataset, UsageError, registry
 
 
 def digits(*, train: int = 3000, validation: int = 500, tests: int = 250) -> Dataset:

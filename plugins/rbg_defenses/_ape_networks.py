@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.models.schedule import Shape
+from robustbench_gan.training import Shape
 
 Architecture = Literal["author", "port"]
 

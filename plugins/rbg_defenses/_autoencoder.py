@@ -10,13 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rbg_defenses._wgan import Generator
-from robustbench_gan.base.digests import module_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.models.schedule import Schedule, Shape
-from robustbench_gan.training.checkpoint import unfinished
-from robustbench_gan.training.loop import BatchLoss, device_of, freeze, fresh, optimise
-from robustbench_gan.training.store import Artifact, Store
+from robustbench_gan.contracts import Dataset, UsageError
+from robustbench_gan.training import (
+    Artifact,
+    BatchLoss,
+    Schedule,
+    Shape,
+    Store,
+    device_of,
+    freeze,
+    fresh,
+    module_digest,
+    optimise,
+    unfinished,
+)
 
 RECIPE_VERSION = 2
 PRETRAINING = 3  # epochs in which the members of a collection learn each for itself

@@ -11,13 +11,9 @@ from torch.nn import functional as F
 
 from rbg_defenses._pairs import InnerAttack
 from rbg_defenses._turns import Player, take_turns
-from robustbench_gan.contracts.threat import Bare, View
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.models.schedule import Schedule, Shape
-from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Goal, Output
-from robustbench_gan.nouns.seeds import sample_seeds, uniform
-from robustbench_gan.training.loop import device_of, fresh
+from robustbench_gan.contracts import Bare, Budget, Dataset, Goal, Output, View
+from robustbench_gan.seeds import sample_seeds, uniform
+from robustbench_gan.training import Schedule, Shape, device_of, fresh
 
 SMALLEST = 16  # pixels a side: below, the discriminator's last map is one value and cannot be normalised
 LARGE = 32  # pixels a side from which the discriminator is the one for CIFAR-10

@@ -10,19 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.base import progress
-from robustbench_gan.base.digests import code_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.threat import Bare, View
-from robustbench_gan.data.dataset import Split
-from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.budget import Budget, Norm
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Spec, as_params
-from robustbench_gan.training.checkpoint import kept
-from robustbench_gan.training.loop import EVALUATION_BATCH, device_of
+from robustbench_gan.contracts import (
+    Bare,
+    Budget,
+    Goal,
+    Norm,
+    Spec,
+    Split,
+    UsageError,
+    View,
+    as_params,
+    info_of,
+    registry,
+)
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.training import EVALUATION_BATCH, code_digest, device_of, kept, progress
 
 
 @dataclass(frozen=True)

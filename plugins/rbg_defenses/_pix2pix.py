@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from rbg_defenses._pairs import Pairs
 from rbg_defenses._turns import Player, take_turns
-from robustbench_gan.models.schedule import Schedule, Shape
-from robustbench_gan.training.loop import device_of, fresh
+from robustbench_gan.training import Schedule, Shape, device_of, fresh
 
 SMALLEST = 8  # pixels a side: below, the discriminator has no patch to judge
 MULTIPLES = (1, 2, 4, 8, 8)  # of the width, layer by layer, as in pix2pix: 32 pixels become one

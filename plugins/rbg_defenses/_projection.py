@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rbg_defenses._frozen import FrozenGenerator
-from robustbench_gan.base import machine
-from robustbench_gan.nouns.seeds import normal
+from robustbench_gan.seeds import normal
+from robustbench_gan.training import machine
 
 ROWS = {
     "cpu": 250,

@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_gan.base import progress
-from robustbench_gan.base.batching import micro_batches
-from robustbench_gan.data.dataset import Split
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.checkpoint import kept
-from robustbench_gan.training.store import Store, recipe_key
+from robustbench_gan.contracts import Split, micro_batches
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.training import Store, kept, progress, recipe_key
 
 PIECE = 500  # images an artifact
 Purify = Callable[[Tensor, Tensor], Tensor]

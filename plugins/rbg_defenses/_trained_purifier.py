@@ -11,13 +11,8 @@ from torch import Tensor, nn
 
 from rbg_defenses._pairs import InnerAttack
 from rbg_defenses._turns import MEASURED, accuracies
-from robustbench_gan.base.digests import code_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.models.schedule import Schedule, Shape
-from robustbench_gan.training.loop import device_of, freeze, fresh
-from robustbench_gan.training.store import Store
+from robustbench_gan.contracts import Dataset, Defense, Split, UsageError
+from robustbench_gan.training import Schedule, Shape, Store, code_digest, device_of, freeze, fresh
 
 RECIPE_VERSION = 1
 

@@ -8,12 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.data.dataset import Split
-from robustbench_gan.data.samples import Samples
-from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.training.checkpoint import Stateful
-from robustbench_gan.training.loop import EVALUATION_BATCH, Diverged, device_of, going_on
+from robustbench_gan.contracts import Samples, Split, UsageError
+from robustbench_gan.training import EVALUATION_BATCH, Diverged, Schedule, Stateful, device_of, going_on
 
 MEASURED = 1000  # validation images that a trained purifier's facts are measured on
 BETAS = (0.5, 0.999)  # pix2pix's Adam, and that of every translation GAN after it

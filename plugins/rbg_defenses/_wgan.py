@@ -13,13 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.base import progress
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.data.dataset import Split
-from robustbench_gan.models.schedule import Shape
-from robustbench_gan.nouns.seeds import fold, integers, normal, uniform
-from robustbench_gan.training.checkpoint import Checkpoint, restore, state_of
-from robustbench_gan.training.loop import Diverged, device_of, fresh
+from robustbench_gan.contracts import Split, UsageError
+from robustbench_gan.seeds import fold, integers, normal, uniform
+from robustbench_gan.training import (
+    Checkpoint,
+    Diverged,
+    Shape,
+    device_of,
+    fresh,
+    progress,
+    restore,
+    state_of,
+)
 
 LEAK = 0.2  # of the critic's leaky ReLU
 SIDES = (28, 32)  # what three doublings of a 4x4 map reach, 28 by cutting 8x8 to 7x7

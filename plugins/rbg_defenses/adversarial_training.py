@@ -11,29 +11,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rbg_defenses._pairs import InnerAttack
-from robustbench_gan.base.digests import code_digest, module_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, View
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.models.schedule import Schedule, schedule_of
-from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.budget import Budget, Norm
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import integers, sample_seeds
-from robustbench_gan.nouns.spec import Spec, as_params
-from robustbench_gan.training.checkpoint import Checkpoint
-from robustbench_gan.training.loop import (
+from robustbench_gan.contracts import (
+    Bare,
+    Budget,
+    Dataset,
+    Defense,
+    Goal,
+    Norm,
+    Spec,
+    UsageError,
+    View,
+    as_params,
+    registry,
+)
+from robustbench_gan.seeds import integers, sample_seeds
+from robustbench_gan.training import (
+    Checkpoint,
+    Schedule,
+    Store,
     accuracy,
     classifier_recipe,
+    code_digest,
     device_of,
     freeze,
     fresh,
+    module_digest,
     optimise,
+    recipe_key,
     reinitialised,
+    schedule_of,
     train_classifier,
 )
-from robustbench_gan.training.store import Store, recipe_key
 
 RECIPE_VERSION = 1
 

@@ -19,12 +19,8 @@ from rbg_defenses._ape_networks import (
 from rbg_defenses._pairs import InnerAttack, Pairs
 from rbg_defenses._trained_purifier import TrainedPurifier
 from rbg_defenses._turns import Player, take_turns
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.models.schedule import Schedule, Shape
-from robustbench_gan.nouns.budget import Norm
-from robustbench_gan.training.loop import device_of, fresh
-from robustbench_gan.training.store import Store
+from robustbench_gan.contracts import Dataset, Norm, UsageError
+from robustbench_gan.training import Schedule, Shape, Store, device_of, fresh
 
 
 @dataclass(frozen=True)

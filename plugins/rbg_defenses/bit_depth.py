@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense, Gradient
+from robustbench_gan.contracts import Defense, Gradient, UsageError
 
 
 class BitDepth(Defense):

@@ -11,11 +11,9 @@ from rbg_defenses._pairs import InnerAttack, Pairs
 from rbg_defenses._pix2pix import SMALLEST, UNet, train_unet
 from rbg_defenses._trained_purifier import TrainedPurifier
 from rbg_defenses._turns import checked
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.models.schedule import Shape
-from robustbench_gan.nouns.budget import Norm
-from robustbench_gan.nouns.seeds import sample_seeds, uniform
+from robustbench_gan.contracts import Dataset, Norm, Split, UsageError
+from robustbench_gan.seeds import sample_seeds, uniform
+from robustbench_gan.training import Shape
 
 
 class ConditionalGAN(TrainedPurifier[UNet]):

@@ -11,11 +11,9 @@ from rbg_defenses._collaborative import SMALLEST, LogitGoal, Translator, attacke
 from rbg_defenses._pairs import InnerAttack
 from rbg_defenses._trained_purifier import TrainedPurifier
 from rbg_defenses._turns import checked
-from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.models.schedule import Shape
-from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.loop import device_of
+from robustbench_gan.contracts import Dataset, Goal, Split
+from robustbench_gan.seeds import sample_seeds
+from robustbench_gan.training import Shape, device_of
 
 MEASURED_AT = 0.3  # of eps: where the stored facts are measured
 

@@ -10,33 +10,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rbg_defenses._detector import distance, quantile, validation_errors
 from rbg_defenses._frozen import FrozenGenerator
 from rbg_defenses._projection import Projection, Unrolled, descend
+from rbg_defenses._rebuilt_classifier import learn_from
 from rbg_defenses._reconstructions import Reconstructions, purified
 from rbg_defenses._sizes import not_generated
 from rbg_defenses._wgan import Generator, WganRecipe, train_generator
-from robustbench_gan.base import machine
-from robustbench_gan.base.digests import module_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense, Gradient
-from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.nouns.outcome import Output, correct
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.checkpoint import Checkpoint, unfinished
-from robustbench_gan.training.loop import (
-    accuracy,
-    cross_entropy,
+from robustbench_gan.contracts import Dataset, Defense, Gradient, Output, UsageError, correct
+from robustbench_gan.training import (
+    Artifact,
+    Checkpoint,
+    Schedule,
+    Store,
     device_of,
     freeze,
     fresh,
-    optimise,
-    reinitialised,
+    machine,
+    module_digest,
 )
-from robustbench_gan.training.store import Artifact, Store
 
 RECIPE_VERSION = 1
-DETECTOR_IMAGES = 1000  # validation images whose errors give the detector's threshold
 Preset = Literal["ref", "paper", "clean"]
 
 
@@ -185,7 +179,8 @@ class DefenseGAN(Defense):
             trained = self._trained_classifier(data, seed, store)
             self.keys["classifier"] = trained.key
         if self.detect_fpr:
-            errors = self._validation_errors(data, seed, store)
+            recipe = self._projected_by(data, self.projection)
+            errors = validation_errors(self.purify, recipe, data, seed, store, device)
             self.keys["errors"] = errors.key
             self.threshold = quantile(errors.tensors["errors"], self.detect_fpr).to(device)
 
@@ -219,7 +214,7 @@ class DefenseGAN(Defense):
         """
         if not self.detect_fpr:
             return super().scores(x, purified, seed)
-        return (_distance(x, purified.detach()) / self.threshold - 1)[:, None]
+        return (distance(x, purified.detach()) / self.threshold - 1)[:, None]
 
     def controls(self, x: Tensor, y: Tensor, seed: Tensor) -> dict[str, float]:
         """Where the classifier is not the given one: it alone (`classifier_rec`), the given one defended.
@@ -272,7 +267,7 @@ class DefenseGAN(Defense):
         recipe = {
             "recipe_version": RECIPE_VERSION,
             "architecture_of": self.base_key,
-            "code": module_digest(type(self)),
+            "code": [module_digest(type(self)), module_digest(learn_from)],
             "classifier": self.classifier,
             "reconstructions": made_by.keys(data.train, "train", self.rec_images, seed),
             "images": min(self.rec_images, len(data.train)),
@@ -283,53 +278,9 @@ class DefenseGAN(Defense):
         model = copy.deepcopy(self.base)
 
         def build() -> tuple[dict[str, Tensor], dict[str, float]]:
-            rebuilt, _ = made_by.of(data.train, "train", self.rec_images, seed)
-            split = rebuilt
-            if self.classifier == "both":
-                first = data.train.take(slice(0, len(rebuilt)))
-                split = Split(
-                    torch.cat([first.images, rebuilt.images]), torch.cat([first.labels, rebuilt.labels])
-                )
-            reinitialised(model.requires_grad_(True), seed)
-            name = f"training the classifier on {self.classifier}"
-            seconds = optimise(
-                model, split, cross_entropy(model), self.schedule, seed=seed, description=name,
-                checkpoint=unfinished(),
-            )  # fmt: skip
-            return model.state_dict(), {
-                "validation_accuracy": accuracy(model, data.validation),
-                "seconds": seconds,
-            }
+            return learn_from(made_by, model, data, self.classifier, self.rec_images, self.schedule, seed)
 
         artifact = store.fetch("defense-gan-classifier", recipe, build)
         model.load_state_dict(dict(artifact.tensors))
         self.core = freeze(model)
         return artifact
-
-    def _validation_errors(self, data: Dataset, seed: int, store: Store) -> Artifact:
-        """The errors of the first validation images under the projection that is judged, (V,)."""
-        recipe = {
-            **self._projected_by(data, self.projection),
-            "seed": seed,
-            "images": min(DETECTOR_IMAGES, len(data.validation)),
-        }
-
-        def build() -> tuple[dict[str, Tensor], dict[str, float]]:
-            x = data.validation.pixels(slice(0, recipe["images"])).to(device_of(self.base))
-            seeds = sample_seeds(seed, "defense-gan/validation", torch.arange(len(x), device=x.device))
-            pairs = purified(self.purify, x, seeds)
-            return {"errors": torch.cat([_distance(x[rows], image) for rows, image in pairs])}, {}
-
-        return store.fetch("defense-gan-errors", recipe, build)
-
-
-def quantile(errors: Tensor, fpr: float) -> Tensor:
-    """The threshold that at most the share `fpr` of the errors (V,) lies above; never 0."""
-    above = min(int(len(errors) * fpr), len(errors) - 1)
-    found = errors.sort(descending=True).values[above]
-    return found.clamp(min=torch.finfo(errors.dtype).tiny)
-
-
-def _distance(x: Tensor, rebuilt: Tensor) -> Tensor:
-    """The mean over pixels of the squared difference, (N,): eq. 9 over the number of pixels."""
-    return (x - rebuilt).square().flatten(1).mean(dim=1)

@@ -11,22 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_gan.base.digests import module_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.data.samples import Samples
-from robustbench_gan.training.checkpoint import Stateful, kept
-from robustbench_gan.training.loop import (
+from robustbench_gan.contracts import Dataset, Defense, Samples, Split, UsageError
+from robustbench_gan.training import (
     EVALUATION_BATCH,
+    Build,
     Diverged,
+    Stateful,
+    Store,
     accuracy,
     device_of,
     freeze,
     going_on,
+    kept,
+    module_digest,
     reinitialised,
 )
-from robustbench_gan.training.store import Build, Store
 
 RECIPE_VERSION = 1
 

@@ -10,10 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense, Gradient
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.training.store import Store
+from robustbench_gan.contracts import Dataset, Defense, Gradient, UsageError
+from robustbench_gan.training import Store
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's names, by number of channels
 LARGEST = 65500  # pixels a side that libjpeg writes

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 
 from rbg_defenses._autoencoder import Training
 from rbg_defenses._sizes import not_generated
-from robustbench_gan.base.digests import module_digest
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.nouns.seeds import fold, integers
-from robustbench_gan.training.loop import device_of
-from robustbench_gan.training.store import Store
+from robustbench_gan.contracts import Dataset, Defense, UsageError
+from robustbench_gan.seeds import fold, integers
+from robustbench_gan.training import Schedule, Store, device_of, module_digest
 
 RECIPE_VERSION = 1
 TEMPERATURES = {"jsd-10": 10.0, "jsd-40": 40.0}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.training.store import Store
+from robustbench_gan.contracts import Dataset, Defense, UsageError
+from robustbench_gan.training import Store
 
 
 class Median(Defense):

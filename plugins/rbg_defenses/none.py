@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts import Defense
 
 
 class NoDefense(Defense):

@@ -15,11 +15,15 @@ from robustbench_gan.base.errors import NotANumber, UsageError
 from robustbench_gan.base.errors import described as described_error
 from robustbench_gan.cell.context import Crafted
 from robustbench_gan.cell.craft import keep_better, sized_examples, strength_of
-from robustbench_gan.contracts.attack import AttackInfo, Fitted, Training
+from robustbench_gan.contracts.attacks import AttackInfo, Fitted, Training
+from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Counts, Defended, System, View, answer
-from robustbench_gan.guards.guard import Accused, Attributes, Belonging, Kept, Seal, left_alone
-from robustbench_gan.models import door
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.view import View
+from robustbench_gan.guards.belongings import Belonging, Kept
+from robustbench_gan.guards.guard import Accused, left_alone
+from robustbench_gan.guards.seal import Attributes, Seal
+from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output, unanswered
 from robustbench_gan.nouns.seeds import fold, sample_seeds
@@ -126,7 +130,7 @@ def judged_clean(call: Call) -> Output:
     """The answers to the unperturbed images. Raises UsageError where the model cannot be asked about so many."""
     try:
         return call.judge(call.x, "clean images")
-    except (NotANumber, door.WrongForm):
+    except (NotANumber, WrongForm):
         raise
     except Exception as error:  # a stranger's code may raise anything
         raise UsageError(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
 from robustbench_gan.api.call import Call, Found
-from robustbench_gan.cell.checks import Evidence, Question, red_flags
+from robustbench_gan.cell.evidence import Seen, evidence_of
 from robustbench_gan.cell.probe import probe
-from robustbench_gan.cell.purified import Shown, Watched
+from robustbench_gan.cell.purified import Watched
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Defended, answer, white_box
+from robustbench_gan.contracts.systems import Bare, Defended, answer
+from robustbench_gan.flags.derive import Judged, red_flags
+from robustbench_gan.flags.question import Question
 from robustbench_gan.models import door
 from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.evidence import Shown
 from robustbench_gan.nouns.outcome import Output, correct
 from robustbench_gan.nouns.record import Flag
 
@@ -24,8 +27,8 @@ SEVERITIES = ("invalid", "warning", "note")  # the worst first
 def flags_of(call: Call, found: Found) -> tuple[Flag, ...]:
     """The flags of `rbg evaluate` for a white-box attack at each budget; each once, as it is worst."""
     worst: dict[str, Flag] = {}
-    for budget, seen in zip(found.budgets, _evidence(call, found), strict=True):
-        for flag in red_flags(seen):
+    for budget, (seen, judged) in zip(found.budgets, _evidence(call, found), strict=True):
+        for flag in red_flags(_question(call, budget), evidence_of(seen), judged):
             known = worst.get(flag.id)
             if known is None or SEVERITIES.index(flag.severity) < SEVERITIES.index(known.severity):
                 at_eps = {} if len(found.budgets) == 1 else {"eps": budget.eps}
@@ -33,7 +36,7 @@ def flags_of(call: Call, found: Found) -> tuple[Flag, ...]:
     return tuple(worst.values())
 
 
-def _evidence(call: Call, found: Found) -> Iterator[Evidence]:
+def _evidence(call: Call, found: Found) -> Iterator[tuple[Seen, Judged]]:
     """What there is to check at each budget. A bare model counts as the defense that does nothing."""
     system = call.systems[0]
     asked, first = (
@@ -46,22 +49,23 @@ def _evidence(call: Call, found: Found) -> Iterator[Evidence]:
     alone, shown = _looked_behind(call, asked) if asked.purifies else (defended, Shown())
     controls = {"classifier": alone, "defended": defended}
     gradients = tuple(s.gradient if isinstance(s, Defended) else "full" for s in call.systems)
-    for at, budget in enumerate(found.budgets):
-        out, success = found.answers[at], found.success[at]
+    right, classes = found.right[None], found.clean.logits.shape[1]
+    for at, out in enumerate(found.answers):
+        robust, sizes = right & ~found.success[at], found.sizes[at][None]
         fooled = call.goal.reached(Output.of(out.logits)) & ~out.accepted
-        yield Evidence(
-            _question(call, budget, gradients, found.clean.logits.shape[1]), gradients, found.made[at][1],
-            found.sizes[at][None], [found.clean], found.right[None], (found.right & ~success)[None], fooled[None],
-            asked.randomised, asked.purifies, asked.unrolls, controls, looked, shown=shown, drew=found.drew,
+        seen = Seen(
+            call.info, asked, classes, found.made[at][1], [found.clean], right, robust, fooled[None], looked, shown,
+            found.drew,
         )  # fmt: skip
+        bits = (right.cpu().numpy(), robust.cpu().numpy())
+        yield seen, Judged(*bits, sizes.cpu().numpy(), gradients, controls)
 
 
-def _question(call: Call, budget: Budget, gradients: Sequence[str], classes: int) -> Question:
+def _question(call: Call, budget: Budget) -> Question:
     """What a white-box cell would be asked."""
-    threat = white_box(gradient="full" if len(gradients) == 1 else "auto")
     eps = math.inf if call.info.minimal else budget.eps
     targeted = call.goal.kind != "untargeted"
-    return Question(call.info, call.parameters, threat, budget.norm, eps, targeted, classes)
+    return Question(call.parameters, "white-box", 1, budget.norm, eps, targeted)
 
 
 def _looked_behind(call: Call, defense: Defense) -> tuple[float, Shown]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.errors import NotApplicable, UsageError, unknown
-from robustbench_gan.contracts.attack import AttackInfo
-from robustbench_gan.contracts.defense import Defense, declared_gradients
+from robustbench_gan.base.tensors import form
+from robustbench_gan.contracts.attacks import AttackInfo
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import declared_gradients
 from robustbench_gan.contracts.threat import GradientChoice
-from robustbench_gan.guards.guard import form
-from robustbench_gan.models import door
+from robustbench_gan.models.program import in_training_mode
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import radius
 from robustbench_gan.nouns.spec import Spec
@@ -88,7 +89,7 @@ def checked(model: Any, x: Any, y: Any, targets: Any, whose: str = "") -> tuple[
         raise UsageError(f"the model is a {type(model).__name__}; expected a torch.nn.Module.")
     if torch.is_inference_mode_enabled():
         raise UsageError("inside torch.inference_mode there are no gradients: call run_attack outside of it.")
-    if door.in_training_mode(model):
+    if in_training_mode(model):
         raise UsageError(f"the model is in training mode{_which(model)}: call model.eval() first.")
     if not isinstance(x, Tensor) or x.ndim != 4 or x.dtype != torch.float32 or x.numel() == 0:
         raise UsageError(f"{whose}x is {_form(x)}; expected (N, C, H, W) float32 with N >= 1{_as_images(x)}.")

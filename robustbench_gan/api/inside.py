@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.errors import described as described_error
-from robustbench_gan.contracts.defense import Defense, unfitted
-from robustbench_gan.contracts.threat import Bare, Defended
+from robustbench_gan.contracts.composition import unfitted
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.models import door
 from robustbench_gan.nouns.seeds import isolated, sample_seeds
 

@@ -25,11 +25,11 @@ from robustbench_gan.api.given import (
 )
 from robustbench_gan.api.inside import inside_the_door
 from robustbench_gan.base.errors import DisconnectedGradient, NoBackward, NotANumber, UsageError
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import GradientChoice
 from robustbench_gan.guards.surroundings import ordinary
-from robustbench_gan.models import door
+from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.nouns.budget import Budget, norm_named
 from robustbench_gan.nouns.outcome import Goal, correct
 from robustbench_gan.nouns.record import Flag
@@ -116,7 +116,7 @@ def _mendable(model: nn.Module) -> Iterator[None]:
         raise UsageError(
             f"{error}: that is neither right nor robust; look for overflows and 0 / 0."
         ) from error
-    except door.WrongForm as error:
+    except WrongForm as error:
         raise UsageError(str(error)) from error
     except DisconnectedGradient as error:
         raise UsageError(_no_gradient(model)) from error

@@ -8,7 +8,9 @@ from robustbench_gan.audit.record import Compared, Finding, Row, Verdict
 from robustbench_gan.flags import flag
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.paired import Numbers, at_least, chance_above, holm
-from robustbench_gan.nouns.record import Fact, Flag, Severity, interval
+from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Flag, Severity
+from robustbench_gan.nouns.statistics import interval
 
 
 def above(

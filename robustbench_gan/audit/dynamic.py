@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
-from robustbench_gan.cell.probe import PROBED, probe
+from robustbench_gan.cell.probe import probe
 from robustbench_gan.flags import flag
+from robustbench_gan.nouns.evidence import PROBED
 
 
 def look(system: System) -> Finding:

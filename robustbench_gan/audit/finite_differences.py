@@ -10,7 +10,8 @@ from torch import Tensor
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
 from robustbench_gan.base.progress import task
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.flags import flag
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold, signs

@@ -6,7 +6,7 @@ from robustbench_gan.audit.compare import share_above
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.flags import thresholds as at
-from robustbench_gan.nouns.record import interval
+from robustbench_gan.nouns.statistics import interval
 
 
 def cells(system: System) -> list[Wanted]:

@@ -9,9 +9,9 @@ import torch
 
 from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
-from robustbench_gan.contracts.threat import Bare, answer
+from robustbench_gan.contracts.systems import Bare, answer
 from robustbench_gan.flags import flag
-from robustbench_gan.flags.thresholds import SAME_ANSWER
+from robustbench_gan.flags.counting import SAME_ANSWER
 from robustbench_gan.nouns.outcome import Output, correct, distance
 from robustbench_gan.nouns.seeds import fold, isolated
 

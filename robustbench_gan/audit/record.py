@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import read_text
-from robustbench_gan.nouns.record import Fact, Flag, Interval, Severity
+from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Flag, Severity
+from robustbench_gan.nouns.statistics import Interval
 
 SCHEMA_VERSION: Final = 1
 LARGEST: Final = 32 * 2**20  # bytes

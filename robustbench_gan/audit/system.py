@@ -17,10 +17,11 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Run, Settings
 from robustbench_gan.cell.estimate import estimate
 from robustbench_gan.cell.question import Planned, Stage, stages_of
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended, answer
-from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.contracts.systems import Defended, answer
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.flags.thresholds import JUDGE_SEEDS
 from robustbench_gan.nouns import registry

@@ -12,20 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base import stopping
-from robustbench_gan.cell.question import Planned
-from robustbench_gan.contracts.attack import AttackInfo, Fitted
-from robustbench_gan.contracts.defense import Defense, declared_gradients
-from robustbench_gan.contracts.threat import (
-    Bare,
-    Counts,
-    Deadline,
-    Defended,
-    System,
-    ThreatModel,
-    View,
-    answer,
-)
-from robustbench_gan.guards.guard import Attributes, Kept, left_alone
+from robustbench_gan.contracts.attacks import AttackInfo, Fitted
+from robustbench_gan.contracts.counts import Counts, Deadline
+from robustbench_gan.contracts.defense import Defense
+from robustbench_gan.contracts.gradients import declared_gradients
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.threat import ThreatModel
+from robustbench_gan.contracts.view import View
+from robustbench_gan.guards.belongings import Kept
+from robustbench_gan.guards.guard import left_alone
+from robustbench_gan.guards.seal import Attributes
 from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns.budget import Budget
@@ -34,6 +30,7 @@ from robustbench_gan.nouns.record import Cell
 from robustbench_gan.nouns.seeds import integers, sample_seeds
 
 if TYPE_CHECKING:
+    from robustbench_gan.cell.question import Planned
     from robustbench_gan.training.fitting import Trained
     from robustbench_gan.training.store import Artifact
     from robustbench_gan.training.workshop import Workshop

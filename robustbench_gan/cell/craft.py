@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from robustbench_gan.base import progress
+from robustbench_gan.base.tensors import form, plain, same
 from robustbench_gan.cell.context import Crafted, Run, goals_of, systems_of
 from robustbench_gan.cell.repeated import IMAGES, Recorded, Tape, repeats
-from robustbench_gan.contracts.threat import Counts, QueryLimit, System, View
-from robustbench_gan.guards.guard import Kept, form, plain, same
+from robustbench_gan.contracts.counts import Counts, QueryLimit
+from robustbench_gan.contracts.systems import System
+from robustbench_gan.contracts.view import View
+from robustbench_gan.guards.belongings import Kept
 from robustbench_gan.nouns.budget import SLACK, Budget
 from robustbench_gan.nouns.outcome import REJECTED, Goal
 from robustbench_gan.nouns.seeds import fold, judge_seeds, own_generators, stable_hash
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.defenses import core_keys
+from robustbench_gan.training.fetched import core_keys
 
 
 class AttackFault(RuntimeError):

@@ -9,42 +9,45 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
-import torch
 
 from robustbench_gan.base import machine, stopping
 from robustbench_gan.base.errors import NotApplicable, describe, plain, said
+from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.cell import provenance
-from robustbench_gan.cell.checks import Evidence, Question, flags_of_error, red_flags, undefined_losses
-from robustbench_gan.cell.context import Crafted, Run, Settings, goals_of, gradients_of
+from robustbench_gan.cell.context import Crafted, Run, Settings, gradients_of
 from robustbench_gan.cell.craft import craft
 from robustbench_gan.cell.estimate import Estimate, estimate
+from robustbench_gan.cell.evidence import Seen, evidence_of
 from robustbench_gan.cell.judge import Verdict, detection_of, judge
+from robustbench_gan.cell.prepare import fit, prepare
 from robustbench_gan.cell.probe import probe
-from robustbench_gan.cell.purified import Shown, Watched
-from robustbench_gan.cell.question import Planned, stages_of
+from robustbench_gan.cell.purified import Watched
+from robustbench_gan.cell.question import Planned
 from robustbench_gan.cell.rehearsal import Asked, refusal
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.defense import Composed, Defense
-from robustbench_gan.contracts.threat import Bare, Counts, Deadline, Defended, OutOfTime
-from robustbench_gan.guards.guard import Meddled
+from robustbench_gan.contracts.counts import Counts, Deadline, OutOfTime
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.flags.derive import with_flags
+from robustbench_gan.flags.question import Question
+from robustbench_gan.flags.refusals import flags_of_error, undefined_losses
 from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
+from robustbench_gan.nouns.evidence import Evidence, Shown
+from robustbench_gan.nouns.record import Cell, Flag, Result, Seconds, Status
 from robustbench_gan.nouns.seeds import judge_seeds
 from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference
 from robustbench_gan.results.coherence import coherent
 from robustbench_gan.results.kept import keep
-from robustbench_gan.training.fitting import Order, trained
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 END_FRAMES = 20  # that a traceback keeps at each end
 REPORTED_PACKAGES = ("robustbench-gan", "torch", "numpy")
@@ -103,13 +106,13 @@ def _data_as_it_was(planned: Planned, workshop: Workshop, result: Result, known:
 
 def _evaluated(planned: Planned, workshop: Workshop, settings: Settings) -> Result:
     if planned.reason:
-        flags = undefined_losses(_question(planned, workshop))
+        flags = _undefined_losses(planned, workshop)
         return _without_outcomes(planned, "not applicable", planned.reason, flags=flags)
     run = None
     try:
         if reason := _no_copy(planned, workshop):
             return _without_outcomes(planned, "not applicable", reason)
-        run = _prepare(planned, workshop, settings)
+        run = prepare(planned, workshop, settings)
         expected = estimate(run) if settings.max_cell_minutes is not None else None
         if expected is not None and expected.least > 60 * (settings.max_cell_minutes or 0):
             minutes, limit = expected.least / 60, settings.max_cell_minutes
@@ -168,7 +171,7 @@ def _refused(planned: Planned, workshop: Workshop, run: Run | None, why: NotAppl
         parts = frozenset(run.parts) if planned.threat.differentiates else frozenset()
         asked = Asked(run.budget, cell.goal != "untargeted", data.shape, len(data.classes), parts)
         if reason := refusal(run.function, run.info, run.parameters, asked):
-            flags = undefined_losses(_question(planned, workshop))
+            flags = _undefined_losses(planned, workshop)
             return _without_outcomes(planned, "not applicable", reason, flags=flags)
     reason = f"NotApplicable under attack: {said(why) or 'it does not say why'}"
     return _without_outcomes(planned, "failed", reason, traceback=_frames(why))
@@ -181,58 +184,10 @@ def _without_outcomes(planned: Planned, status: Status, reason: str, **more: Any
     )
 
 
-def _prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
-    cell = planned.cell
-    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
-    defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
-    _as_declared(cell, defense)
-    held = defense
-    if planned.threat.copies:
-        held = workshop.copy(cell.dataset, cell.classifier, cell.defense)
-    workshop.put_back((cell.dataset, cell.classifier, cell.defense), defense.base, defense, held)
-    x, y = workshop.images(cell.dataset, cell.first, cell.samples)
-    run = Run(planned, workshop, settings, function, info_of(function), parameters, defense, held, x, y)
-    if planned.threat.differentiates:
-        run.parts  # noqa: B018 - asked before any attack begins
-    return run
-
-
-def _as_declared(cell: Cell, defense: Defense) -> None:
-    """Raises RuntimeError where a defense is not what it said it was when the attacks on it were planned."""
-    built = list(defense.stages) if isinstance(defense, Composed) else [defense]
-    for stage, planned in zip(built, stages_of(cell.defense), strict=True):
-        for name in ("purifies", "randomised", "unrolls"):
-            said, is_ = getattr(planned, name), getattr(stage, name)
-            if said != is_:
-                raise RuntimeError(
-                    f"{type(stage).__name__}.{name} was {said} when its attacks were planned and is {is_} now"
-                )
-
-
-def train_attack(planned: Planned, workshop: Workshop, settings: Settings) -> None:
-    """Train what the attack of a cell needs, once for all cells that can share it.
-
-    Raises OutOfTime where that takes longer than a cell may.
-    """
-    _fit(_prepare(planned, workshop, settings))
-
-
-def _fit(run: Run) -> None:
-    """Train an attack that must be trained: once, or unless it is conditional once a class that a goal aims at."""
-    if not run.info.trained:
-        return
-    targets: list[int | None] = [None]
-    if run.cell.goal != "untargeted" and not run.function.conditional:
-        targets = sorted(torch.cat([goal.classes for goal in goals_of(run)]).unique().tolist())
-    for target in targets:
-        order = Order(run.system_names(), run.cell.attack, run.threat, target, run.budget)
-        run.fitted[target] = trained(run.workshop, order, run.settings.max_cell_minutes)
-
-
 def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
     """Craft and judge. What may take longer than its limit, though not surely, is begun, and stopped there."""
     limit = 60 * (run.settings.max_cell_minutes or 0)
-    _fit(run)
+    fit(run)
     run.workshop.defense(run.cell.dataset, run.cell.classifier, "none")  # which is asked as well
     if expected is not None and expected.most > limit:
         run.deadline = Deadline(time.monotonic() + limit)
@@ -249,22 +204,13 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
     counts = reduce(Counts.plus, (c.counts for c in crafted))
     substitute = provenance.substitute(run, verdict.clean)
     controls = provenance.controls(run, verdict.clean)
-    evidence = replace(
-        _evidence(run, _seen(run, counts), verdict, substitute.get("agreement"), controls),
-        shown=shown,
-        drew=tuple(sorted({name for one in crafted for name in one.drew})),
-        repeats=all(one.repeats for one in crafted),
-    )
-    flags = red_flags(evidence)
-    invalid = [f for f in flags if f.severity == "invalid"]
     to = run.settings.keep
     kept = None if to is None else keep(to, cell, [one.examples for one in crafted], run.y)
-    return Result(
+    unflagged = Result(
         cell=cell,
         fingerprint=cell.fingerprint,
-        status="suspect" if invalid else "ok",
-        reason="; ".join(f.id for f in invalid),
-        flags=flags,
+        status="ok",
+        evidence=_evidence(run, crafted, counts, verdict, shown),
         control=run.info.control,
         outcomes=verdict.outcomes(counts),
         detection=detection_of(run, verdict),
@@ -288,6 +234,7 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
         versions=_versions(cell),
         weights={name: artifact.digest for name, artifact in provenance.artifacts(run).items()},
     )
+    return with_flags(unflagged)
 
 
 def _versions(cell: Cell) -> dict[str, str]:
@@ -300,13 +247,9 @@ def _versions(cell: Cell) -> dict[str, str]:
     return {**{entry.distribution: entry.version for entry in brought}, **versions}
 
 
-def _question(planned: Planned, workshop: Workshop) -> Question:
-    """What red flags can know of a cell before it runs."""
-    cell, classes = planned.cell, len(workshop.dataset(planned.cell.dataset).classes)
-    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
-    return Question(
-        info_of(function), parameters, planned.threat, cell.norm, cell.eps, cell.goal != "untargeted", classes
-    )
+def _undefined_losses(planned: Planned, workshop: Workshop) -> list[Flag]:
+    """Why an attack is not applicable, where that is its loss."""
+    return undefined_losses(Question.of(planned.cell), len(workshop.dataset(planned.cell.dataset).classes))
 
 
 def _shown(run: Run) -> Shown:
@@ -319,7 +262,7 @@ def _shown(run: Run) -> Shown:
 
 
 def _evidence(
-    run: Run, counts: Counts, verdict: Verdict, agreement: Any, controls: Mapping[str, float]
+    run: Run, crafted: Sequence[Crafted], counts: Counts, verdict: Verdict, shown: Shown
 ) -> Evidence:
     """What red flags look at. Every cell that attacks the same system on the same images shares one probe of it."""
     cell, names, defense = run.cell, run.system_names(), run.defense
@@ -327,12 +270,13 @@ def _evidence(
     looked = run.workshop.once(
         ("probe", names, cell.first, cell.seed), lambda: probe(defense, run.x, seeds, answers)
     )
-    question = _question(run.planned, run.workshop)
-    return Evidence(
-        question, gradients_of(run), counts, verdict.sizes, verdict.clean, verdict.right, verdict.robust,
-        verdict.stopped, defense.randomised, defense.purifies, defense.unrolls, controls, looked,
-        None if agreement is None else float(agreement),
+    drew = tuple(sorted({name for one in crafted for name in one.drew}))
+    classes = len(run.workshop.dataset(cell.dataset).classes)
+    seen = Seen(
+        run.info, defense, classes, _seen(run, counts), verdict.clean, verdict.right, verdict.robust, verdict.stopped,
+        looked, shown, drew, all(one.repeats for one in crafted),
     )  # fmt: skip
+    return evidence_of(seen)
 
 
 def _seen(run: Run, counts: Counts) -> Counts:

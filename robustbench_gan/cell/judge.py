@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,14 +13,17 @@ from torch import Tensor
 from robustbench_gan.base import progress
 from robustbench_gan.base.errors import NotANumber
 from robustbench_gan.cell.context import Crafted, Run
+from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import recipe_of
-from robustbench_gan.contracts.threat import Counts, Defended, answer
+from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.nouns.detection import measure
 from robustbench_gan.nouns.outcome import Output, correct, unanswered
 from robustbench_gan.nouns.record import Detection, Outcomes
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.training.loop import EVALUATION_BATCH
-from robustbench_gan.training.memory import Judged
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.memory import Judged
 
 THRESHOLD_IMAGES = 1000  # one of them is 0.1%, the smallest of the fixed false positive rates
 

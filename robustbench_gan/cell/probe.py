@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.flags.thresholds import SAME_ANSWER
+from robustbench_gan.flags.counting import SAME_ANSWER
 from robustbench_gan.models.door import APART, First, first_answer, watched
+from robustbench_gan.nouns.evidence import PROBED, Probe
 from robustbench_gan.nouns.outcome import Output, distance
 
-PROBED = 2  # images: enough to see that two answers differ, and next to nothing beside a cell
 MANY = 50  # images: one of two is rarely the extreme of so many, by which all were answered
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What was seen. Distances are of logits, relative to their size, the largest over images."""
-
-    core_varies: float = 0.0  # the classifier alone, asked twice
-    seeds_vary: float = 0.0  # the defended system under other seeds
-    repeats_vary: float = 0.0  # it under the same seeds
-    own_randomness: bool = False  # the latter comes from torch's global generator, not from state
-    label_changed: bool = False  # the latter changed a label
-    company_matters: float = 0.0  # an image among others and among copies of itself
-    company_changes: int = 0  # labels that the latter changed
-    differentiates: bool = False  # it runs autograd backwards while it answers
 
 
 def probe(

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from robustbench_gan.base import machine
 from robustbench_gan.cell.context import Crafted, Run, substitutes_of
-from robustbench_gan.contracts.threat import Bare, Counts, Defended, answer
+from robustbench_gan.contracts.counts import Counts
+from robustbench_gan.contracts.systems import Bare, Defended, answer
 from robustbench_gan.nouns.budget import Norm, norm_of
 from robustbench_gan.nouns.outcome import Output, correct
-from robustbench_gan.nouns.record import Spread
-from robustbench_gan.training.oracles import attackers_images
+from robustbench_gan.nouns.statistics import Spread
 from robustbench_gan.training.store import Artifact
 
 DISTORTIONS: Final[tuple[Norm, ...]] = ("l0", "l2", "linf")
@@ -37,7 +37,7 @@ def substitute(run: Run, clean: list[Output]) -> dict[str, float | int | str]:
         "oracle": run.threat.oracle,
         "answers": run.threat.answers,
         **sign,
-        "images": len(attackers_images(run.workshop, run.cell.dataset, run.threat)),
+        "images": len(run.workshop.attackers_images(run.cell.dataset, run.threat)),
         "rounds": infos[0]["rounds"],
         **{key: sum(info[key] for info in infos) for key in ("points", "queries", "rejected")},
         "accuracy": float((own == run.y).double().mean()),

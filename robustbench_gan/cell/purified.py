@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended
-from robustbench_gan.flags.thresholds import OUTSIDE
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.flags.counting import OUTSIDE
+from robustbench_gan.nouns.evidence import Shown
 from robustbench_gan.nouns.outcome import Output
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Of all images that were looked at: those that a classifier was shown, beside those its defense was given."""
-
-    outside: float = 0.0  # share of the values that lie well outside [0, 1]
-    distance: float = 0.0  # mean squared distance of an image from the one given
-    spread: float = 1.0  # how much the images differ from each other, as a share of how much those given do
-    likeness: float = (
-        1.0  # the correlation with those given, over images: 0 where nothing of the image is left
-    )
 
 
 class Watched:

@@ -9,7 +9,7 @@ from torch import nn
 
 from robustbench_gan.base import stopping
 from robustbench_gan.base.redirect import aside
-from robustbench_gan.contracts.attack import AttackInfo
+from robustbench_gan.contracts.attacks import AttackInfo
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import ACCESS_ORDER, NOTHING_TO_COPY, ThreatModel
 from robustbench_gan.guards.strangers import made

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from robustbench_gan.base import stopping
 from robustbench_gan.base.errors import NotApplicable, UsageError, said
-from robustbench_gan.contracts.attack import AttackInfo, Training
+from robustbench_gan.contracts.attacks import AttackInfo, Training
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Loss, Output
 from robustbench_gan.nouns.seeds import own_generators

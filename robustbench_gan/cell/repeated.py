@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.guards.guard import same
+from robustbench_gan.base.tensors import same
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.outcome import Loss, Output
 
 IMAGES = 2

@@ -16,7 +16,6 @@ from robustbench_gan.cli.options import (
     DEVICE,
     MAX_CELL_MINUTES,
     STRICT,
-    VERBOSE,
     Place,
     as_radius,
     dry_run_option,
@@ -107,14 +106,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Keep each cell's adversarial images as safetensors beside its record, which holds their digest.",
 )
-@dry_run_option("Show what would be trained and run, how long it may take and what is not applicable.")
-@VERBOSE
+@dry_run_option("Show what would be trained and run, and what is not applicable.")
 @STRICT
 @json_option("Print one JSON array of rows on standard output.")
 @user_errors
 def command(
     matrix: Path | None, preset: str | None, weights: tuple[Path, ...], batch_size: int,
-    cell_timeout: float | None, device: str, out: Path, dry_run: bool, verbose: bool,
+    cell_timeout: float | None, device: str, out: Path, dry_run: bool,
     keep_adversarial: bool, strict: bool, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Evaluate defenses against attacks under threat models.
@@ -123,7 +121,7 @@ def command(
     here replace what it says. Finished cells are kept: the same command goes on where it stopped.
     """
     from robustbench_gan.cli.dry_run import show_plan
-    from robustbench_gan.engine import matrix as matrices
+    from robustbench_gan.engine.layout import lay_out
     from robustbench_gan.engine.run import run
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import Workshop, pick_device
@@ -133,9 +131,9 @@ def command(
     asked = _matrix(matrix, preset, overrides(options))
     shared = weights[0] if len(weights) == 1 else None
     workshop = Workshop(Store(), pick_device(device), asked.train_seed, shared)
-    planned = matrices.lay_out(asked, workshop)
+    planned = lay_out(asked, workshop)
     if dry_run:
-        show_plan(asked, planned, workshop, out, as_json=as_json, verbose=verbose)
+        show_plan(asked, planned, as_json)
         return DONE
     code = run(
         asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,

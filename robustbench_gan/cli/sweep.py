@@ -18,7 +18,6 @@ from robustbench_gan.cli.options import (
     NORM,
     STRICT,
     TRAIN_SEED,
-    VERBOSE,
     WEIGHTS,
     classifier_option,
     dry_run_option,
@@ -74,15 +73,14 @@ from robustbench_gan.cli.options import (
 @CELL_TIMEOUT
 @DEVICE
 @out_option("rbg-sweep", "Where results, sweep.md, sweep.csv and sweep.png go.")
-@dry_run_option("Show the points, what would be trained and how long it may take.")
-@VERBOSE
+@dry_run_option("Show the points and what would be trained.")
 @STRICT
 @json_option("Print one JSON array of rows on standard output.")
 @user_errors
 def command(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
     weights: Path | None, batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
-    verbose: bool, strict: bool, as_json: bool, **options: Any,
+    strict: bool, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
@@ -93,10 +91,12 @@ def command(
     """
     from robustbench_gan.cli.dry_run import show_plan
     from robustbench_gan.engine import sweep as sweeps
+    from robustbench_gan.engine.points import Axis, points
+    from robustbench_gan.engine.run import run
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import pick_device
 
-    found = sweeps.points(defenses, [sweeps.Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
+    found = points(defenses, [Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
     single = {
         name: options.pop(name) for name in ("dataset", "classifier", "attack", "threat", "goal", "eps")
     }
@@ -107,10 +107,10 @@ def command(
     workshop = sweeps.PinnedWorkshop(Store(), pick_device(device), asked.train_seed, weights)
     laid = sweeps.plan(asked, found, reference or defenses[0], workshop)
     if dry_run:
-        show_plan(asked, laid.cells, workshop, out, as_json=as_json, verbose=verbose)
+        show_plan(asked, laid.cells, as_json)
         return DONE
-    code = sweeps.run(
-        laid, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
-        cell_timeout=cell_timeout,
-    )  # fmt: skip
-    return code
+    with sweeps.written(laid, out):
+        return run(
+            laid.asked, laid.cells, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,
+            cell_timeout=cell_timeout,
+        )  # fmt: skip

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import expanded, no_file
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.data.kept import State, kept, state_of
-from robustbench_gan.data.pictures import MODES, File, Pictures, check_bytes, decode_all
-
-PARTS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "val": ("val", "valid", "validation", "validate", "dev"),
-}
-"""How the folders of a data set that comes divided are called, in upper or lower case."""
-
-IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-"""Names that desktops add by themselves; names starting with a dot are ignored as well."""
+from robustbench_gan.data.kept import kept
+from robustbench_gan.data.layout import check_same, classes_under, parts_of
+from robustbench_gan.data.listing import Listing, list_directory, list_zip
+from robustbench_gan.data.pictures import MODES, File, Pictures, decode_all
 
 MAX_SIZE = 1024
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The folders and files under a root, as parts of their names relative to it, and how to read one."""
-
-    source: str
-    place: Path
-    folders: frozenset[File]
-    files: frozenset[File]
-    read: Callable[[File], bytes]
-    look: Callable[[], dict[File, State]]
 
 
 def folder(
@@ -90,13 +67,13 @@ def folder(
     root = expanded(path)
     what = no_file(root)
     if what == "it is a directory":
-        listing = _list_directory(root)
+        listing = list_directory(root)
         return _load(listing, name or root.resolve().name, size, channels, test_fraction, validation_fraction)
     if what:
         raise UsageError(f"{path}: expected a directory or a .zip file; {what}")
     try:
         with zipfile.ZipFile(root) as archive:
-            listing = _list_zip(archive, path)
+            listing = list_zip(archive, path)
             return _load(listing, name or root.stem, size, channels, test_fraction, validation_fraction)
     except zipfile.BadZipFile as error:
         raise UsageError(f"{path}: expected a directory or a whole .zip file ({error})") from None
@@ -118,12 +95,12 @@ def _check_arguments(size: int, channels: int, test_fraction: float, validation_
 
 
 def _load(
-    listing: _Listing, name: str, size: int, channels: int, test_fraction: float, validation_fraction: float
+    listing: Listing, name: str, size: int, channels: int, test_fraction: float, validation_fraction: float
 ) -> Dataset:
-    parts = _parts(listing)
+    parts = parts_of(listing)
     if parts:
-        by_part = {part: _classes_under(listing, (parts[part],)) for part in parts}
-        _check_same(listing, parts, by_part)
+        by_part = {part: classes_under(listing, (parts[part],)) for part in parts}
+        check_same(listing, parts, by_part)
         rest = by_part["train"]
         test = _flat(by_part["test" if "test" in parts else "val"])
         if len(parts) == 3:
@@ -131,7 +108,7 @@ def _load(
         else:
             validation, remaining = _divide(rest, validation_fraction, listing.source)
     else:
-        everything = _classes_under(listing, ())
+        everything = classes_under(listing, ())
         test, rest = _divide(everything, test_fraction, listing.source)
         # Of what the test split left, a larger part makes up the same part of the whole.
         validation, remaining = _divide(rest, validation_fraction / (1 - test_fraction), listing.source)
@@ -170,7 +147,7 @@ def _flat(classes: dict[str, list[File]]) -> list[File]:
     return [file for files in classes.values() for file in files]
 
 
-def _decoded(listing: _Listing, files: list[File], size: int, channels: int) -> Pictures:
+def _decoded(listing: Listing, files: list[File], size: int, channels: int) -> Pictures:
     """The images of some files. Says on standard error what was dropped of them."""
 
     def make() -> Pictures:
@@ -205,161 +182,3 @@ def _divide(
         taken += ordered[:count]
         left[name] = ordered[count:]
     return taken, left
-
-
-# ---- the layout of folders
-
-
-def _parts(listing: _Listing) -> dict[str, str]:
-    """The folders of the parts that a data set comes in, by what they are; none where the top ones are classes."""
-    tops = sorted({parts[0] for parts in listing.folders})
-    found: dict[str, list[str]] = {
-        part: [top for top in tops if top.lower() in names] for part, names in PARTS.items()
-    }
-    found = {part: folders for part, folders in found.items() if folders}
-    if "train" not in found or len(found) < 2:
-        divided = found and not any(len(file) == 2 for file in listing.files)
-        if divided and len(tops) == sum(map(len, found.values())):
-            raise UsageError(
-                f"{listing.source}: expected train with test or val, found {', '.join(tops)} alone; give the path of "
-                "the folder that holds the classes to have it divided"
-            )
-        return {}
-    if twice := [folders for folders in found.values() if len(folders) > 1]:
-        raise UsageError(f"{listing.source}: {' and '.join(twice[0])} are the same part: keep one of them")
-    known = [folders[0] for folders in found.values()]
-    if others := [top for top in tops if top not in known]:
-        raise UsageError(
-            f"{listing.source}: expected nothing beside {' and '.join(known)}, found {', '.join(others)}"
-        )
-    return {part: folders[0] for part, folders in found.items()}
-
-
-def _check_same(listing: _Listing, parts: dict[str, str], by_part: dict[str, dict[str, list[File]]]) -> None:
-    """Raise UsageError where a part lacks a class that another has."""
-    for part in parts:
-        if differing := sorted(set(by_part[part]) ^ set(by_part["train"])):
-            shown = ", ".join(differing[:5]) + (
-                f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-            )
-            raise UsageError(
-                f"{listing.source}: expected the same classes in {parts['train']} and {parts[part]}, not so: {shown}"
-            )
-
-
-def _classes_under(listing: _Listing, base: File) -> dict[str, list[File]]:
-    """Collect the files of every class folder directly under `base`, refusing any other layout."""
-    depth = len(base)
-    names = sorted(
-        parts[depth] for parts in listing.folders if len(parts) == depth + 1 and parts[:depth] == base
-    )
-    classes: dict[str, list[File]] = {name: [] for name in names}
-    for parts in sorted(listing.files):
-        # Files beside the class folders, such as a readme, are no images of any class.
-        if parts[:depth] != base or len(parts) == depth + 1:
-            continue
-        if len(parts) > depth + 2:
-            found = "/".join(parts)
-            raise UsageError(f"{listing.source}: expected <class>/<image> folders, found {found} deeper down")
-        classes[parts[depth]].append(parts)
-    _check_classes(classes, "/".join((listing.source, *base)))
-    return classes
-
-
-def _check_classes(classes: dict[str, list[File]], where: str) -> None:
-    if len(classes) < 2:
-        found = ", ".join(classes) or "none"
-        raise UsageError(f"{where}: expected at least two folders named after classes, found {found}")
-    if empty := [name for name, files in classes.items() if not files]:
-        raise UsageError(f"{where}: expected images in every class folder, found none in {', '.join(empty)}")
-
-
-def _is_ignored(parts: Iterable[str]) -> bool:
-    return any(part.startswith(".") or part in IGNORED for part in parts)
-
-
-# ---- directories
-
-
-def _list_directory(root: Path) -> _Listing:
-    folders: set[File] = set()
-    files: set[File] = set()
-    _walk(root, (), folders, files)
-
-    def read(parts: File) -> bytes:
-        file = root.joinpath(*parts)
-        if why := no_file(file):
-            raise UsageError(why)
-        check_bytes(file.stat().st_size)
-        return file.read_bytes()
-
-    def look() -> dict[File, State]:
-        return {parts: state_of(root.joinpath(*parts).stat()) for parts in files}
-
-    return _Listing(str(root), root, frozenset(folders), frozenset(files), read, look)
-
-
-def _walk(directory: Path, base: File, folders: set[File], files: set[File]) -> None:
-    # Linked folders are followed, as people link data sets together; the depth ends any circle of links.
-    try:
-        entries = list(os.scandir(directory))
-    except OSError as error:
-        raise UsageError(f"{directory}: expected a directory that can be read ({error})") from None
-    for entry in entries:
-        parts = (*base, entry.name)
-        if _is_ignored([entry.name]):
-            continue
-        if not entry.is_dir():
-            files.add(parts)
-        elif len(parts) > 3:
-            raise UsageError(f"{directory}: expected <class>/<image> folders, found {entry.name} deeper down")
-        else:
-            folders.add(parts)
-            _walk(directory / entry.name, parts, folders, files)
-
-
-# ---- .zip files
-
-
-def _list_zip(archive: zipfile.ZipFile, source: str) -> _Listing:
-    """List the members; their names serve as names of classes and images, never as paths of this machine."""
-    members: dict[File, zipfile.ZipInfo] = {}
-    folders: set[File] = set()
-    for info in archive.infolist():
-        parts = _member_parts(info.filename, source)
-        if _is_ignored(parts):
-            continue
-        folders.update(parts[:end] for end in range(1, len(parts) + info.is_dir()))
-        if info.is_dir():
-            continue
-        if parts in members:
-            raise UsageError(f"{source}: expected every name once, found {info.filename} twice")
-        members[parts] = info
-    members, folders = _without_top(members, folders)
-
-    def read(parts: File) -> bytes:
-        check_bytes(members[parts].file_size)
-        return archive.read(members[parts])
-
-    place = expanded(source)
-    return _Listing(
-        source, place, frozenset(folders), frozenset(members), read, lambda: {(): state_of(place.stat())}
-    )
-
-
-def _member_parts(name: str, source: str) -> File:
-    path = PurePosixPath(name)
-    # Nothing is written to disk, so such names could do no harm; but whoever made them meant some.
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
-        raise UsageError(f"{source}: expected relative names of images in it, found {name!r}")
-    return path.parts
-
-
-def _without_top(
-    members: dict[File, zipfile.ZipInfo], folders: set[File]
-) -> tuple[dict[File, zipfile.ZipInfo], set[File]]:
-    """Drop the one folder around all others, if there is one."""
-    names = {parts[0] for parts in (*members, *folders)}
-    if len(names) != 1 or not any(len(parts) == 2 for parts in folders):
-        return members, folders
-    return {parts[1:]: info for parts, info in members.items()}, {parts[1:] for parts in folders if parts[1:]}

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robustbench_gan.base.digests import code_digest, files_digest
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference, with_files
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 ENGINE = (
-    "base/batching", "base/machine", "base/python_file", "base/trial", "cell/checks", "cell/context",
-    "cell/craft", "cell/evaluate", "cell/judge", "cell/probe", "cell/provenance", "cell/purified",
-    "cell/rehearsal", "cell/repeated", "contracts/attack", "contracts/defense", "contracts/image_gradient",
-    "contracts/threat", "flags/thresholds", "guards/guard", "guards/interpreter", "guards/setting",
-    "guards/strangers", "guards/surroundings", "models/door", "models/from_file", "models/weight_files",
-    "nouns/budget", "nouns/detection", "nouns/outcome", "nouns/record", "nouns/seeds", "nouns/user_files",
-    "training/checkpoint", "training/classifiers", "training/defenses", "training/fitting", "training/loop",
-    "training/memory", "training/oracles", "training/substitute", "training/workshop",
-)  # fmt: skip  # fmt: skip
+    "base/batching", "base/machine", "base/memory", "base/python_file", "base/tensors", "base/trial",
+    "cell/context", "cell/craft", "cell/evaluate", "cell/evidence", "cell/judge", "cell/prepare",
+    "cell/probe", "cell/provenance", "cell/purified", "cell/rehearsal", "cell/repeated",
+    "contracts/attacks", "contracts/composition", "contracts/counts", "contracts/defense",
+    "contracts/differentiated", "contracts/gradients", "contracts/image_gradient", "contracts/systems",
+    "contracts/threat", "contracts/view", "flags/counting", "guards/belongings", "guards/functions",
+    "guards/generators", "guards/guard", "guards/interpreter", "guards/process", "guards/seal",
+    "guards/setting", "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door",
+    "models/from_file", "models/logits", "models/program", "models/weight_files", "nouns/budget",
+    "nouns/detection", "nouns/evidence", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds",
+    "nouns/statistics", "nouns/user_files", "training/black_box", "training/checkpoint",
+    "training/classifiers", "training/defenses", "training/fetched", "training/fitting", "training/loop",
+    "training/memory", "training/oracles", "training/orders", "training/substitute", "training/workshop",
+)  # fmt: skip
 
 
 @lru_cache

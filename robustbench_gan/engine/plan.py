@@ -14,9 +14,12 @@ from robustbench_gan.base.digests import digest_of
 from robustbench_gan.base.files import keep_replaced, refuse_links, write_text_atomically
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.cell.evaluate import evaluate_cell, train_attack
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.cell.prepare import train_attack
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
+from robustbench_gan.flags.derive import with_flags
+from robustbench_gan.flags.identity import checks_digest
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.nouns import registry
@@ -170,6 +173,7 @@ def execute(
     on_step: Callable[[Step], None],
     on_result: Callable[[Planned, Result, bool], None],
     on_replaced: Callable[[Path], None] = lambda kept: None,
+    on_derived: Callable[[Result, Result], None] = lambda before, now: None,
     run_cell: RunCell | None = None,
 ) -> list[Result]:
     """Run what is not finished, write each result as it comes, and return all of them in the order planned.
@@ -179,7 +183,8 @@ def execute(
     be the same.
     Whatever was finished stays on disk, however this ends: another answer to the same question, by other code, data or
     weights, is moved to OUT/replaced before it is written over, and `on_replaced` is told where to. What is stored of
-    a system counts as finished only where its weights are those that this run judges the system with.
+    a system counts as finished only where its weights are those that this run judges the system with; flags that other
+    checks raised are derived anew from its evidence, and `on_derived` is told of both records.
     """
     results: dict[str, Result] = {}
     stored: dict[tuple[str, ...], list[tuple[Planned, Result]]] = defaultdict(list)
@@ -208,7 +213,10 @@ def execute(
             if weights is not None and known and known != weights:
                 again.append(item)
             else:
-                results[item.cell.fingerprint] = done = _asked_at(item, done, out)
+                now = _up_to_date(item, done, out)
+                if now.checks != done.checks:
+                    on_derived(done, now)
+                results[item.cell.fingerprint] = done = now
                 on_result(item, done, True)
 
     def work(items: list[Planned]) -> None:
@@ -249,13 +257,17 @@ def _answers_otherwise(path: Path, result: Result) -> bool:
     return there.outcomes is not None and (there.outcomes, there.weights) != (result.outcomes, result.weights)
 
 
-def _asked_at(item: Planned, done: Result, out: Path) -> Result:
-    """A stored minimal-norm result serves every radius: note those it is newly asked for, and run nothing."""
-    if set(item.budgets) <= set(done.budgets):
-        return done
-    done = done.model_copy(update={"budgets": sorted({*done.budgets, *item.budgets})})
-    write_text_atomically(result_path(out, item), write_text(done))
-    return done
+def _up_to_date(item: Planned, done: Result, out: Path) -> Result:
+    """A stored result as it would be written now, without running anything: with every radius that it is asked for.
+
+    One of other checks gets the flags that its evidence raises today.
+    """
+    now = with_flags(done) if done.evidence is not None and done.checks != checks_digest() else done
+    if not set(item.budgets) <= set(now.budgets):  # a minimal-norm result serves every radius
+        now = now.model_copy(update={"budgets": sorted({*now.budgets, *item.budgets})})
+    if now is not done:
+        write_text_atomically(result_path(out, item), write_text(now))
+    return now
 
 
 def _try(step: Step, workshop: Workshop, settings: Settings) -> None:

@@ -24,9 +24,10 @@ from robustbench_gan.base.redirect import aside
 from robustbench_gan.base.terminal import console_for
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.contracts.threat import Defended, answer
+from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.engine.executors import evaluate_apart
-from robustbench_gan.engine.matrix import Matrix, canonical, check_weights, name_classifier, name_dataset
+from robustbench_gan.engine.matrix import Matrix
+from robustbench_gan.engine.naming import canonical, check_weights, name_classifier, name_dataset
 from robustbench_gan.engine.plan import Step, execute, labels_of, result_path, steps_of
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, refuse_to_replace, rows
@@ -100,6 +101,8 @@ def run(
     finished: list[Result] = []
     begun: list[Step] = []
     replaced: list[Path] = []
+    derived: list[tuple[Result, Result]] = []
+    kept: list[Result] = []
     settings = Settings(batch_size, asked.max_cell_minutes, out if keep_adversarial else None)
     run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
     called = labels_of(planned)
@@ -121,6 +124,8 @@ def run(
         def on_result(item: Planned, result: Result, stored: bool) -> None:
             finished.append(result)
             bars.advance(overall)
+            if stored:
+                kept.append(result)
             if not stored and result.status != "not applicable":
                 console.print(_line(result, called))
 
@@ -136,13 +141,14 @@ def run(
             ):
                 execute(
                     planned, workshop, settings, out, on_step=on_step, on_result=on_result,
-                    on_replaced=replaced.append, run_cell=run_cell,
+                    on_replaced=replaced.append, on_derived=lambda *both: derived.append(both), run_cell=run_cell,
                 )  # fmt: skip
         except (KeyboardInterrupt, UsageError) as error:
             stopping.let_go()
             if isinstance(error, UsageError) and begun:
                 error.code = 1  # it is not the command that was wrong
             say_replaced(replaced, out, console)
+            say_derived(derived, kept, console)
             try:
                 close()
             except UsageError as unwritten:  # on a full disk there is no room for the page either
@@ -153,6 +159,7 @@ def run(
     findings = across(finished)
     _print_end(finished, planned, page, as_json, findings)
     say_replaced(replaced, out, console)
+    say_derived(derived, kept, console)
     if gone:
         console.print(
             Text(
@@ -174,6 +181,26 @@ def say_replaced(replaced: Sequence[Path], out: Path, console: Console) -> None:
             Text(
                 f"replaced: {len(replaced)} earlier results, which other code, data or weights of the same names gave; "
                 f"they are kept in {out / REPLACED}, which no leaderboard reads unless it is named."
+            )
+        )
+
+
+def say_derived(derived: Sequence[tuple[Result, Result]], kept: Sequence[Result], console: Console) -> None:
+    """Say how many earlier records got the flags of today's checks, and how many hold nothing to derive them from."""
+    if derived:
+        moved = sum(before.status != now.status for before, now in derived)
+        changed = sum(before.flags != now.flags for before, now in derived)
+        console.print(
+            Text(
+                f"flags derived anew: {len(derived)} earlier results by the checks of today, {changed} of them with "
+                f"other flags and {moved} with another status; no cell was run for it."
+            )
+        )
+    if bare := sum(result.outcomes is not None and result.evidence is None for result in kept):
+        console.print(
+            Text(
+                f"flags left as they were: {bare} earlier results, written before evidence was kept. Delete them to "
+                "run their cells again."
             )
         )
 

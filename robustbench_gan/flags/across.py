@@ -11,15 +11,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.catalogue import flag
-from robustbench_gan.flags.evidence import CARRIED_OVER, HOLDS_DEFENSE, Numbers, Seen, group_of, seen, shared
 from robustbench_gan.flags.paired import at_least, chance_above, holm
-from robustbench_gan.nouns.record import Fact, Flag, Result, Severity
+from robustbench_gan.flags.question import HOLDS_DEFENSE
+from robustbench_gan.flags.seen import CARRIED_OVER, Numbers, Seen, group_of, seen, shared
+
+if TYPE_CHECKING:
+    from robustbench_gan.nouns.fields import Fact
+    from robustbench_gan.nouns.record import Flag, Result, Severity
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from robustbench_gan.base.errors import unknown
 from robustbench_gan.flags.gradients import GRADIENTS
@@ -10,7 +11,10 @@ from robustbench_gan.flags.known import COMPUTED, Known
 from robustbench_gan.flags.randomness import RANDOMNESS
 from robustbench_gan.flags.strength import STRENGTH
 from robustbench_gan.flags.systems import SYSTEMS
-from robustbench_gan.nouns.record import Fact, Flag, Severity
+
+if TYPE_CHECKING:
+    from robustbench_gan.nouns.fields import Fact
+    from robustbench_gan.nouns.record import Flag, Severity
 
 CATALOGUE: Mapping[str, Known] = {k.id: k for k in (*GRADIENTS, *RANDOMNESS, *STRENGTH, *SYSTEMS)}
 BY_CONSTRUCTION: Mapping[str, str] = {

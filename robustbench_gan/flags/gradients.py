@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from robustbench_gan.flags import thresholds as at
+from robustbench_gan.flags.counting import LEARNT_NOTHING, SATURATED_CONFIDENCE, TINY_GRADIENT
 from robustbench_gan.flags.known import Known
 
 GRADIENTS = (
     Known(
         "zero-gradient", "P1", ("invalid", "note"),
         f"a sample that stands was given nothing but zeros: invalid above {at.ZERO_GRADIENT_SHARE:.0%} of the "
-        f"samples that could be attacked, a note below. For an attack that is trained: {at.LEARNT_NOTHING:.0%} of the "
+        f"samples that could be attacked, a note below. For an attack that is trained: {LEARNT_NOTHING:.0%} of the "
         "gradients of its training were zeros.",
         "attacks that need a gradient; samples that are right unperturbed and that the attack did not win.",
         "cell",
@@ -74,7 +75,7 @@ GRADIENTS = (
     Known(
         "saturated-loss", "P3", ("warning", "note"),
         f"above {at.SATURATED_SHARE:.0%} of the attackable samples stand, are answered with a softmax within "
-        f"{at.SATURATED_CONFIDENCE:g} of 1, and never had a gradient above {at.TINY_GRADIENT:g}; a note where they "
+        f"{SATURATED_CONFIDENCE:g} of 1, and never had a gradient above {TINY_GRADIENT:g}; a note where they "
         "had one, but of a cross-entropy that was 0 each time.",
         "attacks that need a gradient.",
         "cell",

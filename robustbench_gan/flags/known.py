@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from robustbench_gan.nouns.record import Fact, Flag, Severity
+from robustbench_gan.nouns.record import Flag, Severity
+
+if TYPE_CHECKING:
+    from robustbench_gan.nouns.fields import Fact
 
 Where = Literal["cell", "run", "audit"]
 COMPUTED = {

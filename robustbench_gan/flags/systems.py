@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustbench_gan.flags import thresholds as at
+from robustbench_gan.flags.counting import OUTSIDE
 from robustbench_gan.flags.known import Known
 
 SYSTEMS = (
@@ -116,8 +117,8 @@ SYSTEMS = (
     ),
     Known(
         "range-mismatch", "P32", ("warning",),
-        f"more than {at.OUTSIDE:.0%} of the values that the classifier is shown lie outside [0, 1] by more than "
-        f"{at.OUTSIDE:g}.",
+        f"more than {at.OUTSIDE_SHARE:.0%} of the values that the classifier is shown lie outside [0, 1] by more than "
+        f"{OUTSIDE:g}.",
         "defenses that purify their input.",
         "cell",
         "the purifier gives the classifier pixels outside [0, 1].",

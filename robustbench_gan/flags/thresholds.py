@@ -1,6 +1,7 @@
 """Where red flags are raised: every number with its meaning. Shares and accuracies are in [0, 1].
 
-Those of a source say so; the others are this project's own choice.
+Those of a source say so; the others are this project's own choice. What is counted while a cell runs is decided in
+counting.py: a change there runs cells again, one here only derives flags anew.
 """
 
 from __future__ import annotations
@@ -10,17 +11,11 @@ from typing import Final
 
 # gradients
 ZERO_GRADIENT_SHARE: Final = 0.05  # of attackable samples; above it a zero or NaN gradient is no accident
-LEARNT_NOTHING: Final = 0.95  # of the gradients of an attack's training; where so many are zero it had no aim
 SATURATED_SHARE: Final = 0.05  # of attackable samples whose loss is flat since the answer is too sure
-SATURATED_CONFIDENCE: Final = 1e-7  # a softmax this close to 1 is saturated in float32
-TINY_GRADIENT: Final = 1e-12  # a gradient whose largest value is below this has vanished
 PROBABILITY_SLACK: Final = 1e-5  # how far outputs may leave [0, 1] and their sum 1 (AutoAttack's check)
 MOVED_SHARE: Final = 0.5  # a linf attack that uses less of eps than this on average has hardly attacked
 
 # randomness
-SAME_ANSWER: Final = (
-    1e-4  # relative l2 distance of logits up to which two answers are one (AutoAttack's check)
-)
 JUDGE_SEEDS: Final = 3  # a randomised defense is judged under at least so many seeds
 
 # strength
@@ -40,7 +35,7 @@ COLLAPSE: Final = 0.2  # clean accuracy that a sound purifier does not cost
 ALL_ALIKE: Final = 0.001  # of the variance between images: what a purifier leaves them must not be less
 UNLIKE: Final = 0.1  # a correlation of purified images with the images below this is none
 LIKENESS_IMAGES: Final = 100  # so many images do not correlate above it by chance
-OUTSIDE: Final = 0.01  # how far values may leave [0, 1], and the share of them that may be further out
+OUTSIDE_SHARE: Final = 0.01  # of the values that a classifier is shown, well outside [0, 1]
 STOPPED_SHARE: Final = 0.5  # of what stands, by detectors alone
 CLEAN_REJECTED: Final = 0.1  # of clean images
 

@@ -32,7 +32,8 @@ import torch
 from torch._tensor_str import PRINT_OPTS
 from torch.nn import functional
 
-from robustbench_gan.guards.setting import Setting, all_identical, identical
+from robustbench_gan.base.memory import all_identical, identical
+from robustbench_gan.guards.setting import Setting
 
 _libm = ctypes.CDLL(None)  # Python itself stands on the C library's mathematics
 _LIMITS = tuple(getattr(resource, name) for name in sorted(vars(resource)) if name.startswith("RLIMIT_"))

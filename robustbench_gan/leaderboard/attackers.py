@@ -9,7 +9,8 @@ from robustbench_gan.leaderboard.flat import measured
 from robustbench_gan.leaderboard.headline import Column, Table
 from robustbench_gan.leaderboard.labels import Labels, escape, number
 from robustbench_gan.leaderboard.pipes import pipe_table
-from robustbench_gan.nouns.record import Fact, Result
+from robustbench_gan.nouns.fields import Fact
+from robustbench_gan.nouns.record import Result
 
 Facts = Mapping[str, Fact]
 ColumnLabel = Callable[[Column], str]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from robustbench_gan.leaderboard.labels import escape
-from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Detection, Detector, Interval
+from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Detection, Detector
+from robustbench_gan.nouns.statistics import Interval
 
 RATES = tuple(f"TPR at FPR {100 * rate:g}%" for rate in FALSE_POSITIVE_RATES)
 FIGURES = ("AUC", *RATES, "clean rejected", "examples rejected")

@@ -12,7 +12,7 @@ from robustbench_gan.base.errors import one_line
 from robustbench_gan.leaderboard.headline import Standing, Table
 from robustbench_gan.leaderboard.labels import Labels
 from robustbench_gan.leaderboard.overview import Grid, clean, grids
-from robustbench_gan.nouns.record import Interval
+from robustbench_gan.nouns.statistics import Interval
 
 WIDTH = 760
 LEFT, RIGHT = 190, 30  # of the axis, for names and air

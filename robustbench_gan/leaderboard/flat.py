@@ -11,7 +11,8 @@ import numpy as np
 from robustbench_gan.base.errors import LONGEST, UsageError, one_line
 from robustbench_gan.flags.across import Findings, across
 from robustbench_gan.leaderboard.load import order
-from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Interval, Outcomes, Result, finite, interval
+from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Outcomes, Result, finite
+from robustbench_gan.nouns.statistics import Interval, interval
 
 RAN = ("ok", "suspect", "failed")
 Row = dict[str, Any]

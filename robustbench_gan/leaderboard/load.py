@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_gan.base.errors import UsageError
+from robustbench_gan.flags.identity import checks_digest
 from robustbench_gan.nouns.record import SCHEMA_VERSION, Cell, Result
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import read_stored
@@ -34,7 +35,8 @@ def load_results(
     """Read DIR/results/**/*.json (or DIR itself where it is named `results`), sorted, one result a question.
 
     A file must lie where its cell belongs. Records of an older schema hold no digest that would show an edit: they are
-    converted in memory, which `say` is told of, and refused where `strict`.
+    converted in memory, which `say` is told of, and refused where `strict`. Flags are read as they are; `say` is told
+    of those that other checks derived.
 
     `only` keeps the fingerprints of the current matrix and ignores the rest. `current` are results that are known to
     be of the present code: others of the same systems or attacks, made with other code, data or weights, are left
@@ -55,6 +57,8 @@ def load_results(
             raise UsageError(f"--strict: {said}")
         if say is not None:
             say(said)
+    if say is not None and (told := of_other_checks([one.result for one in stored.values()])):
+        say(f"{told}.")
     found = [(str(path), one.result) for path, one in stored.items()]
     kept = [(origin, r) for origin, r in found if only is None or r.fingerprint in only]
     made = {key: version for result in current for key, version in versions(result)}
@@ -67,6 +71,17 @@ def load_results(
             "systems made; run their commands again, or delete them."
         )
     return one_a_question(fresh)
+
+
+def of_other_checks(results: Iterable[Result]) -> str:
+    """A line on results whose flags other checks than those of today derived; empty where there are none."""
+    count = sum(bool(result.checks) and result.checks != checks_digest() for result in results)
+    if not count:
+        return ""
+    return (
+        f"flags of other checks: {count} results hold flags that another version derived; `rbg evaluate` of the same "
+        "cells derives them anew from their evidence, and runs none"
+    )
 
 
 def one_a_question(found: Iterable[tuple[str, Result]]) -> list[Result]:

@@ -10,7 +10,7 @@ from robustbench_gan.leaderboard.headline import Standing, Table
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.notes import marks
 from robustbench_gan.leaderboard.pipes import pipe_table
-from robustbench_gan.nouns.record import Interval
+from robustbench_gan.nouns.statistics import Interval
 
 THREAT_ORDER = ("black-box", "query", "gray-box", "gray-box:copy", "white-box", "seed-known")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from robustbench_gan.leaderboard.labels import KINDS, escape
+from robustbench_gan.leaderboard.load import of_other_checks
 from robustbench_gan.nouns.record import Result
 
 MEANING = """\
@@ -51,11 +52,13 @@ def grants(results: Sequence[Result]) -> str:
 def made_with(results: Sequence[Result], times: bool) -> str:
     """Versions and hardware once for the page, several values where results were made on several.
 
-    Without `times` the hardware is left out.
+    Without `times` the hardware is left out. Flags that other checks derived are pointed at.
     """
     lines = _facts("Versions", [r.versions for r in results])
     if times:
         lines += _facts("Hardware", [r.hardware for r in results])
+    if told := of_other_checks(results):
+        lines.append(f"- {told[0].upper()}{told[1:]}.")
     return "\n".join(lines)
 
 

@@ -13,8 +13,9 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard.flat import at_budget
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.pipes import pipe_table
-from robustbench_gan.nouns.record import Interval, Result, interval, worst_case
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.statistics import Interval, interval, worst_case
 
 Z = 1.959964  # of a 95% interval
 HEADING = "## How much of the robustness is randomness"

@@ -7,91 +7,24 @@ door does sits in hooks. A compiled program takes none and stands in a `Program`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from robustbench_gan.base.errors import UsageError, described, said
-from robustbench_gan.flags.thresholds import SAME_ANSWER
-from robustbench_gan.guards.guard import form, same, version
+from robustbench_gan.base.tensors import form, same, version
+from robustbench_gan.flags.counting import SAME_ANSWER
+from robustbench_gan.models.logits import WrongForm, logits_of
+from robustbench_gan.models.program import Program, is_program
 from robustbench_gan.nouns.outcome import Output, distance
 from robustbench_gan.nouns.seeds import isolated
 
 LOOKED_AT = 2  # clean images that a classifier is shown as it enters
 APART = (2, 0)  # of many that were answered together, those that are asked again: no neighbours, nor in order
 T = TypeVar("T")
-TWO_LOGITS = "give two logits, torch.stack([torch.zeros_like(z), z], dim=1) of a sigmoid's logit z"
-
-
-class WrongForm(RuntimeError):
-    """A classifier cannot be asked, or its answer is no logits (N, K)."""
-
-
-def logits_of(answer: Any, n: int) -> Tensor:
-    """The logits in what a classifier returned for n images, (n, K) float32 of a plain tensor.
-
-    Tuples, dicts and output objects are unpacked where they have `logits`, or one tensor alone that can be logits.
-    Raises WrongForm for anything else.
-    """
-    sound = type(answer) is Tensor and answer.dtype is torch.float32 and answer.layout is torch.strided
-    if (
-        sound and answer.ndim == 2 and len(answer) == n and answer.shape[1] > 1
-    ):  # nearly always, and next to no time
-        return answer  # type: ignore[no-any-return]
-    found = _unpacked(answer, n)
-    fault = _fault(found, n)
-    if fault:
-        where = "" if found is answer else f" within a {type(answer).__name__}"
-        raise WrongForm(
-            f"the classifier answers {form(found)}{where} for {n} images, expected logits ({n}, K) in floating "
-            f"point: {fault}."
-        )
-    return found.as_subclass(Tensor).flatten(1).float()  # type: ignore[no-any-return]
-
-
-def _fault(found: Any, n: int) -> str:
-    """What keeps something from being the logits of n images; empty where nothing does."""
-    if not isinstance(found, Tensor):
-        return "return them as a tensor"
-    if found.is_complex():
-        return "return real numbers"
-    if not found.is_floating_point():
-        return "return what comes before argmax or one-hot"
-    if found.layout is not torch.strided:
-        return "return a dense tensor, logits.to_dense()"
-    if found.ndim == 0 or len(found) != n:
-        return "one row an image"
-    if found.ndim > 2 and found.shape[1] == 1 and found.numel() > n:
-        return "one column a class in the second place; take away what stands before it, logits[:, 0]"
-    if found.ndim == 1 or found.numel() == n:
-        return f"one number an image is no class; {TWO_LOGITS}"
-    if found.ndim != 2 and found.numel() != n * found.shape[1]:
-        return "one column a class and nothing behind it; pool or flatten what is left of the image"
-    return ""
-
-
-def _unpacked(answer: Any, n: int) -> Any:
-    """What may be the logits in an answer of several parts; the answer itself where it is no such thing."""
-    if isinstance(answer, Tensor):
-        return answer
-    if isinstance(answer, Mapping):
-        named, parts = answer.get("logits"), list(answer.values())
-    else:
-        named = getattr(answer, "logits", None)
-        parts = list(answer) if isinstance(answer, Sequence) and not isinstance(answer, str | bytes) else []
-    if isinstance(named, Tensor):
-        return named
-    able = [part for part in parts if not _fault(part, n)]
-    if len(able) > 1:
-        raise WrongForm(
-            f"the classifier answers a {type(answer).__name__} of {', '.join(form(part) for part in parts)}: which "
-            "are the logits? Return them alone, or under the name logits."
-        )
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    return able[0] if able else tensors[0] if len(tensors) == 1 else answer
 
 
 class First(NamedTuple):
@@ -148,54 +81,6 @@ class _Hooks:
         return logits.clone() if self.reuses else logits
 
 
-class Program(nn.Module):
-    """A classifier that is scripted, frozen, exported, compiled or called by a way of its own.
-
-    The classes of these take no hooks, lose them in a copy or go around them.
-    """
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.training = in_training_mode(inner)
-
-    def forward(self, x: Tensor) -> Any:
-        """Its answer."""
-        return self.inner(x)
-
-    def train(self, mode: bool = True) -> Program:
-        """Set its mode, where it has one: an exported graph is what it was exported as."""
-        self.training = mode
-        if not _fixed(self.inner):
-            self.inner.train(mode)
-        return self
-
-    def state_dict(self, *args: Any, **named: Any) -> Any:
-        """The weights under their own names."""
-        return self.inner.state_dict(*args, **named)
-
-    def load_state_dict(self, *args: Any, **named: Any) -> Any:
-        """Take weights under their own names."""
-        return self.inner.load_state_dict(*args, **named)
-
-
-def _fixed(module: nn.Module) -> bool:
-    """Is its mode part of a graph that cannot be changed any more?"""
-    return "eval" in vars(module) or not hasattr(module, "training")
-
-
-def in_training_mode(model: nn.Module) -> bool:
-    """Is any part of it in training mode? One whose graph is fixed has no mode."""
-    if _fixed(model):
-        return False
-    return model.training or any(in_training_mode(child) for child in model.children())
-
-
-def _is_program(model: nn.Module) -> bool:
-    made = isinstance(model, torch.jit.ScriptModule | fx.GraphModule) or hasattr(model, "_orig_mod")
-    return made or type(model).__call__ is not nn.Module.__call__
-
-
 def admitted(model: nn.Module) -> nn.Module:
     """A classifier inside the door: itself with hooks, or a Program around it. Nothing is asked of it yet."""
     return _admit(model)[0]
@@ -224,7 +109,7 @@ def visiting(
 
 def _admit(model: nn.Module) -> tuple[nn.Module, list[Any]]:
     """A module with the door's hooks, and the handles of those that were put on."""
-    inside = Program(model) if _is_program(model) else model
+    inside = Program(model) if is_program(model) else model
     if _hooks_of(inside) is not None:
         return inside, []
     hooks = _Hooks()

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Detection, Detector, Interval, interval
+from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Detection, Detector
+from robustbench_gan.nouns.statistics import Interval, interval
 
 TOGETHER = "together"
 CURVE_POINTS = 50

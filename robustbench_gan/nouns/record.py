@@ -5,87 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
-    WithJsonSchema,
     model_validator,
 )
 
+from robustbench_gan.nouns.evidence import Evidence
+from robustbench_gan.nouns.fields import Bits, Fact, Validated
+from robustbench_gan.nouns.statistics import Interval, Spread, interval
+
 SCHEMA_VERSION: Final = 2
-BOOTSTRAP_DRAWS = 2000
 SLACK: Final = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
 Severity = Literal["invalid", "warning", "note"]
-LEGIBLE: Final = (
-    256  # bits that a file holds one character each: of a small run one can see which images fell
-)
-PACKED: Final = "^[1-9][0-9]*:[0-9a-f]+$"
-Fact = Annotated[
-    float | int | str,
-    BeforeValidator(lambda value: float(value) if value in ("Infinity", "-Infinity", "NaN") else value),
-]
 FALSE_POSITIVE_RATES: Final = (0.001, 0.01, 0.05)  # at which detectors' true positive rates are recorded
 GOALS = ("untargeted", "random", "least-likely", "all")
 
 
-def packed(bits: str) -> str:
-    """Bits as files hold them: as they are up to LEGIBLE, else how many and a hex digit for four of them.
-
-    The first bit is the highest of its digit, and the last digit is padded with zeros: 300 ones are `"300:fff..."`.
-    """
-    if len(bits) <= LEGIBLE:
-        return bits
-    padded = bits.ljust(-(-len(bits) // 4) * 4, "0")
-    return f"{len(bits)}:" + "".join(f"{int(padded[at : at + 4], 2):x}" for at in range(0, len(padded), 4))
-
-
-def unpacked(text: Any) -> Any:
-    """The reverse of `packed`; all else comes back as it is. Raises ValueError where count and digits disagree."""
-    if not isinstance(text, str) or not re.fullmatch(PACKED, text):
-        return text
-    count, _, digits = text.partition(":")
-    if int(count[:10]) <= LEGIBLE:
-        raise ValueError(f"{count} bits, which are written one character each up to {LEGIBLE}")
-    if len(count) > 9 or len(digits) != -(-int(count) // 4):
-        raise ValueError(f"{len(digits)} hex digits for {count[:20]} bits")
-    bits = "".join(f"{int(digit, 16):04b}" for digit in digits)
-    if "1" in bits[int(count) :]:
-        raise ValueError(f"a bit is set behind the last of {count}")
-    return bits[: int(count)]
-
-
-Bits = Annotated[
-    str,  # one character a sample in memory, packed in a file where they are many
-    Field(pattern="^[01]*$"),
-    BeforeValidator(unpacked),
-    PlainSerializer(packed, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": f"^[01]{{0,{LEGIBLE}}}$|{PACKED}"}),
-]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        ser_json_inf_nan="strings",
-        json_schema_serialization_defaults_required=True,
-    )
-
-    def _plain(self) -> Any:
-        """As JSON's own types: through text, since `model_dump` alone leaves inf, which is no JSON."""
-        return json.loads(self.model_dump_json())
-
-
-class Cell(_Record):
+class Cell(Validated):
     """One question: everything that decides its answer. Texts are canonical specs, every default written out."""
 
     dataset: str
@@ -125,7 +65,7 @@ def _hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class Flag(_Record):
+class Flag(Validated):
     """A red flag with the evidence that raised it. An `invalid` one makes the result suspect."""
 
     id: str
@@ -134,7 +74,7 @@ class Flag(_Record):
     evidence: dict[str, Fact] = Field(default_factory=dict)
 
 
-class Seconds(_Record):
+class Seconds(Validated):
     """Wall-clock seconds of the parts of a cell.
 
     `training` is what making the artifacts behind the cell took when they were made, whichever run did it;
@@ -146,7 +86,7 @@ class Seconds(_Record):
     judging: float = 0.0
 
 
-class Outcomes(_Record):
+class Outcomes(Validated):
     """Per sample. Bits are one text a judge seed; sizes are one list, or one a seed.
 
     Of more than 256 samples a text of bits is written as their number, a colon and hex digits of four bits each, the
@@ -187,27 +127,7 @@ class Outcomes(_Record):
         return np.asarray(self.array("clean") & (robust | ~inside), dtype=np.bool_)
 
 
-class Interval(_Record):
-    """A proportion with its n and 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-class Spread(_Record):
-    """Mean, median and largest of some sizes."""
-
-    mean: float
-    median: float
-    max: float
-
-
-class Detector(_Record):
+class Detector(Validated):
     """How well one detector, or all together, tells the attack's examples from clean images.
 
     The two `rejected` shares are at the defense's own threshold. `tpr` and `fpr`, the shares of examples and of clean
@@ -229,7 +149,7 @@ class Detector(_Record):
     roc: list[tuple[float, float]] = Field(default_factory=list)
 
 
-class Detection(_Record):
+class Detection(Validated):
     """Every detector of a defense against one attack; `together` rejects where any of them does."""
 
     positives: Literal["perturbed"] = "perturbed"  # every example that differs from its image
@@ -242,7 +162,7 @@ class Detection(_Record):
     together: Detector
 
 
-class Kept(_Record):
+class Kept(Validated):
     """The adversarial examples of a cell, in a safetensors file that lies beside its record.
 
     `examples` is (S, N, C, H, W) float32 in [0, 1], S sets: one that is judged under every seed, or one a judge seed;
@@ -253,12 +173,16 @@ class Kept(_Record):
     digest: str = Field(pattern="^[0-9a-f]{16,64}$")  # of the tensors' names, types, shapes and values
 
 
-class Result(_Record):
+class Result(Validated):
     """A validated record of one cell.
 
     A file also holds `digest`, a SHA-256 over all of it but what a clock or the memory decided (`seconds`,
     `peak_memory_mb`, `estimate_seconds`), which is the same in every run that finds the same, and `checksum`, one
     over all of it.
+
+    `cell.identity` holds hashes of what decides outcomes: a change there runs the cell again. `checks` is one of the
+    code that derived `flags`, and with them status and reason, from `evidence`: a change there derives them anew.
+    Both are empty in records without a number, and in those written before evidence was kept.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -271,6 +195,8 @@ class Result(_Record):
     reason: str = ""
     traceback: list[str] = Field(default_factory=list)  # of a failed cell: file, line and function a frame
     flags: list[Flag] = Field(default_factory=list)
+    checks: str = ""  # a hash of the code that derived the flags from the evidence; empty without any
+    evidence: Evidence | None = None
     control: bool = False  # the attack is a control: failing proves nothing
     outcomes: Outcomes | None = None
     detection: Detection | None = None  # of a defense that has detectors
@@ -334,47 +260,6 @@ class Result(_Record):
     def defense_seconds_per_image(self) -> float:
         """Seconds of one defended answer an image; the judge asks once an example and judge seed."""
         return self.seconds.judging / (self.cell.samples * self.cell.judge_seeds)
-
-
-def interval(per_sample: Sequence[float] | np.ndarray[Any, Any], seed_text: str) -> Interval:
-    """The mean of per-sample outcomes in [0, 1], (N,), with a 95% interval.
-
-    Wilson's where every outcome is yes or no; else a bootstrap over samples, seeded from a text, so that the
-    same result always prints the same interval.
-    """
-    values = np.asarray(per_sample, dtype=np.float64)
-    n, mean = len(values), float(values.mean())
-    if np.isin(values, (0.0, 1.0)).all():
-        from scipy.stats import binomtest  # slow to import, and most commands print no interval
-
-        ci = binomtest(round(values.sum()), n).proportion_ci(method="wilson")
-        return Interval(value=mean, low=float(ci.low), high=float(ci.high), n=n)
-    seed = int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:8], "big")
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, n, size=n)].mean() for _ in range(BOOTSTRAP_DRAWS)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(value=mean, low=float(low), high=float(high), n=n)
-
-
-def worst_case(robust: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean over judge seeds of the worst attack of each sample: (A, K, N) in, (N,) in [0, 1] out.
-
-    With K > 1 the worst attack is chosen on one half of the seeds and reported on the other, both ways round,
-    so that a minimum over noisy numbers does not count the noise as the attacker's skill. Where attacks tie on a
-    sample, the one that is stronger over all samples of the choosing half is taken.
-    """
-    _, seeds, _ = robust.shape
-    if seeds == 1:
-        return np.asarray(robust[:, 0].min(axis=0), dtype=np.float64)
-    halves = [np.arange(seeds)[0::2], np.arange(seeds)[1::2]]
-    reported = np.zeros(robust.shape[2])
-    for choose, report in (halves, halves[::-1]):
-        seen = robust[:, choose].mean(axis=1)
-        strongest_first = seen.mean(axis=1).argsort(kind="stable")
-        worst = strongest_first[seen[strongest_first].argmin(axis=0)]
-        scores = robust[:, report].sum(axis=1)
-        reported += np.take_along_axis(scores, worst[None], axis=0)[0] / seeds
-    return reported
 
 
 def finite(value: float) -> float | None:

@@ -126,7 +126,7 @@ def _wrong_kind(group: str, found: Any) -> str:
     if not callable(found):
         return "is no function or class"
     if group == "attacks" and not _is(
-        type(getattr(found, "info", None)), f"{CORE}.contracts.attack.AttackInfo"
+        type(getattr(found, "info", None)), f"{CORE}.contracts.attacks.AttackInfo"
     ):
         return "is registered as an attack but does not stand under @attack(...)"
     if group == "defenses" and not _is(found, f"{CORE}.contracts.defense.Defense"):

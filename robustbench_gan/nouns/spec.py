@@ -20,8 +20,6 @@ LONGEST, DEEPEST = 10_000, 100  # characters and parentheses of a spec
 
 
 _EXPONENT = re.compile(r"[0-9.][eE]\+[0-9]")
-
-
 T = TypeVar("T", bound="AsText")
 
 

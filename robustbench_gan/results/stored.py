@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import read_text
+from robustbench_gan.flags.derive import contradiction
 from robustbench_gan.nouns.record import SCHEMA_VERSION, Result
 from robustbench_gan.results.coherence import incoherence
 
@@ -23,8 +24,8 @@ MEASURED: Final = (
     "estimate_seconds",
 )  # differ from run to run of the same answer
 SEALS: Final = ("digest", "checksum")
-LATER: Final[frozenset[str]] = (
-    frozenset()
+LATER: Final = frozenset(
+    {"checks", "evidence"}
 )  # fields added since schema 2 was first written: a record may lack them
 OLDER: Final = (1,)  # schemas that are converted
 MEND: Final = "Delete it and run again, or take the copy that the run wrote."
@@ -139,7 +140,7 @@ def _validated(path: Path, raw: dict[str, Any]) -> Result:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))[:100] or "record"
         raise UsageError(f"{path} is not a valid result: {place}: {first['msg']}.") from error
-    if fault := next(incoherence(result), ""):
+    if fault := next(incoherence(result), "") or contradiction(result):
         raise UsageError(f"{path} is not a valid result: {fault}. {MEND}")
     return result
 

@@ -15,6 +15,7 @@ from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.guards.strangers import made, undone
 from robustbench_gan.models import door
 from robustbench_gan.models.from_file import factory_from_file
+from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.models.schedule import schedule_of
 from robustbench_gan.models.weight_files import fill
 from robustbench_gan.nouns import registry
@@ -81,7 +82,7 @@ def _users_classifier(workshop: Workshop, data: Dataset, own: Own) -> tuple[nn.M
         print(f"{given.weights}: {prefix!r} taken off the names of all weights.", file=sys.stderr)
     try:
         return looked_at(workshop, model.to(workshop.device), data), artifact
-    except door.WrongForm as error:
+    except WrongForm as error:
         raise UsageError(f"--classifier {given.source}: {error}") from error
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from robustbench_gan.base.digests import code_digest
 from robustbench_gan.base.errors import NotApplicable, UsageError, said
-from robustbench_gan.contracts.defense import Composed, Defense
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import NOTHING_TO_COPY
 from robustbench_gan.data.dataset import TrainingData
 from robustbench_gan.guards.guard import left_alone
@@ -17,8 +15,8 @@ from robustbench_gan.guards.strangers import made, try_first
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.training.classifiers import looked_at
+from robustbench_gan.training.fetched import class_names, fetched_by, noting_fetched
 from robustbench_gan.training.loop import freeze
-from robustbench_gan.training.store import content_digest
 
 if TYPE_CHECKING:
     from robustbench_gan.training.workshop import Workshop
@@ -44,7 +42,7 @@ def make_defense(workshop: Workshop, dataset: str, classifier: str, text: str, s
         defense.base_key = artifact.key
         if why := defense.why_not(data.shape, len(data.classes)):
             raise UsageError(f"{text}: {why}.")
-        with _noting_fetched(workshop, defense):
+        with noting_fetched(workshop, defense):
             defense.fit(TrainingData(data), seed, workshop.store)
         freeze(defense.to(workshop.device))
         for stage in stages:  # asked for once, so that what it says does not depend on who asks
@@ -66,56 +64,16 @@ def make_copy(workshop: Workshop, dataset: str, classifier: str, text: str) -> D
     except NotApplicable as why:  # the defense's code: no attack is for it to decline
         raise RuntimeError(f"NotApplicable in the training of a copy: {said(why)}") from why
     if copy is None:
-        if stored := _fetched(workshop, real):
+        if stored := fetched_by(workshop, real):
             raise RuntimeError(
                 f"{class_names(real)}.training_keys() names no part, and its fit stored {sorted(stored)}"
             )
         raise NotApplicable(NOTHING_TO_COPY)
     if set(copy.training_keys().values()) == set(named.values()):
-        if _fetched(workshop, copy) != _fetched(workshop, real):
+        if fetched_by(workshop, copy) != fetched_by(workshop, real):
             raise RuntimeError(
                 f"{class_names(real)}.training_keys() names the same parts whatever the seed, and its fit stored "
                 "others from another one"
             )
         raise NotApplicable("the defense's training has no seed: a copy would be the defense itself")
     return copy
-
-
-def core_keys(workshop: Workshop, defense: Defense) -> list[str]:
-    """What the classifier behind a defense is known by, beside the one in front of which it was built.
-
-    The keys that the defense names, where it fetched them; of any other the code and weights.
-    """
-    if defense.core is defense.base:
-        return []
-    named = defense.training_keys()
-    keys = [key for _, key in sorted(named.items())]
-    if keys and _fetched(workshop, defense).issuperset(keys):
-        return keys
-    stages = defense.stages if isinstance(defense, Composed) else [defense]
-    kinds = [type(m).__qualname__ for m in defense.core.modules()]
-    code = [code_digest(type(stage)) for stage in stages]
-    return [*keys, *code, *kinds, content_digest(defense.core.state_dict())]
-
-
-def _fetched(workshop: Workshop, defense: Defense) -> frozenset[str]:
-    """The keys of all that a defense asked the store for when it was fitted, whatever it names."""
-    found: frozenset[str] = workshop.memory["fetched", id(defense)]
-    return found
-
-
-@contextmanager
-def _noting_fetched(workshop: Workshop, defense: Defense) -> Iterator[None]:
-    before = dict(workshop.store.used)
-    workshop.store.used.clear()
-    try:
-        yield
-    finally:
-        workshop.memory["fetched", id(defense)] = frozenset(workshop.store.used)
-        workshop.store.used.update({**before, **workshop.store.used})
-
-
-def class_names(defense: Defense) -> str:
-    """A defense by its class, a composition by those of its stages."""
-    stages = defense.stages if isinstance(defense, Composed) else [defense]
-    return "+".join(type(stage).__name__ for stage in stages)

@@ -12,28 +12,33 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.digests import code_digest
-from robustbench_gan.contracts.attack import Fitted, TrainedAttack, Training, info_of
-from robustbench_gan.contracts.defense import declared_gradients, recipe_of
-from robustbench_gan.contracts.threat import Bare, Counts, Deadline, Defended, System, ThreatModel, View
+from robustbench_gan.contracts.attacks import Fitted, TrainedAttack, Training, info_of
+from robustbench_gan.contracts.counts import Counts, Deadline
+from robustbench_gan.contracts.defense import recipe_of
+from robustbench_gan.contracts.gradients import declared_gradients
+from robustbench_gan.contracts.systems import Bare, Defended, System
+from robustbench_gan.contracts.threat import ThreatModel
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
-from robustbench_gan.guards.guard import Attributes, left_alone
+from robustbench_gan.guards.guard import left_alone
+from robustbench_gan.guards.seal import Attributes
 from robustbench_gan.guards.strangers import codes, made
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import integers, sample_seeds
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import keep_beside
-from robustbench_gan.training.defenses import core_keys
+from robustbench_gan.training.fetched import core_keys
 from robustbench_gan.training.loop import freeze, fresh
-from robustbench_gan.training.oracles import attackers_images, oracle_of, untrained_substitute
+from robustbench_gan.training.oracles import oracle_of, untrained_substitute
+from robustbench_gan.training.orders import Names, Order
 from robustbench_gan.training.store import Artifact
 from robustbench_gan.training.substitute import dynamic
 
 if TYPE_CHECKING:
-    from robustbench_gan.training.workshop import Names, Workshop
+    from robustbench_gan.training.workshop import Workshop
 
 RECIPE_VERSION = 1
 
@@ -59,28 +64,6 @@ class Trained(NamedTuple):
     substitute: nn.Module | None
 
 
-@dataclass(frozen=True)
-class Order:
-    """What is to be trained: an attack's full spec, for which system and attacker, towards which class and how far.
-
-    `target` is None for an untargeted goal, and for a conditional attack whatever the goal.
-    """
-
-    names: Names
-    attack: str
-    threat: ThreatModel
-    target: int | None
-    budget: Budget
-
-
-def trained(workshop: Workshop, order: Order, minutes: float | None = None) -> Trained:
-    """The trained attack: from the workshop or the store where it is there, trained where it is not.
-
-    Raises OutOfTime where the training takes longer than so many minutes. What it has on disk by then stays there.
-    """
-    return workshop.once(("attack", order), lambda: _trained(workshop, order, minutes))
-
-
 def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | None = None) -> Ground:
     """What the threat model lets an attacker train through.
 
@@ -94,11 +77,11 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
     if threat.substitute == "dynamic":
         model, recipe = untrained_substitute(workshop, names, threat)
         return Ground(
-            "substitute", Bare(model), "full", 1, attackers_images(workshop, names[0], threat), recipe
+            "substitute", Bare(model), "full", 1, workshop.attackers_images(names[0], threat), recipe
         )
     if threat.name == "black-box":
         model, artifact = workshop.substitute(*names, threat)
-        images = attackers_images(workshop, names[0], threat)
+        images = workshop.attackers_images(names[0], threat)
         return Ground("substitute", Bare(model), "full", 1, images, {"key": artifact.key})
     if not threat.differentiates or (defense.unrolls and threat.gradient == "auto" and not named):
         recipe = {"base": defense.base_key, "core": core_keys(workshop, defense)}
@@ -114,7 +97,8 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
     return Ground("copy" if threat.copies else "defended", system, gradient, draws, data.train, recipe)
 
 
-def _trained(workshop: Workshop, order: Order, minutes: float | None) -> Trained:
+def train_attack(workshop: Workshop, order: Order, minutes: float | None) -> Trained:
+    """A trained attack, from the store where it is there. Raises OutOfTime where its training takes so many minutes."""
     data, seed = workshop.dataset(order.names[0]), workshop.train_seed
     spec = Spec.of(order.attack)
     kind = registry.load("attacks", spec.name)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from torch import nn
 
 from robustbench_gan.base import stopping
-from robustbench_gan.guards.guard import Kept, Seal
+from robustbench_gan.guards.belongings import Kept
+from robustbench_gan.guards.seal import Seal
 from robustbench_gan.nouns.outcome import Output
 
 T = TypeVar("T")

@@ -1,9 +1,10 @@
-"""What a black-box attacker has: its own images, the answers of the system it asks, and a substitute in the making."""
+"""What a black-box attacker has: the answers of the system it asks, and an untrained model to learn from them."""
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.digests import code_digest
 from robustbench_gan.contracts.defense import recipe_of
-from robustbench_gan.contracts.threat import Bare, Defended, System, ThreatModel, answer
-from robustbench_gan.data.dataset import Split
-from robustbench_gan.guards.guard import Meddled
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.guards.strangers import codes, made
 from robustbench_gan.models import door
 from robustbench_gan.nouns import registry
@@ -22,36 +22,16 @@ from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import kept
-from robustbench_gan.training.loop import freeze, fresh
-from robustbench_gan.training.store import Artifact
-from robustbench_gan.training.substitute import RECIPE_VERSION as SUBSTITUTE_VERSION
-from robustbench_gan.training.substitute import Oracle, papernot, static
+from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.orders import Names
 
 if TYPE_CHECKING:
-    from robustbench_gan.training.workshop import Names, Workshop
+    from robustbench_gan.training.workshop import Workshop
 
 
-def make_substitute(workshop: Workshop, names: Names, threat: ThreatModel) -> tuple[nn.Module, Artifact]:
-    """A substitute trained on an oracle's answers, sealed. Raises Meddled where what it asked changed the data."""
-    model, recipe = untrained_substitute(workshop, names, threat)
-    images, oracle = attackers_images(workshop, names[0], threat), oracle_of(workshop, names, threat)
-
-    def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        rounds, seed, data = threat.rounds, workshop.train_seed, workshop.loaded(names[0])
-        data.whole()
-        with workshop.answering(names):
-            if threat.substitute == "static":
-                info = static(model, images, oracle, rounds=rounds, seed=seed)
-            else:
-                info = papernot(model, images, oracle, rounds=rounds, seed=seed, step_sign=threat.step_sign)
-        if found := data.checked():
-            raise Meddled(f"what a substitute asked changed what is not its own: {', '.join(found)}")
-        return model.state_dict(), info
-
-    artifact = workshop.store.fetch("substitute", recipe, build)
-    model.load_state_dict(dict(artifact.tensors))
-    workshop.seal(freeze(model), "the substitute")
-    return model, artifact
+RECIPE_VERSION = 1  # of substitutes
+# (N, C, H, W) to the labels given, (N,), -1 where rejected; or to probabilities, (N, K), all 0 where rejected
+Oracle = Callable[[Tensor], Tensor]
 
 
 def untrained_substitute(
@@ -63,7 +43,7 @@ def untrained_substitute(
     factory = registry.load("models", spec.name)
     model = fresh(lambda: made("models", spec, data.shape, len(data.classes)), workshop.train_seed + 1)
     recipe = {
-        "recipe_version": SUBSTITUTE_VERSION,
+        "recipe_version": RECIPE_VERSION,
         "protocol": threat.substitute,
         "model": str(spec),
         "code": with_files(code_digest(factory), spec),
@@ -81,15 +61,6 @@ def untrained_substitute(
     if threat.step_sign != "plus":
         recipe["step_sign"] = threat.step_sign
     return door.admitted(model.to(workshop.device)), recipe
-
-
-def attackers_images(workshop: Workshop, dataset: str, threat: ThreatModel) -> Split:
-    """The images that a black-box attacker owns: none of them is ever judged.
-
-    The 150 held-out test images for `papernot`, the validation split for the distillations.
-    """
-    data = workshop.dataset(dataset)
-    return data.black_box_holdout()[0] if threat.substitute == "papernot" else data.validation
 
 
 def oracle_of(workshop: Workshop, names: Names, threat: ThreatModel) -> Oracle:

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from robustbench_gan.base import machine
 from robustbench_gan.base.errors import Fatal, UsageError
-from robustbench_gan.base.files import cache_dir, remove_leftovers, slug, write_atomically
-from robustbench_gan.models.weight_files import what_it_is
+from robustbench_gan.base.files import cache_dir, no_file, remove_leftovers, slug, write_atomically
+from robustbench_gan.base.formats import no_safetensors
 from robustbench_gan.training import building
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -164,13 +164,13 @@ def read_artifact(path: Path, key: str = "", mend: str = "Give another file.") -
     Raises Fatal, which ends with how to `mend` it, when it is missing, corrupt or truncated.
     """
     try:
-        if why := what_it_is(path):
+        if why := no_file(path) or no_safetensors(path):
             raise Fatal(why)
         tensors, header = load_file(path), read_header(path)
         info = json.loads(header.get("info", "{}"))
         tensors |= {name: tensors[name].float() for name in json.loads(header.get("widened", "[]"))}
     except (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
-        raise Fatal(f"cannot read weights {path}: {error}. {mend}") from error
+        raise Fatal(f"cannot read {path}: {error}. {mend}") from error
     digest = content_digest(tensors)
     if header.get(CONTENT, sealed := _sealed(digest, header)) != sealed:
         raise Fatal(f"{path} does not hold what was stored in it: it was edited or damaged. {mend}")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_gan.base import progress
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.nouns.outcome import REJECTED
 from robustbench_gan.training.checkpoint import unfinished
 from robustbench_gan.training.loop import cross_entropy, device_of, optimise
 
-RECIPE_VERSION = 1
+if TYPE_CHECKING:
+    from robustbench_gan.training.oracles import Oracle
+
 STEP = 0.1  # lambda of the augmentation
 PERIOD = 3  # augmentations after which a periodic step turns its sign
 SCHEDULE = Schedule(epochs=10, batch_size=50, lr=1e-3, one_cycle=False)
-
-# (N, C, H, W) to the labels given, (N,), -1 where rejected; or to probabilities, (N, K), all 0 where rejected
-Oracle = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

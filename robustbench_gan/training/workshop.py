@@ -15,23 +15,28 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Defended, System, ThreatModel, answer
-from robustbench_gan.data.dataset import Dataset
-from robustbench_gan.guards.guard import Accused, Kept, Loaded, Meddled, Quick, Theirs, left_alone
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.threat import ThreatModel
+from robustbench_gan.data.dataset import Dataset, Split
+from robustbench_gan.guards.belongings import Kept, Loaded, Quick, Theirs
+from robustbench_gan.guards.guard import Accused, left_alone
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Output
 from robustbench_gan.nouns.seeds import judge_seeds
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import FORM, FileReference, Own, is_file_reference, user_digest
+from robustbench_gan.training.black_box import make_substitute
 from robustbench_gan.training.classifiers import check_unchanged, make_classifier
-from robustbench_gan.training.defenses import class_names, make_copy, make_defense
+from robustbench_gan.training.defenses import make_copy, make_defense
+from robustbench_gan.training.fetched import class_names
+from robustbench_gan.training.fitting import Trained, train_attack
 from robustbench_gan.training.memory import Judged, Memory
-from robustbench_gan.training.oracles import make_substitute
+from robustbench_gan.training.orders import Names, Order
 from robustbench_gan.training.store import Artifact, Store
 
-Names = tuple[str, str, str]  # data set, classifier and defense
 COPY_SEED = (
     2**31
 )  # added to a defender's training seed for an attacker's copy; below it are the defenders' seeds
@@ -163,6 +168,21 @@ class Workshop(Memory):
         """The black-box attacker's trained substitute, one for all attacks on the same oracle."""
         key = ("substitute", dataset, classifier, defense, threat)
         return self.once(key, lambda: make_substitute(self, (dataset, classifier, defense), threat))
+
+    def attackers_images(self, dataset: str, threat: ThreatModel) -> Split:
+        """The images that a black-box attacker owns: none of them is ever judged.
+
+        The 150 held-out test images for `papernot`, the validation split for the distillations.
+        """
+        data = self.dataset(dataset)
+        return data.black_box_holdout()[0] if threat.substitute == "papernot" else data.validation
+
+    def trained_attack(self, order: Order, minutes: float | None = None) -> Trained:
+        """An attack that must first be trained, fitted as ordered, once for all cells that can share it.
+
+        Raises OutOfTime where the training takes longer than so many minutes. What it has on disk by then stays there.
+        """
+        return self.once(("attack", order), lambda: train_attack(self, order, minutes))
 
     @contextmanager
     def answering(

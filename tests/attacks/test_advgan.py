@@ -18,8 +18,9 @@ from rbg_attacks._perturbation_gan import (
 from rbg_attacks.advgan import AdvGAN
 
 from robustbench_gan.base.errors import NotANumber, NotApplicable, UsageError
-from robustbench_gan.contracts.attack import Fitted, Training
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.attacks import Fitted, Training
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 from robustbench_gan.training.loop import Diverged, fresh

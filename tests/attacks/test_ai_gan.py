@@ -9,8 +9,9 @@ from rbg_attacks.ai_gan import AIGAN
 from torch.nn import functional as F
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import Fitted, Training
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.attacks import Fitted, Training
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output

@@ -14,7 +14,8 @@ from rbg_attacks.rand_fgsm import rand_fgsm
 from torch.nn import functional as F
 
 from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 from robustbench_gan.nouns.seeds import fold, signs

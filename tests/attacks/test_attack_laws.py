@@ -10,8 +10,8 @@ from crafted import attack_of, crafted
 from planted import Linear, Noise, conv, images, seeds
 
 from robustbench_gan.base.errors import NotApplicable
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.threat import Bare, Defended
+from robustbench_gan.contracts.attacks import info_of
+from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import NORMS, Budget
 from robustbench_gan.nouns.outcome import Goal, Output

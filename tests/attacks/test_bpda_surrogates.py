@@ -10,9 +10,11 @@ from rbg_attacks.bpda import bpda
 from rbg_attacks.bpda_learned import BpdaLearned
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.attack import Training
+from robustbench_gan.contracts.attacks import Training
+from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Counts, Defended, View
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -9,7 +9,8 @@ from rbg_attacks.bim import bim
 from rbg_attacks.cw_bounded import cw_bounded
 
 from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

@@ -11,7 +11,8 @@ from rbg_attacks._cw_linf import _Shrinking, cw_linf
 from rbg_attacks._runs import confirmed_passes
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import norm_of
 from robustbench_gan.nouns.outcome import Goal, Output
 

@@ -10,7 +10,7 @@ from planted import Detector, WrongInBfloat16, conv, flatter, images, seeds, vie
 from rbg_attacks.deepfool import NUDGE, _slopes, deepfool
 
 from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.threat import Defended
+from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

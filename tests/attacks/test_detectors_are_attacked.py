@@ -11,9 +11,10 @@ import torch
 from planted import images, seeds
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output

@@ -11,7 +11,7 @@ from rbg_attacks._fmn_balls import project
 from rbg_attacks.fmn import fmn
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Defended
+from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.nouns.budget import NORMS, Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

@@ -18,7 +18,7 @@ from planted import Linear, images, optimum
 from torch import nn
 
 from robustbench_gan.api.run_attack import run_attack
-from robustbench_gan.contracts.attack import info_of
+from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import NORMS
 

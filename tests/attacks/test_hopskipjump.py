@@ -11,7 +11,8 @@ from rbg_attacks.hopskipjump import hopskipjump
 from torch import nn
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

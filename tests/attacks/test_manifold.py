@@ -14,7 +14,8 @@ from torch import nn
 from robustbench_gan.base.errors import NotApplicable, UsageError
 from robustbench_gan.cell.craft import check_examples
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

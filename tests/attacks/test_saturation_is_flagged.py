@@ -10,8 +10,9 @@ from planted import images, seeds
 from planted_cells import Fixed, Stepped
 from planted_plugins import cell, installed, judged, workshop  # noqa: F401
 
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.attacks import info_of
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

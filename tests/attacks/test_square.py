@@ -8,7 +8,8 @@ from planted import Detector, Linear, Noise, conv, images, seeds
 from rbg_attacks.square import bump, share_at, square
 
 from robustbench_gan.base.errors import NotApplicable, UsageError
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget, norm_of
 from robustbench_gan.nouns.outcome import Goal, Output
 

@@ -15,8 +15,8 @@ from crafted import attack_of, crafted
 from planted import conv, images, seeds
 from torch import nn
 
-from robustbench_gan.contracts.attack import info_of
-from robustbench_gan.contracts.threat import Bare
+from robustbench_gan.contracts.attacks import info_of
+from robustbench_gan.contracts.systems import Bare
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output

@@ -18,8 +18,9 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.purified import Watched
 from robustbench_gan.cell.repeated import Tape
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.engine.matrix import Matrix, lay_out
+from robustbench_gan.contracts.view import View
+from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags.across import across
 from robustbench_gan.guards import guard
 from robustbench_gan.training.workshop import Workshop
@@ -31,7 +32,7 @@ SHORT = (
 )
 WATCHES = {
     "red flags": (
-        (engine, "probe"), (engine, "red_flags"), (View, "_watch"), (Watched, "_note"), (Watched, "facts"),
+        (engine, "probe"), (engine, "evidence_of"), (engine, "with_flags"), (View, "_watch"), (Watched, "_note"), (Watched, "facts"),
         (Tape, "note"), (craft, "repeats"),
     ),
     "guards": (

@@ -9,7 +9,8 @@ from planted import seeds
 from rbg_attacks._cw_l0 import cw_l0
 from second import art_classifier, art_evasion, art_generate
 
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.outcome import Goal
 
 N = 20

@@ -8,7 +8,8 @@ from planted import seeds
 from rbg_attacks._cw_linf import cw_linf
 from second import adv_lib_attacks
 
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.outcome import Goal
 
 N = 10

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from robustbench_gan.base.batching import MICRO_BATCH
 from robustbench_gan.contracts.image_gradient import gradient
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.models.defense_gan_2018 import a
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output

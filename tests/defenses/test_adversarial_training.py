@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from robustbench_gan.base import progress
 from robustbench_gan.base.digests import module_digest
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.models.schedule import Schedule, schedule_of, trained
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget

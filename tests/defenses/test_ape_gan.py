@@ -16,7 +16,8 @@ from rbg_defenses.ape_gan import APEGAN, LOSSES, Adversaries, total_variation
 from torch.nn import functional as F
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -12,8 +12,9 @@ from rbg_defenses.ape_gan import APEGAN
 from rbg_defenses.distillation import Distillation
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.defense import Composed
-from robustbench_gan.contracts.threat import Bare, Defended, View
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.systems import Bare, Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal

@@ -9,7 +9,8 @@ import torch
 from planted import conv, seeds, separable
 from torch import nn
 
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec, as_params

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.training.loop import accuracy, freeze

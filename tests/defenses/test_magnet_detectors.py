@@ -14,7 +14,8 @@ from torch import nn
 
 from robustbench_gan.api.run_attack import run_attack
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Goal

@@ -13,8 +13,9 @@ from rbg_defenses.median import Median, mirrored
 from scipy.ndimage import median_filter
 
 from robustbench_gan.base.errors import DisconnectedGradient, UsageError
-from robustbench_gan.contracts.defense import Composed
-from robustbench_gan.contracts.threat import Defended, View
+from robustbench_gan.contracts.composition import Composed
+from robustbench_gan.contracts.systems import Defended
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec, as_params

@@ -15,7 +15,8 @@ from second import (
     foolbox_model,
 )
 
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import norm_of
 from robustbench_gan.nouns.outcome import Goal, Output
 

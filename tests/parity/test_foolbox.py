@@ -12,7 +12,8 @@ from rbg_attacks.fgsm import fgsm
 from rbg_attacks.pgd import climb
 from torch import nn
 
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

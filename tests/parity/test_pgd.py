@@ -8,7 +8,8 @@ from planted import seeds
 from rbg_attacks.pgd import pgd
 from second import foolbox_attacks, foolbox_criterion, foolbox_model
 
-from robustbench_gan.contracts.threat import Bare, View
+from robustbench_gan.contracts.systems import Bare
+from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 

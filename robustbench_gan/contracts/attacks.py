@@ -6,15 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_gan.contracts.threat import View
-from robustbench_gan.data.samples import Samples
 from robustbench_gan.nouns.budget import NORMS, Budget, Norm
-from robustbench_gan.nouns.outcome import Goal
+
+if TYPE_CHECKING:
+    from robustbench_gan.contracts.view import View
+    from robustbench_gan.data.samples import Samples
+    from robustbench_gan.nouns.outcome import Goal
 
 Needs = Literal["gradient", "scores", "labels", "nothing"]
 Passes = Callable[[Mapping[str, Any]], float]

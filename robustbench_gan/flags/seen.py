@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robustbench_gan.flags.question import HOLDS_DEFENSE
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
 
-HOLDS_DEFENSE = ("white-box", "seed-known")
 CARRIED_OVER = ("black-box", "gray-box")
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
