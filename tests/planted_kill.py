@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class Killed(Exception):
@@ -23,3 +26,19 @@ class KillsAt:
                 raise Killed
 
         yield advance
+
+
+@contextmanager
+def killed_after(steps):
+    """Kill the work right after so many steps of its optimisers, in the midst of whatever it does."""
+    count = itertools.count(1)
+
+    def stop(*_):
+        if next(count) == steps:
+            raise Killed
+
+    handle = register_optimizer_step_post_hook(stop)
+    try:
+        yield lambda: next(count) - 1
+    finally:
+        handle.remove()

@@ -1,48 +1,32 @@
+"""The training loop is a function of its seed, ends as undisturbed after a kill, and follows its schedule."""
+
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from planted import SHAPE, Linear, images, separable
+from planted import Linear
 from planted_kill import Killed, KillsAt
+from quick_training import DATA, network, trained_state
 from torch import nn
 
 from robustbench_gan.base import progress
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.models.resnet import resnet18
 from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.training.checkpoint import Checkpoint
 from robustbench_gan.training.loop import (
     Diverged,
     accuracy,
     batches,
-    classifier_recipe,
     cross_entropy,
-    device_of,
-    freeze,
     fresh,
     optimise,
     reinitialised,
     train_classifier,
 )
-
-DATA = separable()
-QUICK = Schedule(epochs=4, batch_size=10, lr=0.02)
-
-
-def network(dropout=0.0):
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
-
-
-def trained_state(seed, dropout=0.3, schedule=QUICK, start=0):
-    model = fresh(lambda: network(dropout), start)
-    optimise(model, DATA.train, cross_entropy(model), schedule, seed=seed, description="test")
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 @pytest.mark.parametrize("one_cycle", [True, False])
@@ -231,76 +215,3 @@ def order(seed):
 def test_the_order_of_an_epoch_comes_from_its_seed():
     assert order(1) == order(1) and order(1) != order(2)
     assert order(-3) == order(-3)
-
-
-def test_accuracy_is_the_share_that_is_right():
-    class Fixed(nn.Module):
-        def forward(self, x):
-            return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
-
-    assert accuracy(Fixed(), DATA.test) == (DATA.test.labels == 0).float().mean().item() == 0.5
-    assert accuracy(Fixed(), DATA.test.take(DATA.test.labels == 1)) == 0.0
-    big = separable(1203)
-    assert accuracy(Fixed(), big.train) == 602 / 1203  # the last batch of evaluation counts too
-
-
-def test_the_device_is_that_of_the_weights_or_the_cpu():
-    assert device_of(nn.Linear(1, 1)) == torch.device("cpu")
-    assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
-    assert device_of(nn.ReLU()) == torch.device("cpu")
-
-
-def test_a_fresh_network_is_the_same_for_the_same_seed_whatever_came_before():
-    torch.manual_seed(1)
-    one = fresh(network, 4).state_dict()
-    torch.manual_seed(2)
-    same, other = fresh(network, 4).state_dict(), fresh(network, 5).state_dict()
-    assert all(torch.equal(one[k], same[k]) for k in one)
-    assert not torch.equal(one["1.weight"], other["1.weight"])
-
-
-def test_reinitialising_forgets_all_that_was_learned():
-    model = fresh(lambda: resnet18(SHAPE, 2, width=4), 0)
-    untrained = copy.deepcopy(model)
-    optimise(model, DATA.train, cross_entropy(model), Schedule(1, 32, 0.01), seed=0, description="learn")
-    assert reinitialised(model, 9) is model
-    reinitialised(untrained, 9)
-    for name, value in untrained.state_dict().items():  # running statistics included
-        assert torch.equal(model.state_dict()[name], value), name
-    again = copy.deepcopy(model)
-    reinitialised(again, 10)
-    assert not torch.equal(again[1].weight, model[1].weight)
-
-
-def test_a_frozen_network_has_no_gradients_and_drops_nothing():
-    model = network(0.5)
-    assert freeze(model) is model
-    assert not model.training and not any(p.requires_grad for p in model.parameters())
-    x = images(3).requires_grad_()
-    model(x).sum().backward()
-    assert x.grad.ne(0).any()
-
-
-def test_the_recipe_of_a_classifier_holds_everything_that_decides_it():
-    def recipe(name="a", schedule=QUICK, data=DATA, seed=0, code="x"):
-        return classifier_recipe(name, schedule, data, seed, code)
-
-    changed = [
-        recipe(name="b"),
-        recipe(schedule=Schedule(5, 10, 0.02)),
-        recipe(schedule=Schedule(4, 10, 0.02, one_cycle=False)),
-        recipe(data=separable(65)),
-        recipe(seed=1),
-        recipe(code="y"),
-    ]
-    assert recipe() == recipe(data=separable()) and all(other != recipe() for other in changed)
-
-
-def test_a_layer_that_cannot_be_drawn_anew_is_an_error_and_never_stays_trained():
-    class Token(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.token = torch.nn.Parameter(torch.ones(3))
-
-    with pytest.raises(UsageError, match="'0' cannot be trained anew"):
-        reinitialised(torch.nn.Sequential(Token(), torch.nn.Linear(3, 2)), 0)
