@@ -112,7 +112,7 @@ def detection_of(run: Run, verdict: Verdict) -> Detection | None:
         return None
     perturbed = (verdict.sizes > 0).expand(attacked.shape[:2]).cpu().numpy()
     held_out = validation_scores(run).double().numpy()
-    return measure(clean, attacked, perturbed, held_out, run.defense.detectors, run.cell.fingerprint)
+    return measure(clean, attacked, perturbed, held_out, run.defense.detectors, run.cell.question)
 
 
 def validation_scores(run: Run) -> Tensor:

@@ -63,7 +63,7 @@ class Comparison:
 
 def across(results: Iterable[Result]) -> Findings:
     """Every flag across these cells, the same for any order of the results."""
-    results = sorted(results, key=lambda r: r.fingerprint)
+    results = sorted(results, key=lambda r: r.cell.question)
     groups = defaultdict(list)
     for one in seen(results):
         groups[group_of(one.result)].append(one)
@@ -147,7 +147,7 @@ def _scores(members: list[Seen]) -> Iterator[Comparison]:
             if s.aims and s.result.cell.threat_name == "white-box" and _alike(s, asking, "attack", "threat")
         ]  # fmt: skip
         if rivals:
-            strongest = min(rivals, key=lambda s: (s.accuracy, s.result.fingerprint))
+            strongest = min(rivals, key=lambda s: (s.accuracy, s.result.cell.question))
             yield Comparison("scores-beat-gradients", "warning", strongest, asking)
 
 

@@ -39,7 +39,7 @@ def robust_interval(result: Result, eps: float) -> Interval | None:
     """Robust accuracy at a radius with its 95% interval; None where there is no number."""
     if measured(result) is None:
         return None
-    return interval(at_budget(result, eps).mean(axis=0), result.fingerprint)
+    return interval(at_budget(result, eps).mean(axis=0), result.cell.question)
 
 
 def median_size(result: Result) -> float | None:

@@ -176,11 +176,11 @@ def _doubts(
 
 
 def _headline(ok: list[Result], eps: float) -> Interval | None:
-    """Over samples, the mean of the worst attack; the interval is seeded by what went into it."""
+    """Over samples, the mean of the worst attack; the interval is seeded by the questions that went into it."""
     if not ok:
         return None
     worst = worst_case(np.stack([at_budget(r, eps) for r in ok]))
-    return interval(worst, ",".join([*sorted(r.fingerprint for r in ok), repr(eps)]))
+    return interval(worst, ",".join([*sorted(r.cell.question for r in ok), repr(eps)]))
 
 
 def _positive_control(column: Column) -> bool:

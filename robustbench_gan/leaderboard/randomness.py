@@ -106,7 +106,7 @@ def _difference(pairs: Sequence[Pair], eps: float, attack: str | None) -> Differ
 
 def _seed_text(side: Sequence[Result], eps: float) -> str:
     """What seeds a bootstrap where the same number stands elsewhere on the page, so that it has the same interval."""
-    prints = sorted(r.fingerprint for r in side)
+    prints = sorted(r.cell.question for r in side)
     return prints[0] if len(prints) == 1 else ",".join([*prints, repr(eps)])
 
 

@@ -246,10 +246,13 @@ class Result(Validated):
         return self.status == "ok"
 
     def accuracy(self, name: Literal["clean", "robust"]) -> Interval | None:
-        """Mean over samples of the mean over judge seeds, with its 95% interval; None without outcomes."""
+        """Mean over samples of the mean over judge seeds, with its 95% interval; None without outcomes.
+
+        A bootstrap is seeded by the question, so that code that changes no outcome changes no interval either.
+        """
         if self.outcomes is None:
             return None
-        return interval(self.outcomes.array(name).mean(axis=0), self.fingerprint)
+        return interval(self.outcomes.array(name).mean(axis=0), self.cell.question)
 
     @property
     def craft_seconds_per_image(self) -> float:

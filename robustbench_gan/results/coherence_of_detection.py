@@ -30,7 +30,9 @@ def detection_is(result: Result) -> Iterator[str]:
     yes_or_no = len(accepted) == 1
     for one in (*found.detectors, found.together):
         yield from (f"detection of {one.name!r:.60}: {fault}" for fault in _detector(one, found, yes_or_no))
-    yield from _together(found, result, share(~accepted, perturbed, f"{result.fingerprint},{TOGETHER}"))
+    # Bootstraps were seeded by the fingerprint before evidence was kept.
+    seeds = result.fingerprint if result.evidence is None else result.cell.question
+    yield from _together(found, result, share(~accepted, perturbed, f"{seeds},{TOGETHER}"))
 
 
 def _detector(one: Detector, found: Detection, yes_or_no: bool) -> Iterator[str]:
