@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from docs_markdown import page, table
 
@@ -19,6 +20,9 @@ from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Result
 
 OURS = "robustbench-gan"
+PUBLIC = tuple(
+    f"robustbench_gan{place}" for place in ("", ".contracts", ".training", ".seeds", ".leaderboard")
+)
 HEADINGS = {
     "attacks": "Attacks",
     "defenses": "Defenses",
@@ -29,7 +33,7 @@ HEADINGS = {
 
 
 def reference() -> str:
-    """Every built-in attack, defense, model, data set and threat model."""
+    """Every built-in attack, defense, model, data set and threat model, and the public names of Python."""
     blocks = [
         "What comes with the package. `rbg list` shows the same, and what other packages have registered. A "
         "parameter is written `name:key=value,...`, as in `pgd:steps=100,step=0.05`."
@@ -38,7 +42,34 @@ def reference() -> str:
         blocks.append(f"## {heading}")
         for name, target in built_ins(group):
             blocks += [f"### {name}", *described(target), facts(group, target), parameters(target)]
-    return page("Reference", *blocks)
+    return page("Reference", *blocks, *public_names())
+
+
+def public_names() -> Iterator[str]:
+    """What a program or a plugin may import, by its place, with what each is for."""
+    yield "## Python"
+    yield (
+        "What a program or a plugin may import; everything else may move without notice. Names of version 0.1 that the "
+        "guide to plugins gave work in 0.2, with a warning that says where they are now."
+    )
+    for place in PUBLIC:
+        module = importlib.import_module(place)
+        yield f"### {place}"
+        yield from described(module)[:1]
+        rows = [[f"`{name}`", said_of(getattr(module, name))] for name in module.__all__]
+        yield table(["name", "what it is for"], rows)
+
+
+def said_of(found: Any) -> str:
+    """What a public name stands for: the first line of its docstring, or the value."""
+    if isinstance(found, int | float | str):
+        return f"`{found!r}`"
+    if get_origin(found) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(found))
+    written = inspect.isroutine(found) or inspect.isclass(found) or inspect.ismodule(found)
+    if written and get_origin(found) is None:
+        return described(found)[0].replace("|", "\\|")
+    return "A type, for annotations."
 
 
 def entries(results: list[Result]) -> dict[str, str]:

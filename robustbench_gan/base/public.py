@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import sys
@@ -27,6 +26,8 @@ def offered(package: str) -> Callable[[str], Any]:
 @functools.cache
 def _places(package: str) -> Mapping[str, str]:
     """The module that each public name of a package is imported from."""
+    import ast  # takes longer than all else here, and most commands ask for no public name
+
     source = Path(str(sys.modules[package].__file__)).read_bytes()
     checked = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     found = [node for block in checked for node in block.body if isinstance(node, ast.ImportFrom)]

@@ -3,3 +3,9 @@
 A factory maps (image shape, number of classes) to a module that takes (N, C, H, W) in [0, 1] and gives logits
 (N, K). Normalisation, where a model wants it, is its first layer.
 """
+
+from __future__ import annotations
+
+from robustbench_gan.base.moved import out_of
+
+__getattr__ = out_of(__name__)

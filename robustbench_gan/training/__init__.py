@@ -9,7 +9,7 @@ from robustbench_gan.base.public import offered
 if TYPE_CHECKING:
     from robustbench_gan.base import machine, progress
     from robustbench_gan.base.digests import code_digest, module_digest
-    from robustbench_gan.models.schedule import Schedule, Shape, schedule_of
+    from robustbench_gan.models.schedule import Schedule, Shape, schedule_of, trained
     from robustbench_gan.training.checkpoint import Checkpoint, Stateful, kept, restore, state_of, unfinished
     from robustbench_gan.training.loop import (
         EVALUATION_BATCH,
@@ -35,6 +35,6 @@ __all__ = [
     "Stateful", "Store", "Workshop", "accuracy", "batches", "classifier_recipe", "code_digest",
     "cross_entropy", "device_of", "freeze", "fresh", "going_on", "kept", "machine", "module_digest",
     "optimise", "progress", "recipe_key", "reinitialised", "restore", "schedule_of", "state_of",
-    "train_classifier", "unfinished",
+    "train_classifier", "trained", "unfinished",
 ]  # fmt: skip
 __getattr__ = offered(__name__)
