@@ -100,6 +100,7 @@ def refused(result, *says):
         (["--device", "tpu"], ["--device"]),
         (["--attack", "pgd:steps=0"], ["steps >= 1"]),
         (["--bogus"], ["--bogus"]),
+        (["--verbose"], ["--verbose", "--dry-run"]),
         (["quick"], ["for the preset of that name write --preset quick"]),
         (["nothing.toml"], ["nothing.toml", "there is no such file"]),
         (["/dev/zero"], ["cannot read /dev/zero", "device"]),
@@ -293,12 +294,27 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(rbg, tmp_path):
     ]
     result = rbg("evaluate", *asked)
     assert result.exit_code == 0
-    assert "substitute" in result.stdout and "not applicable: the defense is its classifier" in result.stdout
-    assert "4 cells to run, 2 not applicable." in result.stdout
+    lines = result.stdout.splitlines()
+    assert lines[0] == "quick: 6 cells: 4 to run, 0 done already, 2 not applicable"
+    assert "     2  substitute to train (2 not estimated)" in lines
+    assert next(line for line in lines if "there is nothing for a gray-box" in line).split()[0] == "2"
+    assert not any("/ gray-box /" in line for line in lines)
+    listed = rbg("evaluate", *asked, "-v").stdout
+    assert (
+        "not applicable: the defense is its classifier" in listed and listed.count("/ gray-box / fgsm") == 2
+    )
+    assert listed.endswith(result.stdout.splitlines()[-1] + "\n")
     plan = json.loads(rbg("evaluate", *asked, "--json").stdout)
     assert len(plan["cells"]) == 6 and sum(bool(c["not_applicable"]) for c in plan["cells"]) == 2
     assert [s["kind"] for s in plan["steps"]].count("substitute") == 2
     assert not list((tmp_path / "here").iterdir()) and not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_counts_what_is_done(rbg):
+    assert rbg("evaluate", *SMALL, "--out", "out").exit_code == 0
+    again = rbg("evaluate", *SMALL, "--attack", "noise", "--out", "out", "--dry-run")
+    assert again.stdout.startswith("quick: 2 cells: 1 to run, 1 done already, 0 not applicable\n")
+    assert "/ noise" in again.stdout and "/ fgsm" not in again.stdout
 
 
 def test_the_exit_code_says_whether_a_cell_failed(rbg):

@@ -253,19 +253,24 @@ def test_bad_input_is_a_line_and_trains_nothing(rbg, tmp_path, arguments, says):
 
 def test_a_dry_run_shows_the_points_and_writes_nothing(rbg, out, tmp_path):
     done = rbg("dim", "--over", "factor=0.5,1", "--dry-run")
-    assert done.exit_code == 0 and "2 cells to run" in done.stdout and "substitute" in done.stdout
+    assert done.exit_code == 0 and done.stdout.startswith(
+        "sweep: 2 cells: 2 to run, 0 done already, 0 not applicable\n"
+    )
+    assert "     1  substitute to train (1 not estimated)" in done.stdout.splitlines()
     assert not out.exists() and not (tmp_path / "cache").exists()
 
 
 def test_a_dry_run_lists_what_is_trained_once_and_tells_points_apart(rbg):
-    done = rbg("dim", "--over", "factor=0.25,1", "--over", "shift=0.1,0.2", "--one-at-a-time", "--dry-run")
+    done = rbg(
+        "dim", "--over", "factor=0.25,1", "--over", "shift=0.1,0.2", "--one-at-a-time", "--dry-run", "-v"
+    )
     lines = [line.strip() for line in done.stdout.splitlines()]
     trained = lines[1 : lines.index("cells")]
     assert [line.split()[0] for line in trained] == ["classifier", "defense", "substitute"]
     assert "dim, 4 settings: trained anew only where" in trained[1] and trained[2].endswith(
         "against grey / fixed / dim"
     )
-    cells = [line for line in lines if "/ fgsm" in line]
+    cells = [line for line in lines[: lines.index("trained once and shared")] if "/ fgsm" in line]
     assert len(cells) == len(set(cells)) == 4
     for values in ("factor=0.25, shift=0.0", "factor=1.0, shift=0.0", "factor=0.5, shift=0.1"):
         assert sum(f"dim ({values})" in line for line in cells) == 1

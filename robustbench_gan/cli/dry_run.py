@@ -1,33 +1,162 @@
-"""What a dry run of `rbg evaluate` and `rbg sweep` prints."""
+"""What a dry run of `rbg evaluate` or `rbg sweep` prints: a summary that fits a screen, each cell where asked for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
+from rich.text import Text
 
 from robustbench_gan.base.terminal import Plain
 from robustbench_gan.cell.question import Planned
+from robustbench_gan.engine.forecast import Forecast, forecast
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.engine.plan import Step, labels_of, steps_of
+from robustbench_gan.leaderboard.labels import Labels
+from robustbench_gan.results.places import short
+from robustbench_gan.training.workshop import Workshop
+
+ROWS = 16  # of defenses, before settings of one share a line
+DEAREST = 10
+NAMED = 28  # columns that a defense's name gets at least
+RESTS_ON = "by passes timed here times those that attacks declare, and by recorded times"
 
 
-def show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
-    """Print the shared steps and the cells of a matrix without running any."""
-    steps, called = steps_of(planned), labels_of(planned)
+def show_plan(
+    asked: Matrix, planned: list[Planned], workshop: Workshop, out: Path, *, as_json: bool, verbose: bool
+) -> None:
+    """Print what a matrix would train and run, running and training nothing."""
     if as_json:
-        cells = [{**json.loads(p.cell.model_dump_json()), "not_applicable": p.reason} for p in planned]
-        shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps if s.kind != "cell"]
-        click.echo(
-            json.dumps({"matrix": asked.model_dump(mode="json"), "steps": shared, "cells": cells}, indent=1)
-        )
+        click.echo(json.dumps(_as_json(asked, planned), indent=1))
         return
-    console = Plain(soft_wrap=True, highlight=False)
-    console.print(f"{asked.name}: trained once and shared by cells", style="bold")
+    console = Plain(highlight=False)
+    if verbose:
+        for line in full_list(asked, planned):
+            console.print(line, markup=False, soft_wrap=True)
+    for line in summary(asked, planned, forecast(planned, workshop, out), console.width):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _as_json(asked: Matrix, planned: list[Planned]) -> dict[str, object]:
+    cells = [{**json.loads(p.cell.model_dump_json()), "not_applicable": p.reason} for p in planned]
+    shared = [{"kind": s.kind, "label": s.label, "key": s.key} for s in steps_of(planned) if s.kind != "cell"]
+    return {"matrix": asked.model_dump(mode="json"), "steps": shared, "cells": cells}
+
+
+def summary(asked: Matrix, planned: Sequence[Planned], found: Forecast, width: int) -> Iterator[str]:
+    """Counts, what is trained, what is not applicable and what it will take, no line wider than `width`."""
+    called, limit = labels_of(planned), 60 * asked.max_cell_minutes if asked.max_cell_minutes else None
+    todo = [p for p in planned if not p.reason and p.cell.fingerprint not in found.done]
+    refused = Counter(item.reason for item in planned if item.reason)
+    lines = [
+        f"{asked.name}: {len(planned)} cells: {len(todo)} to run, {len(found.done)} done already, "
+        f"{refused.total()} not applicable",
+        *_counted(todo, called, width),
+        *_trained(found),
+    ]
+    if refused:
+        lines += ["not applicable", *(f"{count:6}  {reason}" for reason, count in refused.most_common())]
+    lines += [*_dearest(todo, found, called, limit), *_in_all(found, asked.max_cell_minutes, limit)]
+    for line in lines:
+        yield clipped(line, width)
+
+
+def clipped(line: str, width: int) -> str:
+    """A line of at most so many columns."""
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _counted(todo: Sequence[Planned], called: Labels, width: int) -> Iterator[str]:
+    """A table of the cells to run, defenses by threat models."""
+    if not todo:
+        return
+    names = {item.cell.defense: called("defense", item.cell.defense) for item in todo}
+    if len(names) > ROWS:
+        settings = Counter(map(short, names))
+        names = {text: f"{short(text)}, {settings[short(text)]} settings" for text in names}
+    threats = {item.cell.threat: called("threat", item.cell.threat) for item in todo}
+    cells = Counter((names[item.cell.defense], threats[item.cell.threat]) for item in todo)
+    columns, rows = list(dict.fromkeys(threats.values())), list(dict.fromkeys(names.values()))
+    heads = [re.findall(r"[^-:]+[-:]?", name) for name in columns]
+    if sum(max(map(len, head)) + 2 for head in heads) > width - NAMED:  # too wide: numbered, and named below
+        heads = [[f"({number})"] for number in range(1, len(columns) + 1)]
+    widths = [max(5, *map(len, head)) + 2 for head in heads]
+    left = max(len("cells to run"), min(max(map(len, rows)), width - sum(widths)))
+    height = max(map(len, heads))
+    for at in range(height):
+        parts = [(head[at - height + len(head)] if at >= height - len(head) else "") for head in heads]
+        first = "cells to run" if at == height - 1 else ""
+        yield first.ljust(left) + "".join(part.rjust(w) for part, w in zip(parts, widths, strict=True))
+    for row in rows:
+        counts = [str(cells[row, column] or "-") for column in columns]
+        yield clipped(row, left).ljust(left) + "".join(
+            c.rjust(w) for c, w in zip(counts, widths, strict=True)
+        )
+    if heads[0] == ["(1)"]:
+        yield from (f"  ({number}) {name}" for number, name in enumerate(columns, 1))
+
+
+def _trained(found: Forecast) -> Iterator[str]:
+    """A line a kind of shared step."""
+    if found.steps:
+        yield "trained once and shared"
+    for kind in dict.fromkeys(one.step.kind for one in found.steps):
+        own = [one for one in found.steps if one.step.kind == kind]
+        missing = [one for one in own if not one.stored]
+        line = f"{len(own) - len(missing):6}  {kind} stored" if len(own) > len(missing) else ""
+        if missing:
+            known = [one.seconds for one in missing if one.seconds is not None]
+            line = f"{line}, {len(missing)} to train" if line else f"{len(missing):6}  {kind} to train"
+            line += f": {minutes(sum(known))} min" if known else ""
+            unknown = len(missing) - len(known)
+            line += f" ({unknown} not estimated)" if unknown else ""
+        yield line
+
+
+def _dearest(todo: Sequence[Planned], found: Forecast, called: Labels, limit: float | None) -> Iterator[str]:
+    """The cells that may take longest, with their minutes."""
+    by = found.cells
+    known = [(found.within(by[p.cell.fingerprint], limit), p) for p in todo if p.cell.fingerprint in by]
+    known.sort(key=lambda pair: pair[0].most, reverse=True)
+    if known:
+        yield f"dearest cells, minutes at least and at most{', if not stopped' if limit is None else ''}"
+    for one, item in known[:DEAREST]:
+        kinds = [
+            called(kind, getattr(item.cell, kind)) for kind in called.telling("defense", "threat", "attack")
+        ]
+        yield f"{minutes(one.least):>8} {minutes(one.most):>8}  {' / '.join(kinds)}"
+
+
+def _in_all(found: Forecast, cap: float | None, limit: float | None) -> Iterator[str]:
+    """What all of it takes, what of it is not known, and what the figures stand on."""
+    if limit is not None:
+        over = sum(one.least > limit for one in found.cells.values())
+        yield f"{over} cells sure to take more than {cap:g} minutes are not run; others are stopped there"
+    for why, count in Counter(found.unknown.values()).most_common():
+        yield f"{count} cells not estimated: {why}"
+    total, more = found.total(limit), sum(not one.stored and one.seconds is None for one in found.steps)
+    besides = f", {more} trainings not estimated" if more else ""
+    yield f"estimated in all: {minutes(total.least)} to {minutes(total.most)} minutes{besides}"
+    yield RESTS_ON
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as minutes, to a tenth below ten."""
+    value = seconds / 60
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.05 or value == 0 else "<0.1"
+
+
+def full_list(asked: Matrix, planned: Sequence[Planned]) -> Iterator[str]:
+    """Every shared step and every cell, those that are not applicable by their reason."""
+    steps, called = steps_of(planned), labels_of(planned)
+    yield f"{asked.name}: trained once and shared by cells"
     for line in _trained_lines(steps):
-        console.print(f"  {line}", markup=False)
-    console.print("cells", style="bold")
+        yield f"  {line}"
+    yield "cells"
     reasons: dict[str, list[str]] = {}
     for item in planned:
         c = item.cell
@@ -37,16 +166,11 @@ def show_plan(asked: Matrix, planned: list[Planned], as_json: bool) -> None:
         if item.reason:
             reasons.setdefault(item.reason, []).append(where)
         else:
-            console.print(f"  {where}  ({budget})", markup=False)
+            yield f"  {where}  ({budget})"
     for reason, places in reasons.items():
-        console.print(f"not applicable: {reason}", style="bold", markup=False)
+        yield f"not applicable: {reason}"
         for where in places:
-            console.print(f"  {where}", markup=False)
-    runs = sum(not item.reason for item in planned)
-    console.print(f"{runs} cells to run, {len(planned) - runs} not applicable.")
-    if asked.max_cell_minutes:
-        limit = f"{asked.max_cell_minutes:g} minutes"
-        console.print(f"Cells sure to take more than {limit} will not be run; others are stopped there.")
+            yield f"  {where}"
 
 
 def _trained_lines(steps: Sequence[Step]) -> list[str]:

@@ -16,6 +16,7 @@ from robustbench_gan.cli.options import (
     DEVICE,
     MAX_CELL_MINUTES,
     STRICT,
+    VERBOSE,
     Place,
     as_radius,
     dry_run_option,
@@ -106,13 +107,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Keep each cell's adversarial images as safetensors beside its record, which holds their digest.",
 )
-@dry_run_option("Show what would be trained and run, and what is not applicable.")
+@dry_run_option("Show what would be trained and run, how long it may take and what is not applicable.")
+@VERBOSE
 @STRICT
 @json_option("Print one JSON array of rows on standard output.")
 @user_errors
 def command(
     matrix: Path | None, preset: str | None, weights: tuple[Path, ...], batch_size: int,
-    cell_timeout: float | None, device: str, out: Path, dry_run: bool,
+    cell_timeout: float | None, device: str, out: Path, dry_run: bool, verbose: bool,
     keep_adversarial: bool, strict: bool, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Evaluate defenses against attacks under threat models.
@@ -133,7 +135,7 @@ def command(
     workshop = Workshop(Store(), pick_device(device), asked.train_seed, shared)
     planned = lay_out(asked, workshop)
     if dry_run:
-        show_plan(asked, planned, as_json)
+        show_plan(asked, planned, workshop, out, as_json=as_json, verbose=verbose)
         return DONE
     code = run(
         asked, planned, workshop, out=out, batch_size=batch_size, as_json=as_json, strict=strict,

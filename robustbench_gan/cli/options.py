@@ -43,6 +43,13 @@ def as_radius(context: click.Context, option: click.Parameter, given: Any) -> An
         raise click.BadParameter(str(error)) from error
 
 
+def with_dry_run(context: click.Context, option: click.Parameter, verbose: bool) -> bool:
+    """Refuse to be ignored."""
+    if verbose and not context.params["dry_run"]:
+        raise click.BadParameter("it goes with --dry-run.", param_hint="--verbose")
+    return verbose
+
+
 BATCH_SIZE = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -92,6 +99,9 @@ EPS = click.option(
     metavar="F",
     help="Radius on pixels in [0, 1], as 0.3 or 8/255.",
 )
+VERBOSE = click.option(
+    "-v", "--verbose", is_flag=True, callback=with_dry_run, help="With --dry-run: list every cell as well."
+)
 TRAIN_SEED = click.option(
     "--train-seed", type=int, default=0, show_default=True, metavar="N", help="Seed of trainings."
 )
@@ -104,7 +114,7 @@ def json_option(help: str) -> Callable[[F], F]:
 
 def dry_run_option(help: str) -> Callable[[F], F]:
     """The option --dry-run of a command that trains or attacks."""
-    return click.option("--dry-run", is_flag=True, help=help)
+    return click.option("--dry-run", is_flag=True, is_eager=True, help=help)  # others ask for it
 
 
 def classifier_option(default: str) -> Callable[[F], F]:

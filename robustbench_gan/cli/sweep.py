@@ -18,6 +18,7 @@ from robustbench_gan.cli.options import (
     NORM,
     STRICT,
     TRAIN_SEED,
+    VERBOSE,
     WEIGHTS,
     classifier_option,
     dry_run_option,
@@ -73,14 +74,15 @@ from robustbench_gan.cli.options import (
 @CELL_TIMEOUT
 @DEVICE
 @out_option("rbg-sweep", "Where results, sweep.md, sweep.csv and sweep.png go.")
-@dry_run_option("Show the points and what would be trained.")
+@dry_run_option("Show the points, what would be trained and how long it may take.")
+@VERBOSE
 @STRICT
 @json_option("Print one JSON array of rows on standard output.")
 @user_errors
 def command(
     defenses: tuple[str, ...], axes: tuple[str, ...], one_at_a_time: bool, reference: str | None,
     weights: Path | None, batch_size: int, cell_timeout: float | None, device: str, out: Path, dry_run: bool,
-    strict: bool, as_json: bool, **options: Any,
+    verbose: bool, strict: bool, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Judge a defense at many settings of its parameters, all against one fixed attacker.
 
@@ -107,7 +109,7 @@ def command(
     workshop = sweeps.PinnedWorkshop(Store(), pick_device(device), asked.train_seed, weights)
     laid = sweeps.plan(asked, found, reference or defenses[0], workshop)
     if dry_run:
-        show_plan(asked, laid.cells, as_json)
+        show_plan(asked, laid.cells, workshop, out, as_json=as_json, verbose=verbose)
         return DONE
     with sweeps.written(laid, out):
         return run(
