@@ -1,4 +1,4 @@
-"""`planted_cells` behind real entry points, and the short way from a matrix to results.
+"""`planted_cells`, its attacks and its defenses behind real entry points, and the short way from a matrix to results.
 
 A test module imports `installed`, a fixture that every test of the module then runs under.
 """
@@ -39,14 +39,14 @@ MODELS = ("fixed", "read", "bent", "quick", "sharp", "stepped", "softmaxed", "dr
 def entry_points() -> str:
     """The entry_points.txt of the planted distribution, with a plugin that fails to import."""
 
-    def lines(names: tuple[str, ...]) -> list[str]:
-        return [f"{name.replace('_', '-').lower()} = planted_cells:{name}" for name in names]
+    def lines(module: str, names: tuple[str, ...]) -> list[str]:
+        return [f"{name.replace('_', '-').lower()} = {module}:{name}" for name in names]
 
     return "\n".join([
-        "[robustbench_gan.attacks]", *lines(ATTACKS),
-        "broken = planted_broken:attack", "unregistered = planted_cells:unregistered",
-        "[robustbench_gan.defenses]", *lines(DEFENSES),
-        "[robustbench_gan.models]", *lines(MODELS),
+        "[robustbench_gan.attacks]", *lines("planted_attacks", ATTACKS),
+        "broken = planted_broken:attack", "unregistered = planted_attacks:unregistered",
+        "[robustbench_gan.defenses]", *lines("planted_defenses", DEFENSES),
+        "[robustbench_gan.models]", *lines("planted_cells", MODELS),
         "[robustbench_gan.datasets]", "grey = planted_cells:grey",
     ])  # fmt: skip
 

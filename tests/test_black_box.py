@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planted_cells import Noisy, grey
+from planted_cells import grey
+from planted_defenses import Noisy
 from planted_plugins import cell, installed, judged, planned  # noqa: F401 - fixtures
 
 from robustbench_gan.base.errors import UsageError

@@ -329,7 +329,7 @@ def test_the_matrix_goes_on_after_a_failure_and_says_where_it_failed(rbg, tmp_pa
     assert rbg("evaluate", *SMALL, "--attack", "crashes", "--attack", "noise", "--out", "out").exit_code == 1
     found = {r.cell.attack: r for r in load_results(tmp_path / "here" / "out")}
     assert {name: r.status for name, r in found.items()} == {"fgsm": "ok", "crashes": "failed", "noise": "ok"}
-    assert found["crashes"].traceback[-1].startswith("planted_cells.py:")
+    assert found["crashes"].traceback[-1].startswith("planted_attacks.py:")
     page = (tmp_path / "here" / "out" / "README.md").read_text()
     assert "planted crash" in page
 

@@ -117,7 +117,9 @@ def test_budget_and_box_are_checked_with_the_slack_of_rounding_and_no_more(norm)
 def test_an_exception_is_a_failed_cell_with_its_reason_and_its_place(shop):
     result = cell(shop, attacks="crashes")
     assert (result.status, result.reason) == ("failed", "ArithmeticError: planted crash")
-    assert any(frame.startswith("planted_cells.py:") and "in crashes" in frame for frame in result.traceback)
+    assert any(
+        frame.startswith("planted_attacks.py:") and "in crashes" in frame for frame in result.traceback
+    )
 
 
 def test_a_defense_that_cannot_be_trained_fails_its_cells_alone(shop):
@@ -283,7 +285,7 @@ def test_a_white_box_example_is_judged_on_seeds_the_attacker_did_not_have(shop):
 
 def test_the_attackers_draws_and_the_judges_seeds_have_nothing_in_common(shop, monkeypatch):
     seen = {"view": [], "judge": []}
-    from planted_cells import Noisy
+    from planted_defenses import Noisy
 
     real = Noisy.purify
 
@@ -302,7 +304,7 @@ def test_the_attackers_draws_and_the_judges_seeds_have_nothing_in_common(shop, m
 
 
 def test_every_gradient_of_auto_and_the_choice_between_them_draw_anew(shop, monkeypatch):
-    from planted_cells import Noisy
+    from planted_defenses import Noisy
 
     seen, real = [], Noisy.purify
 

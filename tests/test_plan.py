@@ -225,7 +225,7 @@ def test_an_edited_record_is_refused(shop, tmp_path):
 
 
 def test_a_step_that_fails_fails_every_cell_on_it_once_and_no_other(shop, tmp_path, monkeypatch):
-    import planted_cells
+    import planted_defenses
 
     fits = []
 
@@ -233,7 +233,7 @@ def test_a_step_that_fails_fails_every_cell_on_it_once_and_no_other(shop, tmp_pa
         fits.append(seed)
         raise ArithmeticError("planted: no convergence")
 
-    monkeypatch.setattr(planted_cells.FailsToFit, "fit", fit)
+    monkeypatch.setattr(planted_defenses.FailsToFit, "fit", fit)
     cells = planned(shop, defenses=["failstofit", "none"], attacks=["noise", "fgsm"])
     _, results = run(cells, shop, tmp_path)
     assert [r.status for r in results] == ["failed", "failed", "ok", "ok"]
