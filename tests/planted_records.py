@@ -9,7 +9,8 @@ import numpy as np
 from robustbench_gan.flags.catalogue import CATALOGUE
 from robustbench_gan.flags.derive import with_flags
 from robustbench_gan.nouns.evidence import Evidence
-from robustbench_gan.nouns.record import Flag, Result
+from robustbench_gan.nouns.flag import Flag
+from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.statistics import Spread
 from robustbench_gan.results.stored import _checksum, _digest
 

@@ -12,7 +12,8 @@ import pytest
 
 from robustbench_gan.flags.across import Findings, across, doubts, invalid_flags
 from robustbench_gan.flags.paired import at_least, chance_above, holm
-from robustbench_gan.nouns.record import Cell, Flag, Outcomes, Result
+from robustbench_gan.nouns.flag import Flag
+from robustbench_gan.nouns.record import Cell, Outcomes, Result
 
 N = 100
 DYNAMIC = Flag(id="inference-time-optimisation", severity="note", message="m")

@@ -9,12 +9,12 @@ from planted_records import coherent
 from pydantic import ValidationError
 
 from robustbench_gan.base.errors import UsageError
+from robustbench_gan.nouns.flag import Flag
 from robustbench_gan.nouns.record import (
     SCHEMA_VERSION,
     Cell,
     Detection,
     Detector,
-    Flag,
     Kept,
     Outcomes,
     Result,

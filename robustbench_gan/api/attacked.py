@@ -10,7 +10,7 @@ import importlib_metadata
 from torch import Tensor
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.nouns.record import Flag
+from robustbench_gan.nouns.flag import Flag
 from robustbench_gan.nouns.statistics import Interval, interval
 from robustbench_gan.results.examples import write_examples
 

@@ -18,8 +18,8 @@ from robustbench_gan.flags.question import Question
 from robustbench_gan.models import door
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.evidence import Shown
+from robustbench_gan.nouns.flag import Flag
 from robustbench_gan.nouns.outcome import Output, correct
-from robustbench_gan.nouns.record import Flag
 
 SEVERITIES = ("invalid", "warning", "note")  # the worst first
 

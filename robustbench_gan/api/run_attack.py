@@ -31,8 +31,8 @@ from robustbench_gan.contracts.threat import GradientChoice
 from robustbench_gan.guards.surroundings import ordinary
 from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.nouns.budget import Budget, norm_named
+from robustbench_gan.nouns.flag import Flag
 from robustbench_gan.nouns.outcome import Goal, correct
-from robustbench_gan.nouns.record import Flag
 from robustbench_gan.nouns.seeds import own_generators
 
 _ALONE = threading.RLock()  # calls of several threads wait: they share the model's hooks and torch's settings

@@ -9,7 +9,7 @@ from robustbench_gan.flags import flag
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.paired import Numbers, at_least, chance_above, holm
 from robustbench_gan.nouns.fields import Fact
-from robustbench_gan.nouns.record import Flag, Severity
+from robustbench_gan.nouns.flag import Flag, Severity
 from robustbench_gan.nouns.statistics import interval
 
 

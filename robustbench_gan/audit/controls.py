@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from robustbench_gan.nouns.record import Flag, Result, Status
+from robustbench_gan.nouns.flag import Flag
+from robustbench_gan.nouns.record import Result, Status
 
 FoundBy = Literal["cell", "audit"]
 CLASSIFIER: Final = "small-cnn"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import read_text
 from robustbench_gan.nouns.fields import Fact
-from robustbench_gan.nouns.record import Flag, Severity
+from robustbench_gan.nouns.flag import Flag, Severity
 from robustbench_gan.nouns.statistics import Interval
 
 SCHEMA_VERSION: Final = 1

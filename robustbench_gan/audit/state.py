@@ -9,8 +9,8 @@ from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.counting import SAME_ANSWER
+from robustbench_gan.nouns.flag import Severity
 from robustbench_gan.nouns.outcome import Output, distance
-from robustbench_gan.nouns.record import Severity
 from robustbench_gan.nouns.seeds import fold, isolated
 
 IMAGES = 100

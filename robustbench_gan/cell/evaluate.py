@@ -39,7 +39,8 @@ from robustbench_gan.guards.strangers import take_part
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.evidence import Evidence, Shown
-from robustbench_gan.nouns.record import Cell, Flag, Result, Seconds, Status
+from robustbench_gan.nouns.flag import Flag
+from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
 from robustbench_gan.nouns.seeds import judge_seeds
 from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.nouns.user_files import is_file_reference

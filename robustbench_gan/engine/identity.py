@@ -25,8 +25,8 @@ ENGINE = (
     "guards/generators", "guards/guard", "guards/interpreter", "guards/process", "guards/seal",
     "guards/setting", "guards/strangers", "guards/surroundings", "guards/torch_settings", "models/door",
     "models/from_file", "models/logits", "models/program", "models/weight_files", "nouns/budget",
-    "nouns/detection", "nouns/evidence", "nouns/fields", "nouns/outcome", "nouns/record", "nouns/seeds",
-    "nouns/statistics", "nouns/user_files", "training/black_box", "training/checkpoint",
+    "nouns/detection", "nouns/evidence", "nouns/fields", "nouns/flag", "nouns/outcome", "nouns/record",
+    "nouns/seeds", "nouns/statistics", "nouns/user_files", "training/black_box", "training/checkpoint",
     "training/classifiers", "training/defenses", "training/fetched", "training/fitting", "training/loop",
     "training/memory", "training/oracles", "training/orders", "training/substitute", "training/workshop",
 )  # fmt: skip

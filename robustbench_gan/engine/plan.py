@@ -21,13 +21,13 @@ from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.flags.derive import with_flags
 from robustbench_gan.flags.identity import checks_digest
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
-from robustbench_gan.leaderboard.load import system_of, system_weights
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Cell, Result
 from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.results.kept import are_kept, beside
 from robustbench_gan.results.places import place, short
 from robustbench_gan.results.stored import read_result, write_text
+from robustbench_gan.results.systems import system_of, system_weights
 from robustbench_gan.training.workshop import Workshop
 
 Kind = Literal["classifier", "defense", "copy", "substitute", "attack", "cell"]

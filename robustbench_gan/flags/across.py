@@ -23,7 +23,8 @@ from robustbench_gan.flags.seen import CARRIED_OVER, Numbers, Seen, group_of, se
 
 if TYPE_CHECKING:
     from robustbench_gan.nouns.fields import Fact
-    from robustbench_gan.nouns.record import Flag, Result, Severity
+    from robustbench_gan.nouns.flag import Flag, Severity
+    from robustbench_gan.nouns.record import Result
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from robustbench_gan.flags.systems import SYSTEMS
 
 if TYPE_CHECKING:
     from robustbench_gan.nouns.fields import Fact
-    from robustbench_gan.nouns.record import Flag, Severity
+    from robustbench_gan.nouns.flag import Flag, Severity
 
 CATALOGUE: Mapping[str, Known] = {k.id: k for k in (*GRADIENTS, *RANDOMNESS, *STRENGTH, *SYSTEMS)}
 BY_CONSTRUCTION: Mapping[str, str] = {

@@ -21,7 +21,8 @@ from robustbench_gan.flags.counting import SAME_ANSWER
 from robustbench_gan.flags.identity import checks_digest
 from robustbench_gan.flags.question import Question
 from robustbench_gan.nouns.evidence import PROBED, Evidence
-from robustbench_gan.nouns.record import Flag, Result, Severity
+from robustbench_gan.nouns.flag import Flag, Severity
+from robustbench_gan.nouns.record import Result
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from robustbench_gan.nouns.record import Flag, Severity
+from robustbench_gan.nouns.flag import Flag, Severity
 
 if TYPE_CHECKING:
     from robustbench_gan.nouns.fields import Fact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robustbench_gan.flags.catalogue import flag
 from robustbench_gan.flags.question import Question
-from robustbench_gan.nouns.record import Flag
+from robustbench_gan.nouns.flag import Flag
 
 
 def undefined_losses(q: Question, classes: int) -> list[Flag]:

@@ -11,12 +11,11 @@ from robustbench_gan.flags.identity import checks_digest
 from robustbench_gan.nouns.record import SCHEMA_VERSION, Cell, Result
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import read_stored
+from robustbench_gan.results.systems import Version, system_of, system_weights
 
 # Of two copies of one fingerprint the first of these stays: a doubt outlives its copy, an answer its absence.
 PREFERENCE = ("suspect", "ok", "failed", "not applicable", "not run")
 QUESTION = tuple(name for name in Cell.model_fields if name != "identity")
-SYSTEM = ("dataset", "classifier", "defense")  # what a row of a table is of
-Version = dict[str, str]
 Say = Callable[[str], None]
 ATTACKERS = (
     "attack",
@@ -113,17 +112,6 @@ def versions(result: Result) -> list[tuple[tuple[str, ...], Version]]:
     if trained := system_weights(result):
         found.append(((*system, "weights"), trained))
     return found
-
-
-def system_of(cell: Cell) -> tuple[str, ...]:
-    """What a row of a table is of."""
-    return tuple(str(getattr(cell, name)) for name in SYSTEM)
-
-
-def system_weights(result: Result) -> Version:
-    """The content hashes of what was trained in the system judged; one recipe may train to others elsewhere."""
-    own = {n: d for n, d in result.weights.items() if n == "classifier" or n.startswith("defense.")}
-    return {f"weights of {name}": digest for name, digest in own.items()}
 
 
 def _of_one_version(found: Iterable[tuple[str, Result]]) -> None:

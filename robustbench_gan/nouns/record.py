@@ -15,12 +15,12 @@ from pydantic import (
 
 from robustbench_gan.nouns.evidence import Evidence
 from robustbench_gan.nouns.fields import Bits, Fact, Validated
+from robustbench_gan.nouns.flag import Flag
 from robustbench_gan.nouns.statistics import Interval, Spread, interval
 
 SCHEMA_VERSION: Final = 2
 SLACK: Final = 1e-6  # the rounding that Budget.contains forgives, relative and absolute
 Status = Literal["ok", "not applicable", "not run", "failed", "suspect"]
-Severity = Literal["invalid", "warning", "note"]
 FALSE_POSITIVE_RATES: Final = (0.001, 0.01, 0.05)  # at which detectors' true positive rates are recorded
 GOALS = ("untargeted", "random", "least-likely", "all")
 
@@ -63,15 +63,6 @@ class Cell(Validated):
 
 def _hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-class Flag(Validated):
-    """A red flag with the evidence that raised it. An `invalid` one makes the result suspect."""
-
-    id: str
-    severity: Severity
-    message: str
-    evidence: dict[str, Fact] = Field(default_factory=dict)
 
 
 class Seconds(Validated):
