@@ -15,8 +15,8 @@ from test_resume import files, start
 from robustbench_gan.base.errors import Fatal
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.executors import evaluate_apart
-from robustbench_gan.engine.plan import execute
 from robustbench_gan.leaderboard import load_results
 
 
@@ -94,6 +94,7 @@ def test_a_hung_cell_fails_with_its_seconds_and_the_rest_goes_on(tmp_path):
         run_cell=lambda item, *rest: (
             partial(evaluate_apart, seconds=0.3) if "hang" in item.cell.attack else evaluate_cell
         )(item, *rest),
+        apart=True,
     )  # fmt: skip
     assert [r.status for r in results] == ["ok", "failed"]
     assert results[1].reason == "killed after 0.3 s, the limit of --cell-timeout"

@@ -16,7 +16,8 @@ from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.threat import NOTHING_TO_COPY, gray_box_copy
 from robustbench_gan.data.dataset import HOLDOUT
-from robustbench_gan.engine.plan import execute, result_path, steps_of
+from robustbench_gan.engine.execute import execute
+from robustbench_gan.engine.plan import result_path, steps_of
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.store import Store
@@ -182,7 +183,15 @@ def test_the_options_of_the_command_line_fill_in_what_a_copy_leaves_open(shop):
 def test_the_copy_is_a_step_of_its_own_and_costs_what_a_defended_pass_costs(shop, tmp_path):
     items = planned(shop, **PRESS, threats=["white-box", COPY])
     assert [step.kind for step in steps_of(items)] == ["classifier", "defense", "cell", "copy", "cell"]
-    execute(items, shop, Settings(), tmp_path / "out", on_step=lambda _: None, on_result=lambda *_: None)
+    execute(
+        items,
+        shop,
+        Settings(),
+        tmp_path / "out",
+        run_cell=evaluate_cell,
+        on_step=lambda _: None,
+        on_result=lambda *_: None,
+    )
     assert planted_attackers.FITS == [0, COPY_SEED]
     few, many = planned(shop, defenses="secret", attacks=["pgd:steps=10", "pgd:steps=100000"], threats=COPY)
     short, long = (

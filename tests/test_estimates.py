@@ -16,7 +16,8 @@ from robustbench_gan.cell.estimate import _seconds
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.engine import executors
-from robustbench_gan.engine.plan import finished, result_path
+from robustbench_gan.engine.execute import finished
+from robustbench_gan.engine.plan import result_path
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.results.stored import write_text

@@ -13,13 +13,15 @@ from safetensors.torch import load_file, save_file
 from robustbench_gan import read_examples
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.executors import evaluate_apart
-from robustbench_gan.engine.plan import execute, result_path
+from robustbench_gan.engine.plan import result_path
 from robustbench_gan.results.kept import beside, examples_of
 from robustbench_gan.results.stored import read_result
 
 
-def run(items, shop, out, *, keep=True, run_cell=None):
+def run(items, shop, out, *, keep=True, run_cell=evaluate_cell):
     """Execute cells; what was computed, and the results."""
     fresh = []
 

@@ -13,7 +13,9 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.engine.plan import execute, result_path
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine.execute import execute
+from robustbench_gan.engine.plan import result_path
 from robustbench_gan.leaderboard import load_results
 from robustbench_gan.results.stored import read_result, write_text
 
@@ -60,7 +62,12 @@ def test_another_answer_to_a_question_keeps_the_earlier_one_apart(tmp_path, inst
     def answered(version):
         told, identity = [], {**item.cell.identity, "attack": version}
         asked = type(item)(item.cell.model_copy(update={"identity": identity}), item.threat)
-        run = {"on_step": lambda step: None, "on_result": lambda *args: None, "on_replaced": told.append}
+        run = {
+            "run_cell": evaluate_cell,
+            "on_step": lambda step: None,
+            "on_result": lambda *args: None,
+            "on_replaced": told.append,
+        }
         execute([asked], shop, Settings(), out, **run)
         return told
 
@@ -87,7 +94,7 @@ def test_what_is_stored_of_a_system_with_other_weights_is_judged_anew(tmp_path, 
     shop, out = workshop(tmp_path), tmp_path / "out"
     cells = planned(shop, attacks=["fgsm", "noise", "bim"], defenses=["none", "noisy"])
     seen, told = [], []
-    run = {"on_step": lambda step: None, "on_replaced": told.append,
+    run = {"run_cell": evaluate_cell, "on_step": lambda step: None, "on_replaced": told.append,
            "on_result": lambda item, result, stored: seen.append((item.cell.fingerprint, stored))}  # fmt: skip
     none = [c for c in cells if c.cell.defense == "none"]
     right = execute(cells, shop, Settings(), out, **run)

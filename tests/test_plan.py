@@ -13,8 +13,10 @@ from rich.console import Console
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import slug
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.engine.plan import execute, finished, result_path, short, steps_of
-from robustbench_gan.engine.run import say_derived
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine.execute import execute, finished
+from robustbench_gan.engine.live import say_derived
+from robustbench_gan.engine.plan import result_path, short, steps_of
 from robustbench_gan.flags import derive, identity
 from robustbench_gan.results.stored import read_result, write_text
 
@@ -36,7 +38,14 @@ def run(cells, shop, out, settings=None, on_step=lambda step: None, **told):
             fresh.append(item.cell.fingerprint)
 
     return fresh, execute(
-        cells, shop, settings or Settings(), out, on_step=on_step, on_result=on_result, **told
+        cells,
+        shop,
+        settings or Settings(),
+        out,
+        run_cell=evaluate_cell,
+        on_step=on_step,
+        on_result=on_result,
+        **told,
     )
 
 

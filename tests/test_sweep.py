@@ -188,9 +188,9 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_adds_points(rbg, ou
 
 
 def test_an_interrupted_sweep_keeps_its_points_and_says_which_are_missing(rbg, out, monkeypatch):
-    from robustbench_gan.engine import plan
+    from robustbench_gan.engine import run
 
-    judge, seen = plan.evaluate_cell, []
+    judge, seen = run.evaluate_cell, []
 
     def stops(*arguments):
         if len(seen) == 1:
@@ -198,10 +198,10 @@ def test_an_interrupted_sweep_keeps_its_points_and_says_which_are_missing(rbg, o
         seen.append(arguments)
         return judge(*arguments)
 
-    monkeypatch.setattr(plan, "evaluate_cell", stops)
+    monkeypatch.setattr(run, "evaluate_cell", stops)
     assert rbg("dim", "--over", "factor=0.5,1").exit_code == 130
     assert [row["status"] for row in table(out)] == ["ok", "missing"]
-    monkeypatch.setattr(plan, "evaluate_cell", judge)
+    monkeypatch.setattr(run, "evaluate_cell", judge)
     assert rbg("dim", "--over", "factor=0.5,1").exit_code == 0
     assert [row["status"] for row in table(out)] == ["ok", "ok"]
 

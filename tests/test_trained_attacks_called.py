@@ -14,8 +14,10 @@ from robustbench_gan.api.run_attack import run_attack
 from robustbench_gan.base import progress
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.contracts.attacks import TrainedAttack
-from robustbench_gan.engine.plan import execute, steps_of
+from robustbench_gan.engine.execute import execute
+from robustbench_gan.engine.plan import steps_of
 from robustbench_gan.training.store import Store
 
 # ---- the plan
@@ -48,7 +50,7 @@ def test_the_step_trains_and_the_cell_finds_it_done(shop, tmp_path):
     seen = []
     execute(
         planned(shop, **SCALE), shop, Settings(), tmp_path / "out",
-        on_step=lambda step: seen.append((step.kind, fits())), on_result=lambda *_: None,
+        on_step=lambda step: seen.append((step.kind, fits())), on_result=lambda *_: None, run_cell=evaluate_cell,
     )  # fmt: skip
     assert seen == [("classifier", 0), ("defense", 0), ("attack", 0), ("cell", 1)] and fits() == 1
 

@@ -18,7 +18,9 @@ import click
 import torch
 
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.engine import matrix, plan
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.engine import matrix
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.statistics import interval
@@ -75,11 +77,12 @@ def main(
             continue
         laid = lay_out(matrix.Matrix(block=[{**common, **cell} for cell in cells]), workshop)
         planned = [replace(p, cell=p.cell.model_copy(update={"first": first})) for p in laid]
-        results = plan.execute(
+        results = execute(
             planned,
             workshop,
             Settings(),
             out,
+            run_cell=evaluate_cell,
             on_step=lambda step: None,
             on_result=lambda p, r, stored: _tell(r),
         )

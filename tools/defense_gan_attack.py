@@ -19,7 +19,10 @@ import click
 import torch
 
 from robustbench_gan.cell.context import Settings
-from robustbench_gan.engine import matrix, plan
+from robustbench_gan.cell.evaluate import evaluate_cell
+from robustbench_gan.cell.question import Planned
+from robustbench_gan.engine import matrix
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
@@ -64,15 +67,21 @@ def main(
         for start in range(0, samples, CHUNK)
     ]
 
-    def tell(_: plan.Planned, result: Result, stored: bool) -> None:
+    def tell(_: Planned, result: Result, stored: bool) -> None:
         cell, seconds = result.cell, result.seconds
         if not stored:
             spent = f"crafting {seconds.crafting:.0f} s, judging {seconds.judging:.0f} s"
             what = f"{cell.attack} eps {cell.eps:g} from {cell.first}"
             click.echo(f"{what}: {result.status} {result.reason} {spent}", err=True)
 
-    results = plan.execute(
-        planned, workshop, Settings(batch_size=CHUNK), out, on_step=lambda step: None, on_result=tell
+    results = execute(
+        planned,
+        workshop,
+        Settings(batch_size=CHUNK),
+        out,
+        run_cell=evaluate_cell,
+        on_step=lambda step: None,
+        on_result=tell,
     )
     click.echo(table(results))
 

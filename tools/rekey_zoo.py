@@ -28,7 +28,8 @@ from zoo import PAGE, Peek, matrix_of, page, read_index, sha256, walk, write_ind
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import write_atomically, write_text_atomically
-from robustbench_gan.engine.plan import Step, train
+from robustbench_gan.engine.execute import train
+from robustbench_gan.engine.plan import Step
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.store import (
     ZOO,

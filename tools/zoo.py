@@ -31,9 +31,10 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.data.dataset import HOLDOUT
+from robustbench_gan.engine.execute import train
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix, preset_text, presets, read_matrix, read_matrix_file
-from robustbench_gan.engine.plan import Step, steps_of, train
+from robustbench_gan.engine.plan import Step, steps_of
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.training.loop import accuracy

@@ -17,7 +17,7 @@ from robustbench_gan.base import progress
 from robustbench_gan.base.errors import UsageError, told
 from robustbench_gan.base.files import keep_replaced, write_text_atomically
 from robustbench_gan.base.terminal import console_for
-from robustbench_gan.engine.run import RichReporter, live_bars, say_replaced
+from robustbench_gan.engine.live import RichReporter, live_bars, say_replaced
 
 
 def plan(system: System, checks: Sequence[Check], as_json: bool) -> None:

@@ -22,8 +22,9 @@ from robustbench_gan.base.errors import NotApplicable, UsageError, describe, sai
 from robustbench_gan.base.files import slug, write_text_atomically
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.engine.plan import execute, finished
+from robustbench_gan.engine.execute import execute, finished
 from robustbench_gan.nouns.record import Result
 
 PACKAGES = ("robustbench-gan", "torch", "numpy")
@@ -131,7 +132,7 @@ def _run_cells(
     execute(
         [system.planned(cell) for cell in wanted.values()], system.workshop, Settings(system.batch_size), out,
         on_step=lambda step: on_work(f"{check.name}: {step.kind} {step.label}"), on_result=on_result,
-        on_replaced=on_replaced,
+        on_replaced=on_replaced, run_cell=evaluate_cell,
     )  # fmt: skip
 
 

@@ -26,8 +26,8 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.engine.executors import evaluate_apart
 from robustbench_gan.engine.layout import lay_out
+from robustbench_gan.engine.live import RichReporter, live_bars
 from robustbench_gan.engine.matrix import Matrix
-from robustbench_gan.engine.run import RichReporter, live_bars
 from robustbench_gan.flags.across import across
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.training.store import Store

@@ -30,7 +30,7 @@ def command(
 
     Prints each one's accuracy on the test images; a defense's with its classifier behind it.
     """
-    from robustbench_gan.engine.run import train_all
+    from robustbench_gan.engine.train import train_all
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import Workshop, pick_device
 

@@ -30,7 +30,8 @@ from robustbench_gan.base.progress import Advance
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.engine.plan import Step, steps_of, train
+from robustbench_gan.engine.execute import train
+from robustbench_gan.engine.plan import Step, steps_of
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.results.places import short
 from robustbench_gan.training.workshop import Workshop

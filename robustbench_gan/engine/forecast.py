@@ -23,7 +23,8 @@ from robustbench_gan.cell.context import Run, Settings
 from robustbench_gan.cell.estimate import Estimate, estimate
 from robustbench_gan.cell.question import Planned
 from robustbench_gan.contracts.attacks import info_of
-from robustbench_gan.engine.plan import Step, finished, result_path, steps_of
+from robustbench_gan.engine.execute import finished
+from robustbench_gan.engine.plan import Step, result_path, steps_of
 from robustbench_gan.engine.quick_clock import QuickClock, Unknown
 from robustbench_gan.engine.untrained import StandIns, Trainings, beside, may_be_fitted
 from robustbench_gan.nouns import registry

@@ -3,71 +3,106 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as Remaining
+from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from robustbench_gan.base import progress, stopping
-from robustbench_gan.base.errors import UsageError, told, unknown
-from robustbench_gan.base.files import REPLACED, refuse_links, remove_leftovers, write_atomically
-from robustbench_gan.base.progress import Advance
-from robustbench_gan.base.redirect import aside
+from robustbench_gan.base.errors import UsageError, told
+from robustbench_gan.base.files import refuse_links, remove_leftovers, write_atomically
 from robustbench_gan.base.terminal import console_for
 from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import Planned
-from robustbench_gan.contracts.systems import Defended, answer
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.executors import evaluate_apart
+from robustbench_gan.engine.live import RichReporter, live_bars, say_derived, say_replaced
 from robustbench_gan.engine.matrix import Matrix
-from robustbench_gan.engine.naming import canonical, check_weights, name_classifier, name_dataset
-from robustbench_gan.engine.plan import Step, execute, labels_of, result_path, steps_of
+from robustbench_gan.engine.plan import Step, labels_of, result_path, steps_of
 from robustbench_gan.flags.across import Findings, across, invalid_flags
 from robustbench_gan.leaderboard import build, console_table, refuse_to_replace, rows
 from robustbench_gan.leaderboard.contradictions import told as told_across
 from robustbench_gan.leaderboard.flat import robust_interval
 from robustbench_gan.leaderboard.labels import Labels, radius
-from robustbench_gan.nouns.record import Result
-from robustbench_gan.nouns.registry import names
-from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.nouns.user_files import is_file_reference
-from robustbench_gan.training.loop import accuracy
+from robustbench_gan.nouns.record import Result, Status
 from robustbench_gan.training.workshop import Workshop
 
 FLAG_STYLES = {"invalid": "red", "warning": "yellow"}
+MEANINGS: dict[Status, str] = {
+    "failed": "count neither as attacked nor as robust; their reason stands in the leaderboard",
+    "suspect": "hold numbers that do not mean what they say; they never rank",
+    "not run": "were estimated above --max-cell-minutes, or stopped there",
+}
 STYLES = {"ok": "green", "suspect": "yellow", "failed": "red"}
 
 
-class RichReporter:
-    """Shows running steps as rich progress bars with the time each still needs."""
+@dataclass
+class _AtWork:
+    """A run at work: what it has found so far, and what it shows of that."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
+    out: Path
+    console: Console
+    bars: Progress
+    called: Labels
+    overall: TaskID
+    finished: list[Result] = field(default_factory=list)
+    begun: bool = False
+    replaced: list[Path] = field(default_factory=list)
+    derived: list[tuple[Result, Result]] = field(default_factory=list)
+    kept: list[Result] = field(default_factory=list)
+
+    def on_step(self, step: Step) -> None:
+        """Say what is being done now."""
+        self.begun = self.begun or step.kind == "cell"
+        self.bars.update(self.overall, description=told(f"cells, now {step.kind}: {step.label}"))
+
+    def on_result(self, item: Planned, result: Result, stored: bool) -> None:
+        """A line for what was computed; what was on disk only counts."""
+        self.finished.append(result)
+        self.bars.advance(self.overall)
+        if stored:
+            self.kept.append(result)
+        elif result.status != "not applicable":
+            self.console.print(_line(result, self.called))
+
+    def on_derived(self, before: Result, now: Result) -> None:
+        """A result whose flags the checks of today derived anew."""
+        self.derived.append((before, now))
+
+    def say_of_earlier(self) -> None:
+        """What became of the results that were on disk."""
+        say_replaced(self.replaced, self.out, self.console)
+        say_derived(self.derived, self.kept, self.console)
+
+    def write_page(self) -> None:
+        """The leaderboard of what is finished, if anything is."""
+        if self.finished:
+            build(self.out, current=self.finished, say=self.console.print)
 
     @contextmanager
-    def task(self, description: str, total: float) -> Iterator[Advance]:
-        """A bar that lives as long as the step."""
-        task = self.bars.add_task(told(description), total=total)
+    def page_in_any_case(self) -> Iterator[None]:
+        """However the block ends, the leaderboard of what is finished is written before the exception passes on."""
         try:
-            yield lambda amount: self.bars.advance(task, amount)
-        finally:
-            self.bars.remove_task(task)
-
-
-def live_bars(console: Console) -> Progress:
-    """Progress bars on standard error; on something that is no terminal they stay silent."""
-    return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), Remaining(), console=console, transient=True,
-    )  # fmt: skip
+            with stopping.closing(self.write_page), stopping.closing(self.bars.stop):
+                yield
+        except (KeyboardInterrupt, UsageError) as error:
+            stopping.let_go()
+            if isinstance(error, UsageError) and self.begun:
+                error.code = 1  # it is not the command that was wrong
+            self.say_of_earlier()
+            try:
+                self.write_page()
+            except UsageError as unwritten:  # on a full disk there is no room for the page either
+                raise error from unwritten
+            raise
 
 
 def run(
@@ -92,20 +127,41 @@ def run(
     and passes the exception on.
     """
     console = console_for(stderr=True)
+    _check_place(planned, out)
+    _announce(asked, planned, workshop, out, console)
+    settings = Settings(batch_size, asked.max_cell_minutes, out if keep_adversarial else None)
+    run_cell = evaluate_cell if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
+    with live_bars(console) as bars:
+        overall = bars.add_task("cells", total=len(planned))
+        work = _AtWork(out, console, bars, labels_of(planned), overall)
+        with work.page_in_any_case(), progress.reporting_to(RichReporter(bars)):
+            execute(
+                planned, workshop, settings, out, run_cell=run_cell, apart=cell_timeout is not None,
+                on_step=work.on_step, on_result=work.on_result, on_replaced=work.replaced.append,
+                on_derived=work.on_derived,
+            )  # fmt: skip
+    return _end(planned, work, as_json, strict)
+
+
+def _check_place(planned: Sequence[Planned], out: Path) -> None:
+    """Find out before hours of work that results cannot be written, and clear what a killed run left half written.
+
+    Raises UsageError.
+    """
     refuse_to_replace(out / "README.md")
-    _check_writable(out)
+    probe = out / "results" / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)
     for item in planned:
         refuse_links(result_path(out, item), out)
     remove_leftovers(out)
     remove_leftovers(out / "results", below=True)
-    finished: list[Result] = []
-    begun: list[Step] = []
-    replaced: list[Path] = []
-    derived: list[tuple[Result, Result]] = []
-    kept: list[Result] = []
-    settings = Settings(batch_size, asked.max_cell_minutes, out if keep_adversarial else None)
-    run_cell = None if cell_timeout is None else partial(evaluate_apart, seconds=cell_timeout)
-    called = labels_of(planned)
+
+
+def _announce(
+    asked: Matrix, planned: Sequence[Planned], workshop: Workshop, out: Path, console: Console
+) -> None:
+    """What is going to be done, and what the names of the user's own things stand for."""
     trained = sum(s.kind != "cell" for s in steps_of(planned))
     console.print(
         f"{asked.name}: {len(planned)} cells, {sum(bool(p.reason) for p in planned)} not applicable, "
@@ -113,53 +169,16 @@ def run(
     )
     for name, own in workshop.aliases.items():
         console.print(Text(f"{name} is {own}"))
-    with live_bars(console) as bars:
-        overall = bars.add_task("cells", total=len(planned))
 
-        def on_step(step: Step) -> None:
-            if step.kind == "cell":
-                begun.append(step)
-            bars.update(overall, description=told(f"cells, now {step.kind}: {step.label}"))
 
-        def on_result(item: Planned, result: Result, stored: bool) -> None:
-            finished.append(result)
-            bars.advance(overall)
-            if stored:
-                kept.append(result)
-            if not stored and result.status != "not applicable":
-                console.print(_line(result, called))
-
-        def close() -> None:
-            if finished:
-                build(out, current=finished, say=console.print)
-
-        try:
-            with (
-                progress.reporting_to(RichReporter(bars)),
-                stopping.closing(close),
-                stopping.closing(bars.stop),
-            ):
-                execute(
-                    planned, workshop, settings, out, on_step=on_step, on_result=on_result,
-                    on_replaced=replaced.append, on_derived=lambda *both: derived.append(both), run_cell=run_cell,
-                )  # fmt: skip
-        except (KeyboardInterrupt, UsageError) as error:
-            stopping.let_go()
-            if isinstance(error, UsageError) and begun:
-                error.code = 1  # it is not the command that was wrong
-            say_replaced(replaced, out, console)
-            say_derived(derived, kept, console)
-            try:
-                close()
-            except UsageError as unwritten:  # on a full disk there is no room for the page either
-                raise error from unwritten
-            raise
+def _end(planned: Sequence[Planned], work: _AtWork, as_json: bool, strict: bool) -> int:
+    """Write the leaderboard, print what came out, and say what speaks against it; the exit code."""
+    out, console, finished = work.out, work.console, work.finished
     gone = sum(not result_path(out, item).is_file() for item in planned)
     page = build(out, current=finished, say=console.print) if gone < len(planned) else None
     findings = across(finished)
-    _print_end(finished, planned, page, as_json, findings)
-    say_replaced(replaced, out, console)
-    say_derived(derived, kept, console)
+    _print_end(finished, len(planned), page, as_json, findings)
+    work.say_of_earlier()
     if gone:
         console.print(
             Text(
@@ -172,44 +191,6 @@ def run(
     if doubtful:
         console.print(f"--strict: invalid flags were raised: {', '.join(doubtful)}.")
     return 1 if doubtful or gone or any(r.status == "failed" for r in finished) else 0
-
-
-def say_replaced(replaced: Sequence[Path], out: Path, console: Console) -> None:
-    """Say how many earlier records this run took the place of, and where they are now."""
-    if replaced:
-        console.print(
-            Text(
-                f"replaced: {len(replaced)} earlier results, which other code, data or weights of the same names gave; "
-                f"they are kept in {out / REPLACED}, which no leaderboard reads unless it is named."
-            )
-        )
-
-
-def say_derived(derived: Sequence[tuple[Result, Result]], kept: Sequence[Result], console: Console) -> None:
-    """Say how many earlier records got the flags of today's checks, and how many hold nothing to derive them from."""
-    if derived:
-        moved = sum(before.status != now.status for before, now in derived)
-        changed = sum(before.flags != now.flags for before, now in derived)
-        console.print(
-            Text(
-                f"flags derived anew: {len(derived)} earlier results by the checks of today, {changed} of them with "
-                f"other flags and {moved} with another status; no cell was run for it."
-            )
-        )
-    if bare := sum(result.outcomes is not None and result.evidence is None for result in kept):
-        console.print(
-            Text(
-                f"flags left as they were: {bare} earlier results, written before evidence was kept. Delete them to "
-                "run their cells again."
-            )
-        )
-
-
-def _check_writable(out: Path) -> None:
-    """Find out before hours of work that results cannot be written. Raises UsageError."""
-    probe = out / "results" / ".writable"
-    write_atomically(probe, b"")
-    probe.unlink(missing_ok=True)
 
 
 def _line(result: Result, called: Labels) -> Text:
@@ -230,21 +211,16 @@ def _line(result: Result, called: Labels) -> Text:
 
 
 def _print_end(
-    finished: Sequence[Result], planned: list[Planned], page: Path | None, as_json: bool, findings: Findings
+    finished: Sequence[Result], cells: int, page: Path | None, as_json: bool, findings: Findings
 ) -> None:
+    """The table of what came out, how many cells ended how, and the flags across them."""
     shown = [r for r in finished if r.status != "not applicable"]
     console = console_for(stderr=as_json)
     console.print(console_table(shown or finished, findings))
-    by_status: dict[str, int] = {}
-    for result in finished:
-        by_status[result.status] = by_status.get(result.status, 0) + 1
+    by_status = Counter(result.status for result in finished)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
-    console.print(f"{len(planned)} cells: {counts}.")
-    for status, meaning in (
-        ("failed", "count neither as attacked nor as robust; their reason stands in the leaderboard"),
-        ("suspect", "hold numbers that do not mean what they say; they never rank"),
-        ("not run", "were estimated above --max-cell-minutes, or stopped there"),
-    ):
+    console.print(f"{cells} cells: {counts}.")
+    for status, meaning in MEANINGS.items():
         if status in by_status:
             console.print(f"{by_status[status]} {status} cells {meaning}.")
     for severity, line in told_across(findings, finished):
@@ -259,61 +235,3 @@ def _print_end(
         console.print(f"leaderboard: {page}")
     if as_json:
         click.echo(json.dumps(rows(finished, findings=findings), indent=1, allow_nan=False))
-
-
-@aside()
-def train_all(
-    specs: Sequence[str], workshop: Workshop, *, dataset: str, classifier: str
-) -> list[dict[str, Any]]:
-    """Train what each spec names, a model or a defense, and print its accuracy on all test images.
-
-    Raises UsageError for a spec that cannot be before anything is trained.
-    """
-    console, done = console_for(stderr=True), []
-    check_weights([classifier], workshop)
-    data = name_dataset(canonical("datasets", Spec.of(dataset)), workshop)
-    base = name_classifier(classifier, workshop)
-    models = names("models")
-    asked = [(text, *_in_full(text, models)) for text in specs]
-    with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
-        for text, is_model, spec in asked:
-            row = {"spec": text}
-            row |= (
-                _train_model(spec, data, workshop) if is_model else _train_defense(spec, data, base, workshop)
-            )
-            done.append(row)
-            facts = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
-            console.print(Text(f"{text}: {facts}"))
-    return done
-
-
-def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
-    """Whether a spec names a model rather than a defense, and the spec with every parameter."""
-    if is_file_reference(text):
-        raise UsageError(
-            f"{text}: a classifier given as a file brings its own weights; train what stands on it, as in "
-            f"`rbg train magnet --classifier {text} --weights FILE.safetensors`."
-        )
-    chain = Chain.of(text)
-    if len(chain) == 1 and chain[0].name in models:
-        return True, canonical("models", chain[0])
-    if len(chain) == 1 and chain[0].name not in names("defenses"):
-        raise unknown("model or defense", chain[0].name, [*models, *names("defenses")])
-    return False, "+".join(canonical("defenses", spec) for spec in chain)
-
-
-def _train_model(text: str, data: str, workshop: Workshop) -> dict[str, Any]:
-    model, artifact = workshop.classifier(data, text)
-    test = accuracy(model, workshop.dataset(data).test)
-    return {"key": artifact.key, "test_accuracy": test, **artifact.info}
-
-
-def _train_defense(text: str, data: str, base: str, workshop: Workshop) -> dict[str, Any]:
-    """A defense's own clean accuracy is measured on the first 1,000 test images: some are slow."""
-    defense = workshop.defense(data, base, text)
-    x, y = workshop.images(data, 0, min(1000, len(workshop.dataset(data).test)))
-    with torch.no_grad():
-        out = answer(Defended(defense), x, sample_seeds(0, "train", torch.arange(len(x), device=x.device)))
-    keys = dict(defense.training_keys())
-    info = {f"{n}.{k}": v for n, key in keys.items() for k, v in workshop.store.used[key].info.items()}
-    return {"keys": keys, "test_accuracy": float((out.labels == y).double().mean()), **info}

@@ -1,0 +1,81 @@
+"""`rbg train`: models and defenses trained by name, with their accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.text import Text
+
+from robustbench_gan.base import progress
+from robustbench_gan.base.errors import UsageError, unknown
+from robustbench_gan.base.redirect import aside
+from robustbench_gan.base.terminal import console_for
+from robustbench_gan.contracts.systems import Defended, answer
+from robustbench_gan.engine.live import RichReporter, live_bars
+from robustbench_gan.engine.naming import canonical, check_weights, name_classifier, name_dataset
+from robustbench_gan.nouns.registry import names
+from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.spec import Chain, Spec
+from robustbench_gan.nouns.user_files import is_file_reference
+from robustbench_gan.training.loop import accuracy
+from robustbench_gan.training.workshop import Workshop
+
+
+@aside()
+def train_all(
+    specs: Sequence[str], workshop: Workshop, *, dataset: str, classifier: str
+) -> list[dict[str, Any]]:
+    """Train what each spec names, a model or a defense, and print its accuracy on all test images.
+
+    Raises UsageError for a spec that cannot be before anything is trained.
+    """
+    console, done = console_for(stderr=True), []
+    check_weights([classifier], workshop)
+    data = name_dataset(canonical("datasets", Spec.of(dataset)), workshop)
+    base = name_classifier(classifier, workshop)
+    models = names("models")
+    asked = [(text, *_in_full(text, models)) for text in specs]
+    with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
+        for text, is_model, spec in asked:
+            row = {"spec": text}
+            row |= (
+                _train_model(spec, data, workshop) if is_model else _train_defense(spec, data, base, workshop)
+            )
+            done.append(row)
+            facts = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
+            console.print(Text(f"{text}: {facts}"))
+    return done
+
+
+def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
+    """Whether a spec names a model rather than a defense, and the spec with every parameter."""
+    if is_file_reference(text):
+        raise UsageError(
+            f"{text}: a classifier given as a file brings its own weights; train what stands on it, as in "
+            f"`rbg train magnet --classifier {text} --weights FILE.safetensors`."
+        )
+    chain = Chain.of(text)
+    if len(chain) == 1 and chain[0].name in models:
+        return True, canonical("models", chain[0])
+    if len(chain) == 1 and chain[0].name not in names("defenses"):
+        raise unknown("model or defense", chain[0].name, [*models, *names("defenses")])
+    return False, "+".join(canonical("defenses", spec) for spec in chain)
+
+
+def _train_model(text: str, data: str, workshop: Workshop) -> dict[str, Any]:
+    model, artifact = workshop.classifier(data, text)
+    test = accuracy(model, workshop.dataset(data).test)
+    return {"key": artifact.key, "test_accuracy": test, **artifact.info}
+
+
+def _train_defense(text: str, data: str, base: str, workshop: Workshop) -> dict[str, Any]:
+    """A defense's own clean accuracy is measured on the first 1,000 test images: some are slow."""
+    defense = workshop.defense(data, base, text)
+    x, y = workshop.images(data, 0, min(1000, len(workshop.dataset(data).test)))
+    with torch.no_grad():
+        out = answer(Defended(defense), x, sample_seeds(0, "train", torch.arange(len(x), device=x.device)))
+    keys = dict(defense.training_keys())
+    info = {f"{n}.{k}": v for n, key in keys.items() for k, v in workshop.store.used[key].info.items()}
+    return {"keys": keys, "test_accuracy": float((out.labels == y).double().mean()), **info}
