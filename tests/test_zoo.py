@@ -35,12 +35,13 @@ samples = 20
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("zoo_tool", ROOT / "tools" / "zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    sys.path.insert(0, str(ROOT / "tools"))  # where its parts lie
+    try:
+        yield importlib.import_module("zoo")
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+        for name in ("zoo", "zoo_adding", "zoo_cards", "zoo_steps"):
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def filled(tool, tmp_path, monkeypatch):
     matrix = tmp_path / "m.toml"
     matrix.write_text(MATRIX)
     assert tool.main(["train", str(matrix), "--device", "cpu"]) == 0
-    monkeypatch.setattr(tool, "SMALL", 0)  # these are tiny
+    monkeypatch.setattr("zoo_cards.SMALL", 0)  # these are tiny
     zoo, page = tmp_path / "zoo", tmp_path / "zoo.md"
     zoo.mkdir()
     assert tool.main(["add", str(matrix)], zoo, page) == 0
@@ -172,11 +173,12 @@ def test_what_one_matrix_needs_stays_when_another_does_not(filled, tmp_path):
     assert needed == {"classifier": [str(matrix), str(other)], "substitute": [str(other)]}
 
 
-def test_what_half_precision_cannot_hold_is_kept_in_full(filled, tmp_path):
-    tool, _, _, _, _ = filled
+@pytest.mark.usefixtures("filled")
+def test_what_half_precision_cannot_hold_is_kept_in_full(tmp_path):
+    cards = importlib.import_module("zoo_cards")
     path = tmp_path / "large.safetensors"
     path.write_bytes(packed({"w": torch.tensor([1e5, 0.1])}, {"kind": "net"}))
-    path.write_bytes(tool.repacked(path, half=True))
+    path.write_bytes(cards.repacked(path, half=True))
     assert torch.equal(read_artifact(path).tensors["w"], torch.tensor([1e5, 0.1]))
 
 
@@ -232,7 +234,7 @@ def test_a_zoo_that_is_too_large_is_noticed(filled, monkeypatch):
 
 def test_half_precision_is_refused_where_it_costs(filled, tmp_path, monkeypatch):
     tool, _, matrix, store, _ = filled
-    monkeypatch.setattr(tool, "COST", -1.0)  # nothing is cheap enough
+    monkeypatch.setattr("zoo_adding.COST", -1.0)  # nothing is cheap enough
     other = tmp_path / "other"
     other.mkdir()
     assert tool.main(["add", str(matrix), "--store", str(store)], other, tmp_path / "other.md") == 0
@@ -258,11 +260,11 @@ def test_the_keys_of_the_quick_preset_are_known_without_training(tool, tmp_path)
 
 
 def test_a_small_artifact_keeps_full_precision(filled, monkeypatch):
-    tool, _, _, store, _ = filled
+    cards, store = importlib.import_module("zoo_cards"), filled[3]
     path = next(iter(Store(store)))
-    halved = tool.repacked(path, half=True)
-    monkeypatch.setattr(tool, "SMALL", path.stat().st_size + 1)
-    assert len(tool.repacked(path, half=True)) > len(halved)
+    halved = cards.repacked(path, half=True)
+    monkeypatch.setattr("zoo_cards.SMALL", path.stat().st_size + 1)
+    assert len(cards.repacked(path, half=True)) > len(halved)
 
 
 def test_a_matrix_is_read_on_some_of_its_data_sets(tool):
