@@ -72,6 +72,15 @@ def test_the_plugins_of_the_guide_are_listed(example):
         assert found["summary"] and found["parameters"]
 
 
+def test_the_tests_of_the_guide_pass(example):
+    guide = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(# tests/test_example.py\n.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    theirs: dict[str, object] = {}
+    exec(block, theirs)
+    theirs["test_the_attack"]()
+    theirs["test_the_defenses"]()
+
+
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_attack_of_the_guide_finds_what_a_linear_model_allows(example, norm):
     x, model, budget = images(20), Linear(classes=2), Budget(norm, 0.1)

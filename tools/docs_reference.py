@@ -21,7 +21,8 @@ from robustbench_gan.nouns.record import Result
 
 OURS = "robustbench-gan"
 PUBLIC = tuple(
-    f"robustbench_gan{place}" for place in ("", ".contracts", ".training", ".seeds", ".leaderboard")
+    f"robustbench_gan{place}"
+    for place in ("", ".contracts", ".training", ".seeds", ".testing", ".leaderboard")
 )
 HEADINGS = {
     "attacks": "Attacks",

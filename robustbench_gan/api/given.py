@@ -39,13 +39,16 @@ def gradients_tried(gradient: Any, model: nn.Module, info: AttackInfo) -> tuple[
     return declared_gradients(model) if gradient == "auto" else (gradient or "full",)
 
 
-def resolved(attack: Any) -> tuple[Any, dict[str, Any]]:
-    """The attack of a spec and its parameters. Raises UsageError for what is no text, and for an unknown name."""
+def resolved(attack: Any) -> tuple[Any, dict[str, Any], str]:
+    """An attack, its parameters and its name. Raises UsageError for what is no attack, and for an unknown name."""
+    if isinstance(getattr(attack, "info", None), AttackInfo):
+        return attack, {}, attack.__name__
     if not isinstance(attack, str):
         raise UsageError(
-            f"the attack is a {type(attack).__name__}; expected a registered name, as 'pgd:steps=40'."
+            f"the attack is a {type(attack).__name__}; expected a registered name, as 'pgd:steps=40', or what stands "
+            "under @attack(...)."
         )
-    return registry.resolve("attacks", Spec.of(attack))
+    return *registry.resolve("attacks", Spec.of(attack)), attack
 
 
 def applicable(attack: str, info: AttackInfo, norm: str, targets: Tensor | None, trained: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Suspect(RuntimeError):
 
 
 def run_attack(
-    attack: str,
+    attack: str | Callable[..., Any],
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -64,10 +65,11 @@ def run_attack(
 ) -> Attacked:
     """Attack any torch model: `run_attack("pgd:steps=40", model, x, y, norm="linf", epsilons=["8/255", 0.1])`.
 
-    `attack` is a registered name with its parameters. `model` maps x, (N, C, H, W) float32 in [0, 1], to logits
-    (N, K) and must be in evaluation mode; answers that hold logits are unpacked, and it is left as it was. y is
-    (N,) int64, the true classes; with `targets` (N,) the goal is to reach those. `norm` is "linf", "l2", 2 and so on,
-    `epsilons` one budget or several. A minimal-norm attack is run once and serves every budget.
+    `attack` is a registered name with its parameters, or itself what stands under `@attack`. `model` maps x,
+    (N, C, H, W) float32 in [0, 1], to logits (N, K) and must be in evaluation mode; answers that hold logits are
+    unpacked, and it is left as it was. y is (N,) int64, the true classes; with `targets` (N,) the goal is to reach
+    those. `norm` is "linf", "l2", 2 and so on, `epsilons` one budget or several. A minimal-norm attack is run once and
+    serves every budget.
 
     A fitted Defense may stand in the model's place, attacked with `gradient`: `full` where nothing is said, or `bpda`,
     `truncated`, or `auto`, which tries all that the defense declares and keeps each sample's strongest example.
@@ -82,7 +84,7 @@ def run_attack(
     no such norm or goal, AttackFault when the attack returns something that cannot be judged, and Meddled when it
     changes the model or what a process shares, which is undone.
     """
-    function, parameters = resolved(attack)
+    function, parameters, name = resolved(attack)
     info = info_of(function)
     x, y = checked(model, x, y, targets)
     targets = None if targets is None else targets.as_subclass(Tensor).clone()
@@ -91,7 +93,7 @@ def run_attack(
     whole_number(seed=seed)
     if whole_number(batch_size=batch_size) < 1:
         raise UsageError(f"batch_size={batch_size}: expected a whole number of images, 1 or more.")
-    applicable(attack, info, budgets[0].norm, targets, train is not None)
+    applicable(name, info, budgets[0].norm, targets, train is not None)
     with (
         _mendable(model),
         _ALONE,
@@ -104,7 +106,7 @@ def run_attack(
         found = _found(call, budgets)
         flags = flags_of(call, found)
     _tell(flags, strict)
-    return _told(call, found, attack, targets, flags)
+    return _told(call, found, name, targets, flags)
 
 
 @contextmanager
