@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import rich.console
 from planted_records import coherent
+from planted_results import result, store
 from rich.text import Text
-from test_leaderboard import result, store
 
 from robustbench_gan.base.errors import LONGEST, UsageError, one_line, told
 from robustbench_gan.base.terminal import Plain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_leaderboard import result
+from planted_results import result
 
 from robustbench_gan.leaderboard import markdown, rows
 from robustbench_gan.leaderboard.labels import short_labels

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_leaderboard import result
+from planted_results import result
 
 from robustbench_gan.leaderboard import markdown
 from robustbench_gan.leaderboard.randomness import HEADING, differences, paired
