@@ -34,11 +34,11 @@ def cache_list(as_json: bool) -> None:
 @user_errors
 def cache_clear() -> None:
     """Delete every stored artifact and what is kept of image folders; results are not touched."""
-    from robustbench_gan.data import kept
+    from robustbench_gan.data import decoded
     from robustbench_gan.training.store import Store
 
     store = Store()
-    kept.clear()
+    decoded.clear()
     click.echo(f"deleted {store.clear()} artifacts from {store.root}")
 
 

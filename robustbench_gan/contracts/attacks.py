@@ -115,20 +115,9 @@ def attack(
     def decorate(function: F) -> F:
         trained = isinstance(function, type) and issubclass(function, TrainedAttack)
         info = AttackInfo(
-            norms,
-            needs,
-            passes,
-            minimal,
-            targeted,
-            gradient,
-            control,
-            paper,
-            trained,
-            part_passes,
-            checks_first,
-            scale_free,
-            fewest,
-        )
+            norms, needs, passes, minimal, targeted, gradient, control, paper, trained, part_passes, checks_first,
+            scale_free, fewest,
+        )  # fmt: skip
         function.info = info  # type: ignore[attr-defined]
         return function
 

@@ -12,7 +12,7 @@ import torch
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import expanded, no_file
 from robustbench_gan.data.dataset import Dataset, Split
-from robustbench_gan.data.kept import kept
+from robustbench_gan.data.decoded import kept
 from robustbench_gan.data.layout import check_same, classes_under, parts_of
 from robustbench_gan.data.listing import Listing, list_directory, list_zip
 from robustbench_gan.data.pictures import MODES, File, Pictures, decode_all

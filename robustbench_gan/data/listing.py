@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import expanded, no_file
-from robustbench_gan.data.kept import State, state_of
+from robustbench_gan.data.decoded import State, state_of
 from robustbench_gan.data.pictures import File, check_bytes
 
 IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}

@@ -130,17 +130,7 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
     """
     hooks = _hooks_of(model)
     assert hooks is not None, "not admitted"
-    for tensor in (*model.parameters(), *model.buffers()):
-        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
-            raise WrongForm(
-                "the classifier has a lazy layer without values: show it an image, or load its weights, first."
-            )
-        if tensor.is_meta:
-            raise WrongForm("the classifier lies on the meta device, without values: load its weights first.")
-        if tensor.is_inference():
-            raise WrongForm(
-                "the classifier was made in inference mode, which allows no gradients: load it outside."
-            )
+    _check_weights(model)
     rows = torch.tensor(
         APART if len(clean) > max(APART) else range(min(LOOKED_AT, len(clean))), device=clean.device
     )
@@ -164,6 +154,21 @@ def look(model: nn.Module, clean: Tensor, classes: int, labelled: str = "the dat
             f"the classifier has {hooks.classes} classes, fewer than the {classes} of {labelled}: give it one "
             "logit a class."
         )
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Raises WrongForm where weights have no values, or allow no gradients."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise WrongForm(
+                "the classifier has a lazy layer without values: show it an image, or load its weights, first."
+            )
+        if tensor.is_meta:
+            raise WrongForm("the classifier lies on the meta device, without values: load its weights first.")
+        if tensor.is_inference():
+            raise WrongForm(
+                "the classifier was made in inference mode, which allows no gradients: load it outside."
+            )
 
 
 def classes_of(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from planted_folders import images, write_directory, write_zip
 
-from robustbench_gan.data import kept, pictures
+from robustbench_gan.data import decoded, pictures
 from robustbench_gan.data.dataset import Dataset
 from robustbench_gan.data.folder import folder
 
@@ -21,8 +21,8 @@ from robustbench_gan.data.folder import folder
 def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Dataset, int]]:
     """Load tmp_path/zoo, of which everything is kept, three seconds later; how many files were decoded for it."""
     monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(kept, "LEAST", 1)
-    monkeypatch.setattr(kept, "SETTLED_NS", -3_000_000_000)
+    monkeypatch.setattr(decoded, "LEAST", 1)
+    monkeypatch.setattr(decoded, "SETTLED_NS", -3_000_000_000)
     read: list[int] = []
     monkeypatch.setattr(pictures, "check_bytes", read.append)
 
@@ -80,7 +80,7 @@ def test_a_change_of_any_file_is_seen(change: str, settled: Any, tmp_path: Path)
 def test_what_was_changed_a_moment_ago_is_not_kept(settled: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """It may change again within the same tick of the file system's clock."""
     write_directory(tmp_path / "zoo", images())
-    monkeypatch.setattr(kept, "SETTLED_NS", 60_000_000_000)
+    monkeypatch.setattr(decoded, "SETTLED_NS", 60_000_000_000)
     assert [settled()[1], settled()[1]] == [30, 30]
 
 
