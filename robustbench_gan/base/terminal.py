@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -35,6 +36,18 @@ def console_for(*, stderr: bool) -> Plain:
     """A console as wide as the terminal; into a file or pipe wide enough that no row is broken."""
     console = Plain(stderr=stderr)
     return console if console.is_terminal else Plain(stderr=stderr, width=200)
+
+
+def folded(text: str, width: int) -> list[str]:
+    """A line of text on lines of so many characters, broken at spaces and after commas, elsewhere where it must be."""
+    lines = [""]
+    for piece in re.findall(r"[^ ,]*[ ,]+|[^ ,]+", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        while len(piece.rstrip()) > width:
+            lines[-1:], piece = [piece[:width], ""], piece[width:]
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
 
 
 def say(line: str) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from robustbench_gan.base.errors import UsageError, one_line, told
-from robustbench_gan.base.terminal import console_for
+from robustbench_gan.base.terminal import console_for, folded
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import console_table
 from robustbench_gan.leaderboard.detected import FIGURES, figures
 from robustbench_gan.nouns.record import Detection, Result
 from robustbench_gan.results.kept import examples_of
 from robustbench_gan.results.stored import digest
+
+NAME = 17  # columns for the name of a fact
 
 
 def print_result(result: Result, path: Path | None = None) -> None:
@@ -51,13 +54,12 @@ def print_result(result: Result, path: Path | None = None) -> None:
         "fingerprint": result.fingerprint,
         "digest": digest(result),
     }  # fmt: skip
-    table = Table(show_header=False, box=None)
     for name, value in facts.items():
-        if value:
-            table.add_row(Text(name, style="bold"), Text("\n".join(map(told, value.split("\n")))))
-    console.print(table)
+        for line in fact(name, value, console.width):
+            console.print(line, soft_wrap=True)
     if result.detection:
-        console.print(detection_table(result.detection))
+        for line in detection(result.detection):
+            console.print(line)
     for flag in result.flags:
         evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
         console.print(Text(told(f"{flag.severity}: {flag.id} ({evidence})"), style="yellow"))
@@ -77,10 +79,22 @@ def _examples(result: Result, path: Path | None) -> str:
     return f"{result.adversarial.file}, {shape}, digest {result.adversarial.digest} as the record says"
 
 
-def detection_table(found: Detection) -> Table:
-    """A row a detector and one for all together: the ROC's area, rates at fixed FPR, shares rejected."""
-    title = f"Detection: {found.clean} clean images, {found.positive} perturbed examples"
-    table = Table("detector", *FIGURES, title=Text(title))
+def fact(name: str, value: str, width: int) -> Iterator[Text]:
+    """A fact beside its name, or below it where something in it that must not be broken has no room there."""
+    if not value:
+        return
+    texts, room = [told(line) for line in value.split("\n")], width - NAME
+    beside = max(len(piece) for text in texts for piece in re.split(r"(?<=,)| ", text)) <= room
+    lines = [line for text in texts for line in folded(text, room if beside else width - 2)]
+    first = f"{name:{NAME}}" if beside else name
+    yield Text(first, style="bold").append(lines.pop(0) if beside else "", style="not bold")
+    for line in lines:
+        yield Text(" " * (NAME if beside else 2) + line)
+
+
+def detection(found: Detection) -> Iterator[Text]:
+    """A line a detector and one for all together: the ROC's area, rates at fixed FPR, shares rejected."""
+    yield Text(f"Detection: {found.clean} clean images, {found.positive} perturbed examples", style="bold")
     for detector in (*found.detectors, found.together):
-        table.add_row(Text(one_line(detector.name)), *map(Text, figures(detector)))
-    return table
+        shown = ", ".join(map(" ".join, zip(FIGURES, figures(detector), strict=True)))
+        yield Text(f"{one_line(detector.name)}: {shown}")
