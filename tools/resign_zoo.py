@@ -1,38 +1,29 @@
-"""Carry bundled weights over a change of code that makes none of them different.
+"""Carry bundled weights over a change of code that makes none of them different: the second half of resign.py.
 
-A recipe holds hashes of the code that trained, so that moving a function to another file makes every artifact stale
-that was trained beside it. This finds, for each artifact that the code now asks for and the zoo lacks, the one whose
-recipe is the same but for such hashes and for the keys of what was carried over before it. Those that trained in
-moments are trained anew, by the code before the change and by the code after it on one machine, since another rounds
-otherwise, and must come out bit for bit; where one does not, nothing is changed. What was carried over is noted in
-docs/rekeyed.json:
-
-    python tools/rekey_zoo.py train BEFORE       # with the code before the change, BEFORE being any directory
-    python tools/rekey_zoo.py carry BEFORE "factories of users' files moved out of models.py"
+A recipe holds hashes of the code that trained. This finds, for each artifact that the code now asks for and the zoo
+lacks, the one whose recipe is the same but for such hashes and for the keys of what was carried over before it. Those
+that trained in moments are trained anew, by the code before the change and by the code after it on one machine, since
+another rounds otherwise, and must come out bit for bit, at least LEAST of them; where one does not, nothing is changed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo import PAGE, Peek, matrix_of, page, read_index, sha256, walk, write_index
+from zoo import Peek, matrix_of, page, read_index, sha256, walk, write_index
 
-from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import write_atomically, write_text_atomically
 from robustbench_gan.engine.execute import train
 from robustbench_gan.engine.plan import Step
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.store import (
-    ZOO,
     Artifact,
     Build,
     Recipe,
@@ -44,9 +35,9 @@ from robustbench_gan.training.store import (
 )
 from robustbench_gan.training.workshop import Workshop
 
-LOG = Path(__file__).resolve().parents[1] / "docs" / "rekeyed.json"
 CODE = re.compile(r"(^|_)code$")  # the entries of recipes that are hashes of code
 MOMENTS = 20.0  # seconds of training up to which an artifact is trained anew
+LEAST = 4  # artifacts that are trained anew, where so many are carried over
 
 
 @dataclass
@@ -177,52 +168,31 @@ def differing(
             yield key, read_artifact(store.path(key)).digest != once.digest
 
 
-def main(arguments: list[str] | None = None, zoo: Path = ZOO, page_at: Path = PAGE, log: Path = LOG) -> int:
-    """Read the command line; returns 1, with the zoo as it was, where an artifact did not come out the same."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="with the code before the change: train what takes moments")
-    training.add_argument("before", type=Path, help="a directory for it")
-    carrying = commands.add_parser("carry", help="with the code after the change: compare, and carry over")
-    carrying.add_argument("before", type=Path, help="the directory of `train`")
-    carrying.add_argument("reason", help="the change of code that leaves all weights as they are")
-    asked = parser.parse_args(arguments)
-    if asked.command == "train":
-        return before(asked.before, zoo)
-    return carry(asked.before, asked.reason, zoo, page_at, log)
+def carry(old: Path, zoo: Path, page_at: Path) -> dict[str, Any] | None:
+    """Carry the zoo over, if what was trained anew agrees, and write its page; what is to be noted of it.
 
-
-def carry(old: Path, reason: str, zoo: Path, page_at: Path, log: Path) -> int:
-    """Carry the zoo over, if what was trained anew agrees; note it and write the page."""
+    None, with the zoo as it was, where an artifact did not come out the same or too few can tell.
+    """
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "zoo"
         shutil.copytree(zoo, copy)
         moved, steps = carried(copy)
+        checked: list[str] = []
         if not moved:
             print("nothing to carry over")
-            return 0
-        checked = []
+            return {"trained_anew": checked, "moved": moved}
         for key, different in differing(copy, old, moved, steps):
             print(f"{key}: {'comes out DIFFERENT' if different else 'the same, bit for bit'}", flush=True)
             checked.append(key)
             if different:
-                return 1
+                return None
+        if len(checked) < min(LEAST, len(moved)):
+            print(f"{len(checked)} of {len(moved)} artifacts train in moments: too few to tell by")
+            return None
         for key, new in moved.items():
             shutil.copyfile(copy / f"{new}.safetensors", zoo / f"{new}.safetensors")
             (zoo / f"{key}.safetensors").unlink()
         write_index(zoo, read_index(copy))
-    notes = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
-    notes.append({"reason": reason, "trained_anew": sorted(checked), "moved": dict(sorted(moved.items()))})
-    write_text_atomically(log, json.dumps(notes, indent=1) + "\n")
     write_text_atomically(page_at, page(read_index(zoo)))
     print(f"{len(moved)} artifacts carried over, {len(checked)} of them trained anew")
-    return 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UsageError as error:
-        sys.exit(f"rekey_zoo: {error}")
+    return {"trained_anew": sorted(checked), "moved": dict(sorted(moved.items()))}
