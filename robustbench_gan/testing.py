@@ -28,7 +28,7 @@ from robustbench_gan.guards.seal import Seal
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Output
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import Store
 
 __all__ = ["check_attack", "check_defense", "tiny_classifier", "tiny_data"]

@@ -17,7 +17,7 @@ from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 from robustbench_gan.training.substitute import Queried
 
 CHEAP = {"steps": 4, "restarts": 2, "iterations": 4, "queries": 60}

@@ -7,7 +7,8 @@ from planted import separable
 from torch import nn
 
 from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.training.loop import cross_entropy, fresh, optimise
+from robustbench_gan.training.loop import cross_entropy, optimise
+from robustbench_gan.training.networks import fresh
 
 DATA = separable()
 QUICK = Schedule(epochs=4, batch_size=10, lr=0.02)

@@ -20,7 +20,8 @@ from robustbench_gan.models.schedule import schedule_of
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.seeds import fold, uniform
 from robustbench_gan.nouns.spec import Spec, as_params
-from robustbench_gan.training.loop import classifier_recipe, freeze, fresh, train_classifier
+from robustbench_gan.training.loop import classifier_recipe, train_classifier
+from robustbench_gan.training.networks import freeze, fresh
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 

@@ -23,8 +23,8 @@ from robustbench_gan.engine.matrix import read_matrix, read_matrix_file
 from robustbench_gan.engine.run import _line
 from robustbench_gan.leaderboard import build, markdown
 from robustbench_gan.leaderboard.console import console_table
-from robustbench_gan.leaderboard.flat import csv_text
 from robustbench_gan.leaderboard.labels import Labels
+from robustbench_gan.leaderboard.spreadsheet import csv_text
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.results.places import place
 from robustbench_gan.results.stored import read_result, write_text

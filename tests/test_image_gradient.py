@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from robustbench_gan.contracts import image_gradient
 from robustbench_gan.contracts.image_gradient import gradient
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 
 CONVOLUTIONS = {
     "strided": ((1, 12, 12), lambda: nn.Conv2d(1, 5, 4, stride=2, padding=1)),

@@ -10,7 +10,7 @@ from robustbench_gan.models.defense_gan_2018 import a
 from robustbench_gan.models.resnet import Normalise
 from robustbench_gan.models.schedule import Schedule, schedule_of, trained
 from robustbench_gan.nouns import registry
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 
 NAMES = registry.names("models")
 SMALL = {"resnet18": {"width": 4}}

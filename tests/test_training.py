@@ -22,11 +22,10 @@ from robustbench_gan.training.loop import (
     accuracy,
     batches,
     cross_entropy,
-    fresh,
     optimise,
-    reinitialised,
     train_classifier,
 )
+from robustbench_gan.training.networks import fresh, reinitialised
 
 
 @pytest.mark.parametrize("one_cycle", [True, False])

@@ -13,16 +13,8 @@ from torch import nn
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.models.resnet import resnet18
 from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.training.loop import (
-    accuracy,
-    classifier_recipe,
-    cross_entropy,
-    device_of,
-    freeze,
-    fresh,
-    optimise,
-    reinitialised,
-)
+from robustbench_gan.training.loop import accuracy, classifier_recipe, cross_entropy, optimise
+from robustbench_gan.training.networks import device_of, freeze, fresh, reinitialised
 
 
 def test_accuracy_is_the_share_that_is_right():

@@ -23,7 +23,7 @@ from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.registry import resolve
 from robustbench_gan.nouns.spec import Spec, as_params
 from robustbench_gan.training.building import Pace
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.orders import Order
 from robustbench_gan.training.store import Store
 

@@ -15,7 +15,8 @@ from torch import nn
 from robustbench_gan.training import building, checkpoint
 from robustbench_gan.training.building import Pace
 from robustbench_gan.training.checkpoint import Checkpoint, fits, kept, restore, state_of, unfinished
-from robustbench_gan.training.loop import fresh, going_on
+from robustbench_gan.training.loop import going_on
+from robustbench_gan.training.networks import fresh
 from robustbench_gan.training.store import Store
 
 

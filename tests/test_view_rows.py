@@ -14,7 +14,7 @@ from robustbench_gan.models.convolutional import small_cnn
 from robustbench_gan.models.defense_gan_2018 import a
 from robustbench_gan.models.resnet import resnet18
 from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 
 
 @pytest.mark.parametrize("draws", [1, 3])

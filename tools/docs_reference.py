@@ -14,7 +14,7 @@ from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.contracts.threat import THREATS
 from robustbench_gan.leaderboard.flat import cost, robust_interval
 from robustbench_gan.leaderboard.labels import Labels, number, radius
-from robustbench_gan.leaderboard.load import order
+from robustbench_gan.leaderboard.questions import order
 from robustbench_gan.models.schedule import schedule_of
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Result

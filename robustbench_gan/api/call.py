@@ -27,7 +27,7 @@ from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output, unanswered
 from robustbench_gan.nouns.seeds import fold, sample_seeds
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 from robustbench_gan.training.substitute import Queried
 
 Batches = list[tuple[slice | Tensor, int]]

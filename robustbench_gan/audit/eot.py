@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from robustbench_gan.audit.compare import finding
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
-
-
-def not_random(system: System) -> str:
-    """The reason for a defense without randomness to average over."""
-    return "" if system.randomised else "the defense is not declared random: there are no draws"
+from robustbench_gan.audit.system import Check, System, Wanted, not_random
 
 
 def cells(system: System) -> list[Wanted]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from robustbench_gan.audit.compare import finding
-from robustbench_gan.audit.eot import not_random
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
+from robustbench_gan.audit.system import Check, System, Wanted, not_random
 
 
 def cells(system: System) -> list[Wanted]:

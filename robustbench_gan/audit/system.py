@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,9 @@ from robustbench_gan.nouns.outcome import Output
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 
 class Wanted(NamedTuple):
@@ -192,6 +194,11 @@ def no_cells(system: System) -> Sequence[Wanted]:
 def always(system: System) -> str:
     """The reason of a check that applies to everything."""
     return ""
+
+
+def not_random(system: System) -> str:
+    """The reason for a defense without randomness to average over."""
+    return "" if system.randomised else "the defense is not declared random: there are no draws"
 
 
 def nothing(system: System) -> float:

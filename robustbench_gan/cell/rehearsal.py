@@ -22,7 +22,7 @@ from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Loss, Output
 from robustbench_gan.nouns.seeds import own_generators
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 
 
 class _FirstPass(BaseException):

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
@@ -18,7 +19,9 @@ from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.engine.plan import Step, labels_of, steps_of
 from robustbench_gan.leaderboard.labels import Labels
 from robustbench_gan.results.places import short
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 ROWS = 16  # of defenses, before settings of one share a line
 DEAREST = 10

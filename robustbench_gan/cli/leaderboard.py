@@ -32,7 +32,8 @@ def leaderboard_build(directory: Path, out: Path | None, strict: bool, as_json: 
     """Write the Markdown leaderboard, or a CSV table, of every result below DIRECTORY."""
     from robustbench_gan.base.terminal import say
     from robustbench_gan.flags.across import across, invalid_flags
-    from robustbench_gan.leaderboard import build, load_results
+    from robustbench_gan.leaderboard.load import load_results
+    from robustbench_gan.leaderboard.write import build
 
     written, results = build(directory, out, say=say, strict=strict), load_results(directory)
     findings = across(results)

@@ -25,7 +25,7 @@ from robustbench_gan.cli.options import Place, json_option
 def command(results: tuple[Path, ...], as_json: bool) -> None:
     """Show results with their flags explained, and whether examples that were kept are still the same."""
     from robustbench_gan.cli.show_record import print_result
-    from robustbench_gan.leaderboard import rows
+    from robustbench_gan.leaderboard.flat import rows
     from robustbench_gan.results.stored import read_result
 
     shown, faults = [], []

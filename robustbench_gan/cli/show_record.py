@@ -11,7 +11,7 @@ from rich.text import Text
 from robustbench_gan.base.errors import UsageError, one_line, told
 from robustbench_gan.base.terminal import console_for, folded
 from robustbench_gan.flags import CATALOGUE
-from robustbench_gan.leaderboard import console_table
+from robustbench_gan.leaderboard.console import console_table
 from robustbench_gan.leaderboard.detected import FIGURES, figures
 from robustbench_gan.nouns.record import Detection, Result
 from robustbench_gan.results.kept import examples_of

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -34,7 +34,9 @@ from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.results.stored import read_result
 from robustbench_gan.training.orders import Order
 from robustbench_gan.training.store import Recipe
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 
 class Trained(NamedTuple):

@@ -28,7 +28,8 @@ ENGINE = (
     "nouns/detection", "nouns/evidence", "nouns/fields", "nouns/flag", "nouns/outcome", "nouns/record",
     "nouns/seeds", "nouns/statistics", "nouns/user_files", "training/black_box", "training/checkpoint",
     "training/classifiers", "training/defenses", "training/fetched", "training/fitting", "training/loop",
-    "training/memory", "training/oracles", "training/orders", "training/substitute", "training/workshop",
+    "training/memory", "training/networks", "training/oracles", "training/orders", "training/substitute",
+    "training/workshop",
 )  # fmt: skip
 
 

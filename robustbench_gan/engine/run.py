@@ -28,10 +28,11 @@ from robustbench_gan.engine.live import RichReporter, live_bars, say_derived, sa
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.engine.plan import Step, labels_of, result_path, steps_of
 from robustbench_gan.flags.across import Findings, across, invalid_flags
-from robustbench_gan.leaderboard import build, console_table, refuse_to_replace, rows
+from robustbench_gan.leaderboard.console import console_table
 from robustbench_gan.leaderboard.contradictions import told as told_across
-from robustbench_gan.leaderboard.flat import robust_interval
+from robustbench_gan.leaderboard.flat import robust_interval, rows
 from robustbench_gan.leaderboard.labels import Labels, radius
+from robustbench_gan.leaderboard.write import build, refuse_to_replace
 from robustbench_gan.nouns.record import Result, Status
 from robustbench_gan.training.workshop import Workshop
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from robustbench_gan.cell.question import Planned
 from robustbench_gan.engine.plan import result_path
 from robustbench_gan.engine.points import Point
-from robustbench_gan.leaderboard.flat import clean_interval, csv_text, measured, robust_interval
+from robustbench_gan.leaderboard.flat import clean_interval, measured, robust_interval
 from robustbench_gan.leaderboard.pipes import pipe_table
+from robustbench_gan.leaderboard.spreadsheet import csv_text
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.statistics import Interval

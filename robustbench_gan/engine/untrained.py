@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -29,7 +29,9 @@ from robustbench_gan.training.store import (
     read_header,
     recipe_key,
 )
-from robustbench_gan.training.workshop import Workshop
+
+if TYPE_CHECKING:
+    from robustbench_gan.training.workshop import Workshop
 
 KEY = re.compile(r"[\w.+-]+-[0-9a-f]{16}")  # of an artifact, which stands for the data and the seed behind it
 UNTOLD = {

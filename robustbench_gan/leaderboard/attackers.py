@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustbench_gan.leaderboard.flat import measured
-from robustbench_gan.leaderboard.headline import Column, Table
 from robustbench_gan.leaderboard.labels import Labels, escape, number
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.nouns.fields import Fact
 from robustbench_gan.nouns.record import Result
 
+if TYPE_CHECKING:
+    from robustbench_gan.leaderboard.headline import Column, Table
+
 Facts = Mapping[str, Fact]
-ColumnLabel = Callable[[Column], str]
+ColumnLabel = Callable[["Column"], str]
 
 
 class Kind(NamedTuple):

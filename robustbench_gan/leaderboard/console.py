@@ -8,14 +8,15 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from robustbench_gan.base.errors import one_line
-from robustbench_gan.flags.across import Findings
 from robustbench_gan.leaderboard.flat import clean_interval, cost, flag_ids, robust_interval
 from robustbench_gan.leaderboard.labels import Labels, number, radius
-from robustbench_gan.leaderboard.load import order
+from robustbench_gan.leaderboard.questions import order
 from robustbench_gan.nouns.record import Result
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+
+    from robustbench_gan.flags.across import Findings
 
 STYLES = {"ok": "green", "suspect": "yellow", "failed": "red"}
 FIGURES = (

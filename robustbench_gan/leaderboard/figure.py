@@ -6,13 +6,16 @@ The same results give the same bytes: nothing is measured from fonts, and coordi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from robustbench_gan.base.errors import one_line
-from robustbench_gan.leaderboard.headline import Standing, Table
 from robustbench_gan.leaderboard.labels import Labels
 from robustbench_gan.leaderboard.overview import Grid, clean, grids
 from robustbench_gan.nouns.statistics import Interval
+
+if TYPE_CHECKING:
+    from robustbench_gan.leaderboard.headline import Standing, Table
 
 WIDTH = 760
 LEFT, RIGHT = 190, 30  # of the axis, for names and air

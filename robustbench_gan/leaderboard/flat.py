@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustbench_gan.base.errors import LONGEST, UsageError, one_line
-from robustbench_gan.flags.across import Findings, across
-from robustbench_gan.leaderboard.load import order
+from robustbench_gan.base.errors import UsageError
+from robustbench_gan.leaderboard.questions import order
 from robustbench_gan.nouns.record import FALSE_POSITIVE_RATES, Outcomes, Result, finite
 from robustbench_gan.nouns.statistics import Interval, interval
+
+if TYPE_CHECKING:
+    from robustbench_gan.flags.across import Findings
 
 RAN = ("ok", "suspect", "failed")
 Row = dict[str, Any]
@@ -144,32 +146,3 @@ def cost(result: Result) -> dict[str, float | None]:
         "training_seconds": finite(result.seconds.training) if ran else None,
         "estimate_seconds": None if estimate is None else finite(estimate),
     }
-
-
-def csv_text(value: Any) -> Any:
-    """A value for a cell of a CSV file: a text that a spreadsheet would compute begins with an apostrophe.
-
-    A number is a number, also one that begins with a minus.
-    """
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    if not isinstance(value, str):
-        return value
-    line = one_line(value, LONGEST)
-    return f"'{line}" if line.startswith(("=", "+", "-", "@")) and not _is_number(line) else line
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def frame(results: Iterable[Result]) -> Any:
-    """The rows as a pandas DataFrame, for analysis and for CSV."""
-    import pandas as pd  # slow to import, and nothing else here needs it
-
-    results = list(results)
-    return pd.DataFrame(rows(results, findings=across(results)))

@@ -14,7 +14,7 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.flags.across import Doubt, Findings, across, doubts
 from robustbench_gan.flags.thresholds import MARGIN
 from robustbench_gan.leaderboard.flat import at_budget, clean_interval, measured
-from robustbench_gan.leaderboard.load import one_a_question
+from robustbench_gan.leaderboard.versions import one_a_question
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.statistics import Interval, interval, worst_case

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from robustbench_gan.leaderboard.flat import clean_interval
-from robustbench_gan.leaderboard.headline import Column, Standing, Table
 from robustbench_gan.leaderboard.labels import Labels, escape
 
+if TYPE_CHECKING:
+    from robustbench_gan.leaderboard.headline import Column, Standing, Table
+
 LONGEST = 300  # characters of a reason or a message
-ColumnLabel = Callable[[Column], str]
+ColumnLabel = Callable[["Column"], str]
 
 
 def notes(table: Table, labels: Labels, column: ColumnLabel, times: bool = True) -> list[str]:

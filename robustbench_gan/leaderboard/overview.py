@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from robustbench_gan.leaderboard.headline import Standing, Table
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.notes import marks
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.nouns.statistics import Interval
+
+if TYPE_CHECKING:
+    from robustbench_gan.leaderboard.headline import Standing, Table
 
 THREAT_ORDER = ("black-box", "query", "gray-box", "gray-box:copy", "white-box", "seed-known")
 

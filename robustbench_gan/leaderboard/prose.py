@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from robustbench_gan.leaderboard.labels import KINDS, escape
-from robustbench_gan.leaderboard.load import of_other_checks
+from robustbench_gan.leaderboard.versions import of_other_checks
 from robustbench_gan.nouns.record import Result
 
 MEANING = """\

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
         batches,
         classifier_recipe,
         cross_entropy,
-        device_of,
-        freeze,
-        fresh,
         going_on,
         optimise,
-        reinitialised,
         train_classifier,
     )
+    from robustbench_gan.training.networks import device_of, freeze, fresh, reinitialised
     from robustbench_gan.training.store import Artifact, Build, Store, recipe_key
     from robustbench_gan.training.workshop import Workshop
 

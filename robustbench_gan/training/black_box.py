@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.contracts.threat import ThreatModel
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.orders import Names
 from robustbench_gan.training.store import Artifact
 from robustbench_gan.training.substitute import papernot, static

@@ -28,7 +28,8 @@ from robustbench_gan.nouns.user_files import (
     user_digest,
     with_files,
 )
-from robustbench_gan.training.loop import classifier_recipe, freeze, fresh, train_classifier
+from robustbench_gan.training.loop import classifier_recipe, train_classifier
+from robustbench_gan.training.networks import freeze, fresh
 from robustbench_gan.training.store import Artifact, read_artifact
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.training.classifiers import looked_at
 from robustbench_gan.training.fetched import class_names, fetched_by, noting_fetched
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 
 if TYPE_CHECKING:
     from robustbench_gan.training.workshop import Workshop

@@ -31,7 +31,7 @@ from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import keep_beside
 from robustbench_gan.training.fetched import core_keys
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 from robustbench_gan.training.oracles import oracle_of, untrained_substitute
 from robustbench_gan.training.orders import Names, Order
 from robustbench_gan.training.store import Artifact

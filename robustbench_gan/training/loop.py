@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_gan.base import progress
-from robustbench_gan.base.errors import UsageError
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.data.samples import Samples
 from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.nouns.seeds import isolated, stable_hash
+from robustbench_gan.nouns.seeds import isolated
 from robustbench_gan.training.checkpoint import Checkpoint, Stateful, fits, restore, state_of, unfinished
+from robustbench_gan.training.networks import device_of
 
 EVALUATION_BATCH = 500
 RECIPE_VERSION = 1
@@ -31,11 +31,6 @@ BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 class Diverged(RuntimeError):
     """Training gave a loss that is not a number."""
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters lie; the CPU for one that has none."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def batches(
@@ -202,30 +197,6 @@ def accuracy(model: nn.Module, split: Split) -> float:
     return right / len(split)
 
 
-def fresh(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A newly initialised network, the same for the same seed."""
-    with isolated(stable_hash(f"init/{seed}")):
-        return factory()
-
-
-def reinitialised(model: nn.Module, seed: int) -> nn.Module:
-    """Draw every layer's weights anew, in place: the same architecture, untrained.
-
-    Raises UsageError for a layer that holds weights and cannot draw them: it would stay trained.
-    """
-    with isolated(stable_hash(f"init/{seed}")):
-        for name, module in model.named_modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif any(True for _ in module.parameters(recurse=False)):
-                raise UsageError(
-                    f"the layer {name or type(model).__name__!r} cannot be trained anew: give it a "
-                    "reset_parameters() that draws its weights."
-                )
-    return model
-
-
 def classifier_recipe(name: str, schedule: Schedule, data: Dataset, seed: int, code: str) -> dict[str, Any]:
     """Everything that decides a trained classifier."""
     return {
@@ -252,8 +223,3 @@ def train_classifier(
         model, data.train, loss, schedule, seed=seed, description=description, checkpoint=unfinished()
     )
     return {"validation_accuracy": accuracy(model, data.validation), "seconds": seconds}
-
-
-def freeze(model: nn.Module) -> nn.Module:
-    """Evaluation mode and no gradients for the weights: what every attacked or judged network is in."""
-    return model.eval().requires_grad_(False)

@@ -22,7 +22,7 @@ from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import kept
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 from robustbench_gan.training.orders import Names
 
 if TYPE_CHECKING:

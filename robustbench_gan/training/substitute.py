@@ -17,7 +17,8 @@ from robustbench_gan.data.dataset import Split
 from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.nouns.outcome import REJECTED
 from robustbench_gan.training.checkpoint import unfinished
-from robustbench_gan.training.loop import cross_entropy, device_of, optimise
+from robustbench_gan.training.loop import cross_entropy, optimise
+from robustbench_gan.training.networks import device_of
 
 if TYPE_CHECKING:
     from robustbench_gan.training.oracles import Oracle

@@ -23,7 +23,8 @@ from robustbench_gan.contracts.systems import Bare, Defended
 from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
-from robustbench_gan.training.loop import Diverged, fresh
+from robustbench_gan.training.loop import Diverged
+from robustbench_gan.training.networks import fresh
 from robustbench_gan.training.substitute import Queried
 
 pytestmark = pytest.mark.rounding

@@ -16,7 +16,7 @@ from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 from robustbench_gan.training.substitute import Queried
 
 pytestmark = pytest.mark.rounding

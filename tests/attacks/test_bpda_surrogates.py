@@ -18,7 +18,7 @@ from robustbench_gan.contracts.view import View
 from robustbench_gan.data.dataset import Split
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 
 N = 40
 BUDGET = Budget("linf", 0.3)

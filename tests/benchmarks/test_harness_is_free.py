@@ -23,7 +23,7 @@ from robustbench_gan.models.defense_gan_2018 import a
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal, Output
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 
 EPS = 1e-3
 COUNTS = {"small-cnn": 500, "a": 100}

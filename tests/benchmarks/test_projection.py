@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from robustbench_gan.base.machine import multiplies_bfloat16
 from robustbench_gan.engine.matrix import preset_text, read_matrix
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 

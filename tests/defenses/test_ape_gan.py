@@ -21,7 +21,7 @@ from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 
 SHAPE = (1, 28, 28)
 BOTH = ("author", "port")

@@ -21,7 +21,8 @@ from robustbench_gan.models.schedule import Schedule
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.loop import Diverged, cross_entropy, freeze, fresh, optimise
+from robustbench_gan.training.loop import Diverged, cross_entropy, optimise
+from robustbench_gan.training.networks import freeze, fresh
 
 SHAPE = (1, 8, 8)
 

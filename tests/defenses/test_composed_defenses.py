@@ -20,7 +20,8 @@ from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold
 from robustbench_gan.nouns.spec import Chain, Spec, as_params
-from robustbench_gan.training.loop import accuracy, freeze
+from robustbench_gan.training.loop import accuracy
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import Store
 
 SHAPE = (1, 16, 16)

@@ -12,7 +12,7 @@ from tiny_defense_gan import fitted
 from robustbench_gan.base import progress
 from robustbench_gan.nouns.seeds import normal
 from robustbench_gan.training.checkpoint import Checkpoint
-from robustbench_gan.training.loop import fresh
+from robustbench_gan.training.networks import fresh
 from robustbench_gan.training.store import Store
 
 # ---- a killed training

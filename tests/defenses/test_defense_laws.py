@@ -14,7 +14,7 @@ from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec, as_params
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import Store
 
 DEFENSES = registry.names("defenses")

@@ -16,7 +16,8 @@ from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.contracts.view import View
 from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.outcome import Goal
-from robustbench_gan.training.loop import accuracy, freeze
+from robustbench_gan.training.loop import accuracy
+from robustbench_gan.training.networks import freeze
 
 
 def built(store=None, base=None, key="base", seed=0, **more):

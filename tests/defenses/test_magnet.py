@@ -10,7 +10,7 @@ from rbg_defenses.magnet import MagNet
 from torch.nn import functional as F
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 
 
 def fitted(store, **more):

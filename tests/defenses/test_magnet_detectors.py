@@ -20,7 +20,7 @@ from robustbench_gan.data.dataset import Split
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import Store
 
 NAMES = {

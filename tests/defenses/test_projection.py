@@ -15,7 +15,7 @@ from rbg_defenses.defense_gan import DefenseGAN
 from torch import nn
 
 from robustbench_gan.base import machine
-from robustbench_gan.training.loop import freeze, fresh
+from robustbench_gan.training.networks import freeze, fresh
 
 SHAPE, LATENT, N = (1, 28, 28), 6, 3
 

@@ -15,7 +15,7 @@ from rbg_defenses.collaborative_defense_gan import CollaborativeDefenseGAN
 from torch import nn
 
 from robustbench_gan.models.schedule import Schedule
-from robustbench_gan.training.loop import freeze
+from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import recipe_key
 
 SHAPE = (1, 16, 16)
