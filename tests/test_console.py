@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
+from planted_results import MIXED, result
 from rich.console import Console
-from test_leaderboard import MIXED, result
 
 from robustbench_gan.base.terminal import folded
 from robustbench_gan.cli.show_record import fact

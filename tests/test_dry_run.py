@@ -28,9 +28,17 @@ from robustbench_gan.training.workshop import Workshop
 DIGITS = {"datasets": ["control-digits"], "classifiers": ["small-cnn"]}
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """What a workshop remembers that has drawn its data set."""
+    shop = Workshop(Store(tmp_path_factory.mktemp("store"), zoo=None))
+    lay_out(Matrix(**DIGITS), shop)
+    return shop.memory
+
+
 @pytest.fixture
-def shop(tmp_path):
-    return Workshop(Store(tmp_path / "store", zoo=None))
+def shop(tmp_path, drawn):
+    return Workshop(Store(tmp_path / "store", zoo=None), memory=dict(drawn))
 
 
 def plan(shop, **asked):
