@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from robustbench_gan.audit import self_test
+from robustbench_gan.audit.catalogue import chosen
 from robustbench_gan.audit.controls import ATTACKS, CONTROLS, HONEST, SYSTEMS, Control
 from robustbench_gan.audit.self_test import Row, by_audit, in_cells
 from robustbench_gan.cli import main
@@ -36,8 +37,8 @@ def by_name(control):
 
 def find(control, shop, seed=0):
     """What the self-test finds of one control."""
-    finder = by_audit if control.found_by == "audit" else in_cells
-    return finder("control-digits")(control, shop, seed)
+    by = {"audit": by_audit("control-digits", chosen), "cell": in_cells("control-digits")}
+    return by[control.found_by](control, shop, seed)
 
 
 # ---- the table
@@ -134,12 +135,12 @@ def test_a_self_test_asks_cells_and_audits_with_trainings_of_the_same_seed(shop,
             asked.append((how, control.name, workshop.train_seed, seed))
             return self_test.Found((), ("ok",), True)
 
-        return lambda dataset: find
+        return lambda *asked: find
 
     monkeypatch.setattr(self_test, "in_cells", finder("cell"))
     monkeypatch.setattr(self_test, "by_audit", finder("audit"))
     some = [BY_NAME["wrong-gradient"], BY_NAME["exception"]]
-    rows = self_test.self_test([1, 4], store=shop.store, controls=some)
+    rows = self_test.self_test([1, 4], chosen=chosen, store=shop.store, controls=some)
     expected = [("audit", "wrong-gradient"), ("cell", "exception")]
     assert asked == [(*one, seed, seed) for seed in (1, 4) for one in expected]
     assert [(row.control, row.seed) for row in rows] == [(name, seed) for _, name, _, seed in asked]
@@ -214,7 +215,7 @@ def test_what_rejects_everything_is_not_robust(shop):
 
 @pytest.mark.figures
 def test_all_controls_go_as_meant_over_three_seeds(tmp_path):
-    rows = self_test.self_test(store=Store(tmp_path))
+    rows = self_test.self_test(chosen=chosen, store=Store(tmp_path))
     assert len(rows) == 3 * len(CONTROLS)
     assert [row for row in rows if not row.caught] == []
 

@@ -14,11 +14,10 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_gan.audit.catalogue import chosen
 from robustbench_gan.audit.controls import CLASSIFIER, CONTROLS, Control, invalid
 from robustbench_gan.audit.record import Asked
 from robustbench_gan.audit.run import audit
-from robustbench_gan.audit.system import System
+from robustbench_gan.audit.system import Check, System
 from robustbench_gan.base import progress
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.base.terminal import console_for
@@ -55,12 +54,16 @@ class Row(Found):
 
 
 Finder = Callable[[Control, Workshop, int], Found]  # the workshop trains from the seed
+Chosen = Callable[
+    [Sequence[str]], Sequence[Check]
+]  # the checks of some names, as `catalogue.chosen` gives them
 
 
 @aside()
 def self_test(
     seeds: Iterable[int] = SEEDS,
     *,
+    chosen: Chosen,
     dataset: str = DATASET,
     store: Store | None = None,
     device: torch.device | None = None,
@@ -71,7 +74,7 @@ def self_test(
 
     `on_row` is told of each row as it comes.
     """
-    find: dict[str, Finder] = {"cell": in_cells(dataset), "audit": by_audit(dataset)}
+    find: dict[str, Finder] = {"cell": in_cells(dataset), "audit": by_audit(dataset, chosen)}
     rows = []
     for seed in seeds:
         workshop = Workshop(store or Store(), device or torch.device("cpu"), seed)
@@ -99,7 +102,7 @@ def in_cells(dataset: str) -> Finder:
     return find
 
 
-def by_audit(dataset: str) -> Finder:
+def by_audit(dataset: str, chosen: Chosen) -> Finder:
     """Judge a control by the verdicts of its checks in an audit; a check that was not made has caught nothing."""
 
     def find(control: Control, workshop: Workshop, seed: int) -> Found:
@@ -136,7 +139,7 @@ def cells(control: Control, workshop: Workshop, seed: int, dataset: str) -> list
     ]
 
 
-def report(seeds: Iterable[int], *, dataset: str, device: str, as_json: bool) -> int:
+def report(seeds: Iterable[int], *, chosen: Chosen, dataset: str, device: str, as_json: bool) -> int:
     """Run the self-test for the command line; returns the exit code, 1 where a row is not as it was meant."""
     console, started = console_for(stderr=True), time.monotonic()
 
@@ -147,7 +150,7 @@ def report(seeds: Iterable[int], *, dataset: str, device: str, as_json: bool) ->
         )
 
     with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
-        rows = self_test(seeds, dataset=dataset, device=pick_device(device), on_row=say)
+        rows = self_test(seeds, chosen=chosen, dataset=dataset, device=pick_device(device), on_row=say)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1))
     else:

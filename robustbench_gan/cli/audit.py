@@ -134,9 +134,12 @@ def _self_test(context: click.Context, seeds: tuple[int, ...], device: str, as_j
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seed {' --seed '.join(map(str, seeds))}: a seed is given twice.")
     from robustbench_gan.audit import self_test
+    from robustbench_gan.audit.catalogue import chosen
 
     dataset = context.params["dataset"] if "dataset" in {p.name for p in given} else self_test.DATASET
-    return self_test.report(seeds or self_test.SEEDS, dataset=dataset, device=device, as_json=as_json)
+    return self_test.report(
+        seeds or self_test.SEEDS, chosen=chosen, dataset=dataset, device=device, as_json=as_json
+    )
 
 
 def _was_given(context: click.Context, parameter: click.Parameter) -> bool:
