@@ -73,6 +73,6 @@ def expected(weight, less=0.0):
 def found(out):
     """Clean and robust accuracy by the classifier's name in each record."""
     return {
-        r.cell.classifier: (r.accuracy("clean").value, r.accuracy("robust").value)
+        str(r.cell.classifier): (r.accuracy("clean").value, r.accuracy("robust").value)
         for r in load_results(Path(out))
     }

@@ -18,7 +18,7 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import Planned
 from robustbench_gan.engine.layout import lay_out
-from robustbench_gan.engine.matrix import Matrix
+from robustbench_gan.engine.matrix import read_matrix
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
@@ -104,7 +104,7 @@ def planned(where: Workshop, **asked: Any) -> list[Planned]:
     """The cells of a matrix: lists may be given as their one element."""
     lists = {"datasets", "classifiers", "defenses", "attacks", "threats", "goals", "eps"}
     given = {k: [v] if k in lists and not isinstance(v, list) else v for k, v in asked.items()}
-    return lay_out(Matrix.model_validate({**DEFAULTS, **given}), where)
+    return lay_out(read_matrix("", "the test", {**DEFAULTS, **given}), where)
 
 
 def cell(where: Workshop, *, batch_size: int = 200, **asked: Any) -> Result:

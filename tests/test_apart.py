@@ -92,7 +92,7 @@ def test_a_hung_cell_fails_with_its_seconds_and_the_rest_goes_on(tmp_path):
     results = execute(
         cells, where, Settings(), tmp_path / "out", on_step=lambda step: None, on_result=lambda *of: None,
         run_cell=lambda item, *rest: (
-            partial(evaluate_apart, seconds=0.3) if "hang" in item.cell.attack else evaluate_cell
+            partial(evaluate_apart, seconds=0.3) if "hang" in item.cell.attack.name else evaluate_cell
         )(item, *rest),
         apart=True,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from robustbench_gan.cli import main
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags import CATALOGUE
 from robustbench_gan.leaderboard import load_results
+from robustbench_gan.nouns.spec import FileReference
 from robustbench_gan.nouns.user_files import user_digest
 from robustbench_gan.training.store import Store
 
@@ -232,16 +233,16 @@ def test_a_change_beside_the_file_of_a_classifier_of_ones_own_is_judged_anew(own
     seen = []
     for text in ("SIDE = 4\n", "SIDE = 4  # the same\n", "# said\nSIDE = 4  # the same\n", "SIDE = 5\n"):
         (here / "shape.py").write_text(text)
-        seen.append(user_digest(here / "good.safetensors", f"{here / 'mine.py'}:make"))
+        seen.append(user_digest(FileReference(here / "mine.py", "make", here / "good.safetensors")))
     assert seen[1] == seen[2] and len(set(seen)) == 3
-    assert user_digest(here / "good.safetensors", "mine.py:make") == seen[-1]  # however its path is written
+    assert user_digest(FileReference.of("mine.py:make@good.safetensors")) == seen[-1]  # however it is written
 
 
 def test_a_classifier_of_ones_own_is_evaluated(own, tmp_path):
     result = own("mine.py:make", "good.safetensors")
     assert result.exit_code == 0, result.stderr
     (record,) = load_results(tmp_path / "here" / "rbg-results")
-    assert record.status == "ok" and record.cell.classifier.startswith("mine.py:make@")
+    assert record.status == "ok" and str(record.cell.classifier).startswith("mine.py:make@")
 
 
 @pytest.mark.parametrize(
@@ -327,7 +328,7 @@ def test_the_exit_code_says_whether_a_cell_failed(rbg):
 
 def test_the_matrix_goes_on_after_a_failure_and_says_where_it_failed(rbg, tmp_path):
     assert rbg("evaluate", *SMALL, "--attack", "crashes", "--attack", "noise", "--out", "out").exit_code == 1
-    found = {r.cell.attack: r for r in load_results(tmp_path / "here" / "out")}
+    found = {str(r.cell.attack): r for r in load_results(tmp_path / "here" / "out")}
     assert {name: r.status for name, r in found.items()} == {"fgsm": "ok", "crashes": "failed", "noise": "ok"}
     assert found["crashes"].traceback[-1].startswith("planted_attacks.py:")
     page = (tmp_path / "here" / "out" / "README.md").read_text()
@@ -337,7 +338,7 @@ def test_the_matrix_goes_on_after_a_failure_and_says_where_it_failed(rbg, tmp_pa
 def test_ctrl_c_is_130_and_keeps_what_is_finished(rbg, tmp_path):
     result = rbg("evaluate", *SMALL, "--attack", "interrupted", "--out", "out")
     assert result.exit_code == 130 and "interrupted" in result.stderr and "Traceback" not in result.stderr
-    assert [r.cell.attack for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
+    assert [str(r.cell.attack) for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
     assert (tmp_path / "here" / "out" / "README.md").exists()
 
 
@@ -345,7 +346,7 @@ def test_results_that_vanish_while_it_runs_are_said(rbg, tmp_path):
     result = rbg("evaluate", *SMALL, "--attack", "tidies:where=out", "--attack", "noise", "--out", "out")
     assert result.exit_code == 1
     assert "1 of 3 results are not in out any more" in result.stderr.replace("\n", " ")
-    assert {r.cell.attack for r in load_results(tmp_path / "here" / "out")} == {
+    assert {str(r.cell.attack) for r in load_results(tmp_path / "here" / "out")} == {
         "noise",
         "tidies:link='',where=out",
     }
@@ -387,7 +388,7 @@ def test_other_signals_end_a_run_as_ctrl_c_does(rbg, tmp_path, number, code):
     result = rbg("evaluate", *SMALL, "--attack", f"interrupted:number={int(number)}", "--out", "out")
     assert result.exit_code == code and f"ended by {number.name}" in result.stderr
     assert "Traceback" not in result.stderr and (tmp_path / "here" / "out" / "README.md").exists()
-    assert [r.cell.attack for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
+    assert [str(r.cell.attack) for r in load_results(tmp_path / "here" / "out")] == ["fgsm"]
 
 
 def test_cells_above_the_time_limit_are_not_run_and_the_table_says_so(rbg, tmp_path):

@@ -28,9 +28,9 @@ Raw = dict[str, Any]
 @pytest.fixture(scope="module")
 def honest() -> Result:
     """A committed record of MagNet under two judge seeds, with clean and lost images."""
-    found = [r for r in load_results(COMMITTED) if r.outcomes and r.cell.defense.startswith("magnet")]
+    found = [r for r in load_results(COMMITTED) if r.outcomes and r.cell.defense.name == "magnet"]
     return with_evidence(
-        next(r for r in found if str(r.cell.attack).startswith("fgsm") and r.cell.threat_name == "white-box"),
+        next(r for r in found if r.cell.attack.name == "fgsm" and r.cell.threat_name == "white-box"),
         zero_gradients=3,
     )
 

@@ -30,7 +30,7 @@ def chance(worse, better):
 def of_standard(iterations, restarts):
     """The Defense-GAN of preset `standard`, pruned and in bfloat16, with this L and R."""
     matrix = read_matrix(preset_text("standard"), "standard", {})
-    (text,) = (text for text in matrix.defenses if text.startswith("defense-gan:"))
+    (text,) = (text for text in matrix.defenses if text.name == "defense-gan")
     spec = Spec.parse(text)
     changed = {"iterations": iterations, "restarts": restarts, "precision": "bf16", "prune": True}
     return str(Spec(spec.name, tuple({**dict(spec.params), **changed}.items())))

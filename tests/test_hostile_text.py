@@ -64,7 +64,10 @@ def test_the_console_prints_markup_and_controls_as_text(made) -> None:
 def test_a_page_shows_a_strangers_names_and_reasons_and_runs_none() -> None:
     nasty = NASTY.replace("\udcff", "")  # which no record can hold: it is no text
     page = markdown(
-        [result("10", defense=nasty), result(status="failed", attack=nasty, more={"reason": nasty * 100})]
+        [
+            result("10", defense=f"x:y={nasty}"),
+            result(status="failed", attack=f"x:y={nasty}", more={"reason": nasty * 100}),
+        ]
     )
     assert "<script>" not in page and "\n# H1" not in page and "\x1b" not in page and "\u202e" not in page
     assert "&lt;script&gt;" in page and r"\`y\`" in page
@@ -86,10 +89,15 @@ def test_cells_of_a_csv_file_are_never_formulas_and_numbers_stay_numbers(tmp_pat
         True,
         "a=b",
     ]
-    store(tmp_path, "a", result("10", defense="=cmd|' /C calc'!A0"), result("11", defense="-\x1b[2Jx\ny"))
-    (first, second) = csv.DictReader(io.StringIO(build(tmp_path, tmp_path / "rows.CSV").read_text()))
-    assert {first["defense"], second["defense"]} == {"'=cmd|' /C calc'!A0", "'- [2Jx y"}
-    assert sorted(float(row["robust_accuracy"]) for row in (first, second)) == [0.5, 1.0]
+    reason = {"reason": "=cmd|' /C calc'!A0"}
+    store(
+        tmp_path, "a", result("10", defense="@SUM:y=1"), result("11", defense="-x:y=\x1b[2Jx\ny"),
+        result(status="failed", attack="fgsm", more=reason),
+    )  # fmt: skip
+    found = list(csv.DictReader(io.StringIO(build(tmp_path, tmp_path / "rows.CSV").read_text())))
+    assert {row["defense"] for row in found} == {"'@SUM:y=1", "'-x:y= [2Jx y", "none"}
+    assert {row["reason"] for row in found} == {"'=cmd|' /C calc'!A0", ""}
+    assert sorted(row["robust_accuracy"] for row in found) == ["", "0.5", "1.0"]
 
 
 @pytest.mark.parametrize("name", ["x.tex", "x.html", "page", "x.json", "x.md.gz"])

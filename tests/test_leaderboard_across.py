@@ -23,7 +23,9 @@ def headline_of(cells: list[Result], threat: str) -> Any:
 
 def test_a_headline_that_rests_on_a_contradicted_cell_says_so() -> None:
     standing = headline_of(contradicted(), "white-box")
-    assert [(c.attack, ids) for c, ids in standing.doubts] == [("pgd", ("white-box-weaker-than-black-box",))]
+    assert [(str(c.attack), ids) for c, ids in standing.doubts] == [
+        ("pgd", ("white-box-weaker-than-black-box",))
+    ]
     assert standing.rank == 1  # it is said, not taken away
     assert not headline_of(contradicted(), "black-box").doubts
     page = markdown(contradicted())

@@ -7,6 +7,7 @@ from planted_results import result
 
 from robustbench_gan.leaderboard import markdown, rows
 from robustbench_gan.leaderboard.labels import short_labels
+from robustbench_gan.nouns.spec import Spec
 
 PAPERNOT = {
     "protocol": "papernot", "model": "e", "oracle": "defended", "answers": "labels", "step_sign": "plus", "images": 150,
@@ -76,8 +77,8 @@ def test_a_copy_is_called_one_in_a_table_of_its_own_threat_model():
 
 def test_a_copy_is_labelled_as_its_threat_model_is_named():
     texts = ["gray-box", *(f"gray-box:copy=True,draws=1,gradient={g},unroll=5" for g in ("auto", "bpda"))]
-    assert list(short_labels(texts[:2]).values()) == ["gray-box", "gray-box:copy"]
-    assert list(short_labels(texts).values()) == [
+    assert list(short_labels(map(Spec.of, texts[:2])).values()) == ["gray-box", "gray-box:copy"]
+    assert list(short_labels(map(Spec.of, texts)).values()) == [
         "gray-box",
         "gray-box:copy (gradient=auto)",
         "gray-box:copy (gradient=bpda)",

@@ -67,7 +67,7 @@ def test_two_versions_of_one_attack_do_not_share_a_row(tmp_path: Path) -> None:
     store(tmp_path, "new", new, result("1100", attack="fgsm", identity={"engine": "1", "attack": "f"}))
     with pytest.raises(UsageError, match="judge the same system but differ in: attack"):
         load_results(tmp_path)
-    assert [r.cell.attack for r in load_results(tmp_path, current=[new])] == ["fgsm", "pgd"]
+    assert [str(r.cell.attack) for r in load_results(tmp_path, current=[new])] == ["fgsm", "pgd"]
 
 
 def test_a_row_says_what_the_processor_computed_otherwise_and_never_mixes_two_kinds(tmp_path: Path) -> None:

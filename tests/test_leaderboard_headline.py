@@ -65,7 +65,7 @@ def test_defenses_judged_otherwise_are_never_ranked_together(
     changes: dict[str, Any], robust: str | list[str]
 ) -> None:
     found = tables([result("1110"), result(robust, defense="magnet", **changes)])
-    assert [[s.defense for s in t.standings] for t in found] in (
+    assert [[str(s.defense) for s in t.standings] for t in found] in (
         [["none"], ["magnet"]],
         [["magnet"], ["none"]],
     )
@@ -83,8 +83,8 @@ def test_tables_on_other_samples_say_that_their_ranks_do_not_compare() -> None:
 
 def test_suspect_and_failed_never_rank_nor_enter_the_headline() -> None:
     (table,) = tables(MIXED)
-    by_name = {s.defense: s for s in table.standings}
-    assert [s.defense for s in table.standings] == ["good", "weak", "broken", "crashed"]
+    by_name = {str(s.defense): s for s in table.standings}
+    assert [str(s.defense) for s in table.standings] == ["good", "weak", "broken", "crashed"]
     assert [s.rank for s in table.standings] == [1, 2, None, None]
     assert by_name["broken"].controls_only and by_name["broken"].incomplete
     assert by_name["crashed"].headline is None
@@ -94,7 +94,7 @@ def test_a_suspect_success_is_not_counted_either() -> None:
     (table,) = tables([result("1111"), result("0000", attack="fgsm", status="suspect")])
     standing = table.standings[0]
     assert standing.headline and standing.headline.value == 1
-    assert [(c.attack, status) for c, status in standing.missing] == [("fgsm", "suspect")]
+    assert [(str(c.attack), status) for c, status in standing.missing] == [("fgsm", "suspect")]
 
 
 def test_only_controls_give_no_rank() -> None:
@@ -137,7 +137,7 @@ def test_an_attack_that_only_others_faced_is_missing() -> None:
         result("1000", defense="tried", attack="b"),
     ]
     (table,) = tables(found)
-    assert [(s.defense, s.incomplete) for s in table.standings] == [("tried", False), ("lazy", True)]
+    assert [(str(s.defense), s.incomplete) for s in table.standings] == [("tried", False), ("lazy", True)]
     assert ranking(markdown(found))["lazy"][4] == "no result"
 
 

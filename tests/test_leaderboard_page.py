@@ -11,6 +11,7 @@ from planted_results import MIXED, ZERO_GRADIENT, ranking, result
 from robustbench_gan.leaderboard import markdown, rows
 from robustbench_gan.leaderboard.labels import escape, radius, short_labels
 from robustbench_gan.nouns.record import Seconds
+from robustbench_gan.nouns.spec import Chain, FileReference
 
 
 def test_statuses_are_written_out() -> None:
@@ -67,7 +68,8 @@ def test_the_order_of_results_does_not_matter() -> None:
 
 def test_every_table_has_as_many_cells_in_each_row_as_in_its_header() -> None:
     hostile = "x|y\n| <script>alert(1)</script> [a](b) `c` *d*"
-    found = [*MIXED, result(status="failed", defense=hostile, attack=hostile, more={"reason": hostile})]
+    spec = f"x:y={hostile}"
+    found = [*MIXED, result(status="failed", defense=spec, attack=spec, more={"reason": hostile})]
     page = markdown(found, title=hostile)
     width = 0
     for line in page.splitlines():
@@ -84,12 +86,13 @@ def test_escaping_keeps_text_literal_and_on_one_line() -> None:
 
 
 def test_labels_show_only_the_parameters_that_tell_namesakes_apart() -> None:
-    texts = ["pgd:step=0.1,steps=40", "pgd:step=0.1,steps=100", "fgsm:clip=true", "not a spec((", "a:k=1+b"]
-    assert short_labels(texts) == {
+    texts = ["pgd:step=0.1,steps=40", "pgd:step=0.1,steps=100", "fgsm:clip=true", "a:k=1+b"]
+    own = FileReference.of("mine.py:make@3fa9c2d1")
+    assert short_labels([*map(Chain.of, texts), own]) == {
         "pgd:step=0.1,steps=40": "pgd (steps=40)",
         "pgd:step=0.1,steps=100": "pgd (steps=100)",
         "fgsm:clip=true": "fgsm",
-        "not a spec((": "not a spec((",
+        "mine.py:make@3fa9c2d1": "mine.py:make@3fa9c2d1",
         "a:k=1+b": "a+b",
     }
 

@@ -50,7 +50,7 @@ def test_rows_without_a_number_say_none(status: str) -> None:
 
 
 def test_the_console_has_a_row_a_cell_and_never_reads_markup() -> None:
-    found = [*MIXED, result("1100", defense="[red]x[/red]\x1b[31m")]
+    found = [*MIXED, result("1100", defense="x"), result("1100", defense="x:y=[red]x[/red]\x1b[31m")]
     text = io.StringIO()
     Console(file=text, width=250, color_system=None).print(console_table(found))
     assert console_table(found).row_count == len(found)

@@ -17,6 +17,7 @@ from robustbench_gan.engine import matrix
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.nouns import registry
+from robustbench_gan.nouns.spec import Spec
 
 
 def read(text, **overrides):
@@ -34,8 +35,8 @@ def test_an_empty_matrix_is_its_defaults():
 def test_blocks_inherit_what_they_do_not_say():
     asked = read('eps=[0.1]\nsamples=7\n[[block]]\nattacks=["pgd"]\n[[block]]\nsamples=9\n')
     one, two = asked.blocks()
-    assert (one.attacks, one.samples, one.eps) == (["pgd"], 7, [0.1])
-    assert (two.attacks, two.samples, two.eps) == (["fgsm"], 9, [0.1])
+    assert (one.attacks, one.samples, one.eps) == ([Spec("pgd")], 7, [0.1])
+    assert (two.attacks, two.samples, two.eps) == ([Spec("fgsm")], 9, [0.1])
 
 
 def test_a_block_cannot_have_a_training_seed_of_its_own():
@@ -49,7 +50,7 @@ def test_a_block_cannot_have_a_training_seed_of_its_own():
 
 def test_options_go_before_the_file_and_before_its_blocks():
     asked = read('samples=7\n[[block]]\nsamples=9\nattacks=["pgd"]', samples=3, attacks=["bim"])
-    assert [(b.samples, b.attacks) for b in asked.blocks()] == [(3, ["bim"])]
+    assert [(b.samples, b.attacks) for b in asked.blocks()] == [(3, [Spec("bim")])]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,11 @@ def test_a_matrix_is_the_product_of_its_lists(shop):
 
 def test_cells_hold_every_parameter_written_out(shop):
     (item,) = planned(shop, attacks="pgd:steps=7", eot=3, gradient="bpda", defenses="noisy+none")
-    assert item.cell.attack == "pgd:loss=ce,momentum=0.0,random_start=True,restarts=1,step=0.0,steps=7"
-    assert item.cell.threat == "white-box:draws=3,gradient=bpda,unroll=5"
-    assert item.cell.defense == "noisy+none" and item.cell.dataset == "grey:classes=3,side=4,tests=200"
+    assert str(item.cell.attack) == "pgd:loss=ce,momentum=0.0,random_start=True,restarts=1,step=0.0,steps=7"
+    assert str(item.cell.threat) == "white-box:draws=3,gradient=bpda,unroll=5"
+    assert (
+        str(item.cell.defense) == "noisy+none" and str(item.cell.dataset) == "grey:classes=3,side=4,tests=200"
+    )
     assert item.threat == white_box(gradient="bpda", draws=3, unroll=5)
 
 
@@ -217,7 +220,7 @@ def test_a_preset_lays_out_and_most_of_it_can_be_run(tmp_path, monkeypatch, name
 
 def test_the_standard_preset_has_every_threat_model():
     threats = read_matrix(preset_text("standard"), "standard", {}).threats
-    assert {text if text in THREATS else text.partition(":")[0] for text in threats} == set(THREATS)
+    assert {str(threat) if str(threat) in THREATS else threat.name for threat in threats} == set(THREATS)
 
 
 # ---- what cannot be
@@ -286,7 +289,7 @@ def test_a_defense_for_other_images_is_not_applicable_and_stops_nothing_else(tmp
         workshop(tmp_path), defenses=["none", "median:size=4", "median:size=5", "noisy+median:size=5"],
         attacks=["fgsm", "fmn"],
     )  # fmt: skip
-    reasons = {(item.cell.defense, item.cell.attack.partition(":")[0]): item.reason for item in laid}
+    reasons = {(str(item.cell.defense), item.cell.attack.name): item.reason for item in laid}
     wide = "median:size=5 is wider than images of 4x4: give at most 4"
     assert reasons == {
         (defense, attack): wide if "size=5" in defense else ""

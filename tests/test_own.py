@@ -12,7 +12,8 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 from safetensors.torch import save_file
 
 from robustbench_gan.base.errors import UsageError
-from robustbench_gan.nouns.user_files import FileReference, user_digest
+from robustbench_gan.nouns.spec import FileReference
+from robustbench_gan.nouns.user_files import user_digest
 
 
 def test_two_files_of_one_name_give_the_two_right_rows(rbg):
@@ -113,7 +114,7 @@ def test_what_a_file_reads_beside_itself_tells_it_from_its_copy(tmp_path, reads)
         (folder / "model.py").write_text(
             f"import importlib, os\nfrom pathlib import Path\nHERE = Path(__file__).parent\nX = {reads}\n"
         )
-        digests[changed] = user_digest(None, f"{folder / 'model.py'}:make")
+        digests[changed] = user_digest(FileReference(folder / "model.py", "make"))
     different = [name for name in files if digests[name] != digests[""]]
     (read,) = different  # and nothing that it does not
     assert read.rpartition("/")[2].partition(".")[0] in reads or read.endswith((".yaml", ".json"))

@@ -17,6 +17,7 @@ from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.plan import result_path
 from robustbench_gan.leaderboard import load_results
+from robustbench_gan.nouns.spec import UNDEFENDED
 from robustbench_gan.results.stored import read_result, write_text
 
 # ---- folders
@@ -40,10 +41,8 @@ def test_folders_of_one_name_are_told_apart_and_from_what_is_bundled(tmp_path, r
     specs = [f"folder:path={folder}/mnist,size=4,channels=1" for folder in "abc"]
     done = rbg("evaluate", *asked, *(part for spec in specs for part in ("--dataset", spec)), "--out", "o")
     results = load_results(tmp_path / "o")
-    assert all(f"{r.cell.dataset.partition(':')[0]} / quick / none" in done.stderr for r in results), (
-        done.stderr
-    )
-    names = [r.cell.dataset.partition(":")[0] for r in results]
+    assert all(f"{r.cell.dataset.name} / quick / none" in done.stderr for r in results), done.stderr
+    names = [r.cell.dataset.name for r in results]
     assert len(set(names)) == len(names) == 2 and all(name.startswith("mnist@") for name in names)
     alone = []
     for folder in "ab":
@@ -96,7 +95,7 @@ def test_what_is_stored_of_a_system_with_other_weights_is_judged_anew(tmp_path, 
     seen, told = [], []
     run = {"run_cell": evaluate_cell, "on_step": lambda step: None, "on_replaced": told.append,
            "on_result": lambda item, result, stored: seen.append((item.cell.fingerprint, stored))}  # fmt: skip
-    none = [c for c in cells if c.cell.defense == "none"]
+    none = [c for c in cells if c.cell.defense == UNDEFENDED]
     right = execute(cells, shop, Settings(), out, **run)
     _with_weights(result_path(out, none[0]), classifier="f" * 16)  # as if trained on another processor
     result_path(out, none[1]).unlink()

@@ -16,8 +16,10 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.engine.execute import execute, finished
 from robustbench_gan.engine.live import say_derived
-from robustbench_gan.engine.plan import result_path, short, steps_of
+from robustbench_gan.engine.plan import result_path, steps_of
 from robustbench_gan.flags import derive, identity
+from robustbench_gan.nouns.spec import Chain
+from robustbench_gan.results.places import short
 from robustbench_gan.results.stored import read_result, write_text
 
 ASKED = {
@@ -268,7 +270,7 @@ def test_an_interruption_keeps_what_is_finished(shop, tmp_path):
 
 
 def test_labels_leave_out_parameters():
-    assert short("defense-gan:width=2+none:x=1") == "defense-gan+none"
+    assert short(Chain.of("defense-gan:width=2+none:x=1")) == "defense-gan+none"
     assert slug("a b/c") == "a-b-c"
 
 

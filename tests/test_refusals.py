@@ -55,7 +55,7 @@ def test_a_defense_that_refuses_gradients_does_not_rank_as_if_it_had_withstood_t
 
     (table,) = tables([evaluate_cell(item, shop, Settings()) for item in cells])
     last = table.standings[-1]
-    assert last.defense.startswith("refuser") and last.incomplete and not table.standings[0].incomplete
+    assert last.defense.name.startswith("refuser") and last.incomplete and not table.standings[0].incomplete
     assert [status for _, status in last.missing] == ["failed"]
 
 
@@ -89,10 +89,10 @@ def test_an_impossible_attack_is_refused_before_anything_runs(attack):
     eps = torch.inf if info_of(function).minimal else 0.1
     budget = Budget(IMPOSSIBLE[attack], eps)
     assert (
-        refused_before(function, spec.name, budget, "untargeted", (1, 16, 16), 10) == ""
+        refused_before(function, Spec(spec.name), budget, "untargeted", (1, 16, 16), 10) == ""
     )  # its defaults are sound
     with pytest.raises(UsageError, match=spec.params[-1][0].split("_")[0]):
-        refused_before(function, attack, budget, "untargeted", (1, 16, 16), 10)
+        refused_before(function, spec, budget, "untargeted", (1, 16, 16), 10)
 
 
 def test_what_a_norm_or_the_classes_rule_out_is_known_as_early(shop):
@@ -108,5 +108,5 @@ def test_what_a_norm_or_the_classes_rule_out_is_known_as_early(shop):
 def test_rehearsing_an_attack_moves_no_global_generator():
     state = torch.get_rng_state()
     function = registry.load("attacks", "ai-gan")
-    assert refused_before(function, "ai-gan", Budget("linf", 0.1), "random", (1, 16, 16), 10) == ""
+    assert refused_before(function, Spec("ai-gan"), Budget("linf", 0.1), "random", (1, 16, 16), 10) == ""
     assert torch.equal(torch.get_rng_state(), state)

@@ -46,7 +46,7 @@ DEFENSES = {
     "defense-gan": (DefenseGAN, {**TINY_GAN, "classifier": "both", "detect_fpr": 0.1}, (1, 28, 28)),
 }  # fmt: skip
 NAMES = ("grey", "quick", "noisy")
-BLACK = {"name": "black-box", "access": "gradient", "model": "quick"}
+BLACK = {"name": "black-box", "access": "gradient", "model": Spec("quick")}
 PAPERNOT = ThreatModel(**BLACK, substitute="papernot", rounds=2)
 STATIC = ThreatModel(**BLACK, substitute="static", rounds=3, answers="scores")
 DYNAMIC = ThreatModel(**BLACK, substitute="dynamic", rounds=2)

@@ -7,6 +7,7 @@ from torch import nn
 
 from robustbench_gan.base.errors import UsageError, described
 from robustbench_gan.models.from_file import factory_from_file
+from robustbench_gan.nouns.spec import FileReference
 
 SHAPE = (1, 28, 28)
 FILE = """
@@ -85,11 +86,11 @@ def user_file(tmp_path):
     ],
 )
 def test_a_factory_is_given_what_its_parameters_ask_for(user_file, name, given):
-    assert factory_from_file(f"{user_file}:{name}")(SHAPE, 5).given == given
+    assert factory_from_file(FileReference(user_file, name))(SHAPE, 5).given == given
 
 
 def test_a_factory_without_parameters_is_given_nothing(user_file):
-    assert factory_from_file(f"{user_file}:plain")(SHAPE, 5).out_features == 3
+    assert factory_from_file(FileReference(user_file, "plain"))(SHAPE, 5).out_features == 3
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_factory_without_parameters_is_given_nothing(user_file):
 )
 def test_another_signature_is_refused_with_the_one_wanted_before_anything_runs(user_file, name, says):
     with pytest.raises(UsageError) as refused:
-        factory_from_file(f"{user_file}:{name}")
+        factory_from_file(FileReference(user_file, name))
     assert says in str(refused.value) and "\n" not in str(refused.value) and "0x" not in str(refused.value)
 
 
@@ -128,7 +129,7 @@ def test_another_signature_is_refused_with_the_one_wanted_before_anything_runs(u
 )
 def test_what_makes_no_model_is_one_line(user_file, name, says):
     with pytest.raises(UsageError) as refused:
-        factory_from_file(f"{user_file}:{name}")(SHAPE, 5)
+        factory_from_file(FileReference(user_file, name))(SHAPE, 5)
     assert says in str(refused.value)
 
 
@@ -136,9 +137,10 @@ def test_what_makes_no_model_is_one_line(user_file, name, says):
     ("reference", "message"),
     [
         ("{dir}/none.py:net", r"no file .*none\.py.*write --classifier path/to/file\.py:factory"),
-        ("{dir}:net", "no file"),
+        ("{dir}:net", r"cannot read --classifier .*expected path/to/file\.py:factory"),
+        ("{dir}/no.py/no.py:net", "no file"),
         ("~nobody-here/net.py:net", "no file '~nobody-here/net.py'"),
-        ("{dir}/my_model.py", r"my_model\.py.*write --classifier path/to/file\.py:factory"),
+        ("{dir}/my_model.py", r"my_model\.py.*expected path/to/file\.py:factory"),
         ("{dir}/broken.py:net", r"broken\.py fails to run: ZeroDivisionError: division by zero"),
         ("{dir}/syntax.py:net", r"syntax\.py fails to run: SyntaxError"),
         ("{dir}/exits.py:net", r"exits\.py fails to run: SystemExit: 0"),
@@ -151,12 +153,12 @@ def test_a_wrong_reference_is_a_usage_error_that_says_what_to_write(tmp_path, us
     }.items():  # fmt: skip
         (tmp_path / f"{name}.py").write_text(text + "\n")
     with pytest.raises(UsageError, match=message):
-        factory_from_file(reference.format(dir=tmp_path))
+        factory_from_file(FileReference.of(reference.format(dir=tmp_path)))
 
 
 def test_a_tilde_is_the_home_directory(user_file, monkeypatch):
     monkeypatch.setenv("HOME", str(user_file.parent))
-    assert factory_from_file("~/my_model.py:full")(SHAPE, 5).given == ((SHAPE, 5), {})
+    assert factory_from_file(FileReference.of("~/my_model.py:full"))(SHAPE, 5).given == ((SHAPE, 5), {})
 
 
 def test_an_error_is_one_line_without_addresses():

@@ -8,6 +8,7 @@ import pytest
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.models.from_file import factory_from_file
+from robustbench_gan.nouns.spec import FileReference
 
 SHAPE = (1, 28, 28)
 
@@ -36,9 +37,11 @@ def test_two_files_each_get_what_lies_beside_them(tmp_path, statement):
     path, modules = list(sys.path), dict(sys.modules)
     if where == "random":  # the standard library's own is what torch and everybody else means
         with pytest.raises(UsageError, match="cannot import name 'WIDTH'"):
-            factory_from_file(f"{tmp_path}/a b/net.py:make")
+            factory_from_file(FileReference.of(f"{tmp_path}/a b/net.py:make"))
     else:
-        first, second = (factory_from_file(f"{tmp_path}/{name}/net.py:make") for name in ("a b", "b's"))
+        first, second = (
+            factory_from_file(FileReference.of(f"{tmp_path}/{name}/net.py:make")) for name in ("a b", "b's")
+        )
         assert [made(SHAPE, 5).out_features for made in (first, second, first)] == [3, 4, 3]
     assert sys.path == path
     changed = {name for name in {*sys.modules, *modules} if sys.modules.get(name) is not modules.get(name)}
@@ -57,7 +60,7 @@ def test_a_package_beside_stands_before_what_was_imported_under_its_name(tmp_pat
     (tmp_path / "here" / "net.py").write_text(
         "import helpers_of_mine\nfrom torch import nn\ndef make(): return nn.Linear(1, helpers_of_mine.WIDTH)\n"
     )
-    assert factory_from_file(f"{tmp_path}/here/net.py:make")(SHAPE, 5).out_features == 2
+    assert factory_from_file(FileReference.of(f"{tmp_path}/here/net.py:make"))(SHAPE, 5).out_features == 2
     assert sys.modules.pop("helpers_of_mine") is helpers_of_mine and helpers_of_mine.WIDTH == 7
 
 
@@ -69,4 +72,6 @@ def test_a_file_in_a_package_may_import_from_the_package_above(tmp_path):
     (tmp_path / "mine" / "nets" / "net.py").write_text(
         "from ..common import WIDTH\nfrom torch import nn\ndef make(): return nn.Linear(1, WIDTH)\n"
     )
-    assert factory_from_file(f"{tmp_path}/mine/nets/net.py:make")(SHAPE, 5).out_features == 6
+    assert (
+        factory_from_file(FileReference.of(f"{tmp_path}/mine/nets/net.py:make"))(SHAPE, 5).out_features == 6
+    )

@@ -14,7 +14,7 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import no_file
 from robustbench_gan.base.formats import no_safetensors
 from robustbench_gan.models.weight_files import fill
-from robustbench_gan.nouns.user_files import FileReference
+from robustbench_gan.nouns.spec import FileReference
 
 SHAPE = (1, 28, 28)
 
@@ -153,7 +153,7 @@ def test_a_header_of_640_bytes_is_no_pickle(tmp_path):
 
 def test_a_file_whose_name_is_no_text_has_a_name_in_records():
     published = FileReference.parse("dir/n\udcffet.py:make").published("0123456789abcdef")
-    assert published.encode() == b"n\\udcffet.py:make@01234567"
+    assert str(published).encode() == b"n\\udcffet.py:make@01234567"
 
 
 def test_the_line_that_shards_are_joined_by_joins_them(tmp_path, monkeypatch):

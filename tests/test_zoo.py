@@ -17,6 +17,7 @@ from robustbench_gan.cli import main as rbg
 from robustbench_gan.engine.matrix import preset_text, presets
 from robustbench_gan.models.defense_gan_2018 import a
 from robustbench_gan.models.schedule import schedule_of
+from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.results.stored import read_result
 from robustbench_gan.training.store import ZOO, Store, packed, read_artifact, recipe_key
 from robustbench_gan.training.workshop import Workshop
@@ -268,8 +269,8 @@ def test_a_small_artifact_keeps_full_precision(filled, monkeypatch):
 
 
 def test_a_matrix_is_read_on_some_of_its_data_sets(tool):
-    assert tool.matrix_of("standard").datasets == ["mnist", "fashion-mnist"]
-    assert tool.matrix_of("standard", ["mnist"]).datasets == ["mnist"]
+    assert tool.matrix_of("standard").datasets == [Spec("mnist"), Spec("fashion-mnist")]
+    assert tool.matrix_of("standard", ["mnist"]).datasets == [Spec("mnist")]
 
 
 def test_what_cannot_be_trained_is_said_and_leaves_the_rest(filled, tmp_path, capsys):

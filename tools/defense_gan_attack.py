@@ -25,7 +25,6 @@ from robustbench_gan.engine import matrix
 from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.statistics import interval
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop, pick_device
@@ -102,7 +101,7 @@ def table(results: list[Result]) -> str:
             robust = [stands for r in chunks for stands in survivors(r, eps)]
             if robust:
                 states = ", ".join(sorted({f"{r.status} {r.reason}".strip() for r in chunks}))
-                name = Spec.parse(attack).name
+                name = attack.name
                 lines.append(
                     f"| {name} | {reading} | {eps:.3g} | {_share(robust)} | {len(robust)} | {states} |"
                 )

@@ -99,7 +99,7 @@ def on_board(group: str, name: str, results: list[Result]) -> str:
     labels, other = Labels.among(results), {"attacks": "defense", "defenses": "attack"}[group]
     found = [
         r for r in sorted(results, key=order)
-        if r.counts and getattr(r.cell, group[:-1]).partition(":")[0] == name
+        if r.counts and getattr(r.cell, group[:-1]).name == name
     ]  # fmt: skip
     rows = []
     for r in found:

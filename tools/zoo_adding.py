@@ -21,7 +21,7 @@ from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.data.dataset import HOLDOUT
 from robustbench_gan.engine.plan import Step
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Chain, Spec
+from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.training.loop import accuracy
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
@@ -71,14 +71,13 @@ def measured(step: Step, store: Store, samples: int) -> Measured:
     return Measured(f"defended clean accuracy{said}", float((out.labels == y).double().mean()), n)
 
 
-def fastest(defense: str) -> tuple[str, str]:
+def fastest(defense: Chain) -> tuple[Chain, str]:
     """A defense with the fastest engine that it and the processor have, on the same weights; what to say of it."""
-    spec, *inner = Chain.parse(defense)
+    spec, *inner = defense
     if spec.name != "defense-gan" or inner or not machine.multiplies_bfloat16(torch.device("cpu")):
         return defense, ""
     engine = {"prune": True, "precision": "bf16"}
-    changed = Spec(spec.name, tuple(sorted({**dict(spec.params), **engine}.items())))
-    return str(changed), " (pruned, bfloat16)"
+    return Chain((spec.replaced(engine),)), " (pruned, bfloat16)"
 
 
 def add(

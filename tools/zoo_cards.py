@@ -33,7 +33,7 @@ def card_of(step: Step, path: Path) -> Card:
     header, artifact, cell = read_header(path), read_artifact(path), step.planned.cell
     facts = dict(artifact.info)
     card = {
-        "part_of": {"dataset": cell.dataset, "classifier": cell.classifier},
+        "part_of": {"dataset": str(cell.dataset), "classifier": str(cell.classifier)},
         "recipe": json.loads(header["recipe"]),
         "precision": "float16" if "widened" in header else "float32",
         "bytes": path.stat().st_size,
@@ -44,11 +44,11 @@ def card_of(step: Step, path: Path) -> Card:
         "facts": {k: v for k, v in facts.items() if isinstance(v, int | float | str)},
     }
     if step.kind != "classifier":
-        card["part_of"]["defense"] = cell.defense
+        card["part_of"]["defense"] = str(cell.defense)
     if step.kind in ("substitute", "attack"):
-        card["part_of"]["threat"] = cell.threat
+        card["part_of"]["threat"] = str(cell.threat)
     if step.kind == "attack":
-        card["part_of"] |= {"attack": cell.attack, "budget": f"{cell.norm} {cell.eps:g}"}
+        card["part_of"] |= {"attack": str(cell.attack), "budget": f"{cell.norm} {cell.eps:g}"}
     return card
 
 

@@ -16,7 +16,6 @@ from robustbench_gan.engine.execute import train
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.engine.plan import Step, steps_of
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.store import Artifact, Build, Recipe, Store, recipe_key
 from robustbench_gan.training.workshop import Workshop, pick_device
 
@@ -53,7 +52,7 @@ def matrix_of(name: str, datasets: Collection[str] = ()) -> Matrix:
             return read_matrix(preset_text(name), f"preset {name}", overrides)
         return read_matrix_file(ROOT / name, overrides)
 
-    kept = [text for text in read({}).datasets if Spec.parse(text).name in datasets]
+    kept = [str(spec) for spec in read({}).datasets if spec.name in datasets]
     return read({"datasets": kept} if kept else {})
 
 

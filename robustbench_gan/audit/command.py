@@ -50,7 +50,7 @@ def run(
 ) -> int:  # fmt: skip
     """Audit and report; the exit code: 1 where a check failed or, with `strict`, an invalid flag was raised."""
     console = console_for(stderr=True)
-    names = " / ".join(system.names())
+    names = " / ".join(map(str, system.names()))
     write_text_atomically(out / "checks" / ".writable", "")
     (out / "checks" / ".writable").unlink(missing_ok=True)
     console.print(

@@ -8,12 +8,11 @@ from robustbench_gan.audit.record import Finding
 from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import MNIST_CLASS_DISTANCE
-from robustbench_gan.nouns.spec import Spec
 
 
 def only_mnist(system: System) -> str:
     """The reason on other data, for which the distance between classes is not known."""
-    known = Spec.of(system.asked.dataset).name == "mnist"
+    known = system.asked.dataset.name == "mnist"
     return "" if known else "the distance between classes is known for mnist alone"
 
 

@@ -12,14 +12,14 @@ from robustbench_gan.cell.judge import judge
 from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import correct
-from robustbench_gan.nouns.spec import Chain, Spec
+from robustbench_gan.nouns.spec import Spec
 
 TRAINS = "adversarial-training"
 
 
 def training_attack(system: System) -> Wanted | None:
     """The single-step attack that the defense was trained on, in the ball it was trained in; None without one."""
-    for spec in Chain.of(system.asked.defense):
+    for spec in system.asked.defense:
         if spec.name == TRAINS:
             values = registry.resolve("defenses", spec)[1]
             inner = values["attack"] if isinstance(values["attack"], Spec) else Spec.parse(values["attack"])

@@ -60,10 +60,10 @@ def markdown(audit: Audit) -> str:
     """The page audit.md."""
     a = audit.asked
     lines = [
-        f"# Audit of {escape(a.defense)}",
+        f"# Audit of {escape(str(a.defense))}",
         "",
-        f"{escape(a.dataset)}, classifier {escape(a.classifier)}, {a.norm} eps {a.eps:g}, {a.samples} images, "
-        f"seed {a.seed}, PGD of {a.steps} steps with every gradient that applies.",
+        f"{escape(str(a.dataset))}, classifier {escape(str(a.classifier))}, {a.norm} eps {a.eps:g}, "
+        f"{a.samples} images, seed {a.seed}, PGD of {a.steps} steps with every gradient that applies.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "| " + " | ".join("---" for _ in HEADER) + " |",

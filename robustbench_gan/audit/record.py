@@ -12,6 +12,8 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import read_text
 from robustbench_gan.nouns.fields import Fact
 from robustbench_gan.nouns.flag import Flag, Severity
+from robustbench_gan.nouns.record import AChain, AClassifier, ASpec
+from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.statistics import Interval
 
 SCHEMA_VERSION: Final = 1
@@ -29,9 +31,9 @@ class _Record(BaseModel):
 class Asked(_Record):
     """The system under audit and how it is attacked. Texts are specs; eps is on pixels in [0, 1]."""
 
-    defense: str
-    dataset: str = "mnist"
-    classifier: str = "small-cnn"
+    defense: AChain
+    dataset: ASpec = Spec("mnist")
+    classifier: AClassifier = Spec("small-cnn")
     norm: str = "linf"
     eps: float = 0.3
     samples: int = 100

@@ -29,6 +29,7 @@ from robustbench_gan.engine.live import RichReporter, live_bars
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags.across import across
 from robustbench_gan.nouns.record import Result
+from robustbench_gan.nouns.spec import Chain, Spec
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop, pick_device
 
@@ -107,8 +108,8 @@ def by_audit(dataset: str, chosen: Chosen) -> Finder:
 
     def find(control: Control, workshop: Workshop, seed: int) -> Found:
         asked = Asked(
-            defense=control.defense, dataset=dataset, classifier=CLASSIFIER, norm=control.norm, eps=control.eps,
-            samples=SAMPLES, seed=seed, train_seed=seed,
+            defense=Chain.of(control.defense), dataset=Spec.of(dataset), classifier=Spec.of(CLASSIFIER),
+            norm=control.norm, eps=control.eps, samples=SAMPLES, seed=seed, train_seed=seed,
         )  # fmt: skip
         with TemporaryDirectory() as out:
             found = audit(
@@ -127,8 +128,9 @@ def by_audit(dataset: str, chosen: Chosen) -> Finder:
 def cells(control: Control, workshop: Workshop, seed: int, dataset: str) -> list[Result]:
     """The results of a control's cells, one an attack."""
     asked = Matrix(
-        datasets=[dataset], classifiers=[CLASSIFIER], defenses=[control.defense], attacks=list(control.attacks),
-        threats=[control.threat], norm=control.norm, eps=[control.eps], judge_seeds=control.judge_seeds,
+        datasets=[Spec.of(dataset)], classifiers=[Spec.of(CLASSIFIER)], defenses=[Chain.of(control.defense)],
+        attacks=[Spec.of(text) for text in control.attacks], threats=[Spec.of(control.threat)],
+        norm=control.norm, eps=[control.eps], judge_seeds=control.judge_seeds,
         samples=SAMPLES, seed=seed, train_seed=seed,
     )  # fmt: skip
     return [

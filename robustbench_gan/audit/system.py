@@ -32,6 +32,7 @@ from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec
 
 if TYPE_CHECKING:
+    from robustbench_gan.training.orders import Names
     from robustbench_gan.training.workshop import Workshop
 
 
@@ -104,14 +105,14 @@ class System:
             asked = self.asked
             matrix = Matrix(
                 name="audit", datasets=[asked.dataset], classifiers=[asked.classifier], defenses=[asked.defense],
-                attacks=[wanted.attack], threats=[wanted.threat], norm=wanted.norm, eps=[wanted.eps],
+                attacks=[Spec.of(wanted.attack)], threats=[Spec.of(wanted.threat)], norm=wanted.norm, eps=[wanted.eps],
                 samples=asked.samples, seed=asked.seed, judge_seeds=self.judge_seeds,
                 train_seed=self.workshop.train_seed,
             )  # fmt: skip
             (self.plans[wanted],) = lay_out(matrix, self.workshop)
         return self.plans[wanted]
 
-    def names(self) -> tuple[str, str, str]:
+    def names(self) -> Names:
         """Data set, classifier and defense as the workshop asks for them."""
         cell = self.planned(self.pgd()).cell
         return cell.dataset, cell.classifier, cell.defense
@@ -159,7 +160,7 @@ class System:
         """A cell ready to be crafted, for what no record keeps."""
         planned = self.planned(wanted)
         cell = planned.cell
-        function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
+        function, parameters = registry.resolve("attacks", cell.attack)
         x, y = self.workshop.images(cell.dataset, cell.first, cell.samples)
         defense, settings = self.defense, Settings(self.batch_size)
         return Run(

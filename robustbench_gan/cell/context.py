@@ -32,6 +32,7 @@ from robustbench_gan.nouns.seeds import integers, sample_seeds
 if TYPE_CHECKING:
     from robustbench_gan.cell.question import Planned
     from robustbench_gan.training.fitting import Trained
+    from robustbench_gan.training.orders import Names
     from robustbench_gan.training.store import Artifact
     from robustbench_gan.training.workshop import Workshop
 
@@ -105,7 +106,7 @@ class Run:
         key = ("parts", self.threat.copies, *self.system_names())
         return self.workshop.once(key, lambda: dict(self.held.parts()))
 
-    def system_names(self) -> tuple[str, str, str]:
+    def system_names(self) -> Names:
         """Data set, classifier and defense, as the workshop asks for them."""
         return self.cell.dataset, self.cell.classifier, self.cell.defense
 

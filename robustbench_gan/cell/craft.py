@@ -23,7 +23,6 @@ from robustbench_gan.guards.belongings import Kept
 from robustbench_gan.nouns.budget import SLACK, Budget
 from robustbench_gan.nouns.outcome import REJECTED, Goal
 from robustbench_gan.nouns.seeds import fold, judge_seeds, own_generators, stable_hash
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.fetched import core_keys
 
 
@@ -95,7 +94,7 @@ def _craft_once(run: Run, view_seeds: Tensor, fixed: bool) -> Crafted:
     best = Crafted(run.x.clone(), replace(tries[0][1]), Counts.zeros(len(run.x), run.x.device))
     strongest = torch.full((len(run.x),), -torch.inf, device=run.x.device)
     drew, repeats = set[str](), True
-    name = f"{run.function.__name__} on {Spec.of(run.cell.defense.split('+')[0]).name}"
+    name = f"{run.function.__name__} on {run.cell.defense[0].name}"
     with progress.task(f"crafting: {name}, {run.threat.name}", len(tries) * len(run.x)) as advance:
         for at, (system, goal) in enumerate(tries):
             options = _view_options(run, system, fixed, len(tries))

@@ -42,8 +42,7 @@ from robustbench_gan.nouns.evidence import Evidence, Shown
 from robustbench_gan.nouns.flag import Flag
 from robustbench_gan.nouns.record import Cell, Result, Seconds, Status
 from robustbench_gan.nouns.seeds import judge_seeds
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.nouns.user_files import is_file_reference
+from robustbench_gan.nouns.spec import UNDEFENDED, Spec
 from robustbench_gan.results.coherence import coherent
 from robustbench_gan.results.kept import keep
 
@@ -189,7 +188,7 @@ def _attack_and_judge(run: Run, expected: Estimate | None) -> Result:
     """Craft and judge. What may take longer than its limit, though not surely, is begun, and stopped there."""
     limit = 60 * (run.settings.max_cell_minutes or 0)
     fit(run)
-    run.workshop.defense(run.cell.dataset, run.cell.classifier, "none")  # which is asked as well
+    run.workshop.defense(run.cell.dataset, run.cell.classifier, UNDEFENDED)  # which is asked as well
     if expected is not None and expected.most > limit:
         run.deadline = Deadline(time.monotonic() + limit)
     run.around = Surroundings(thorough=run.strangers)
@@ -240,10 +239,10 @@ def _judged(run: Run, crafted: list[Crafted], crafting: float, expected: Estimat
 
 def _versions(cell: Cell) -> dict[str, str]:
     """Of the packages that decide an answer: ours and its own, and those that brought what the cell names."""
-    named = [("attacks", cell.attack), *(("defenses", str(spec)) for spec in Chain.of(cell.defense))]
-    if not is_file_reference(cell.classifier):
+    named = [("attacks", cell.attack), *(("defenses", spec) for spec in cell.defense)]
+    if isinstance(cell.classifier, Spec):
         named.append(("models", cell.classifier))
-    brought = [registry.entry(group, Spec.of(text).name) for group, text in named]
+    brought = [registry.entry(group, spec.name) for group, spec in named]
     versions = {name: importlib_metadata.version(name) for name in REPORTED_PACKAGES}
     return {**{entry.distribution: entry.version for entry in brought}, **versions}
 

@@ -124,7 +124,7 @@ def validation_scores(run: Run) -> Tensor:
     split = run.workshop.dataset(cell.dataset).validation
     count = min(THRESHOLD_IMAGES, len(split))
     recipe = {
-        "system": run.system_names(),
+        "system": [str(name) for name in run.system_names()],
         "identity": {
             name: text for name, text in cell.identity.items() if name not in ("attack", "reference")
         },

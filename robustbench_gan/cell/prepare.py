@@ -13,7 +13,6 @@ from robustbench_gan.contracts.composition import Composed
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Cell
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.orders import Order
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 def prepare(planned: Planned, workshop: Workshop, settings: Settings) -> Run:
     """The cell at work before its attack is trained or run. Raises what the making of its system ended in."""
     cell = planned.cell
-    function, parameters = registry.resolve("attacks", Spec.of(cell.attack))
+    function, parameters = registry.resolve("attacks", cell.attack)
     defense = workshop.defense(cell.dataset, cell.classifier, cell.defense)
     _as_declared(cell, defense)
     held = defense

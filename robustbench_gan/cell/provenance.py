@@ -14,6 +14,7 @@ from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.systems import Bare, Defended, answer
 from robustbench_gan.nouns.budget import Norm, norm_of
 from robustbench_gan.nouns.outcome import Output, correct
+from robustbench_gan.nouns.spec import UNDEFENDED
 from robustbench_gan.nouns.statistics import Spread
 from robustbench_gan.training.store import Artifact
 
@@ -33,7 +34,7 @@ def substitute(run: Run, clean: list[Output]) -> dict[str, float | int | str]:
     sign = {"step_sign": run.threat.step_sign} if run.threat.substitute == "papernot" else {}
     return {
         "protocol": run.threat.substitute,
-        "model": run.threat.model,
+        "model": str(run.threat.model),
         "oracle": run.threat.oracle,
         "answers": run.threat.answers,
         **sign,
@@ -106,7 +107,7 @@ def attacked(run: Run, crafted: list[Crafted], answers: list[Output]) -> dict[st
 
     `answers` are the defended system's, one a judge seed. The classifier is asked about each set of examples once.
     """
-    names = (run.cell.dataset, run.cell.classifier, "none")
+    names = (run.cell.dataset, run.cell.classifier, UNDEFENDED)
     alone = [
         run.workshop.judged(names, one.examples, run.cell.first, run.cell.seed, k).out
         for k, one in enumerate(crafted)

@@ -25,7 +25,8 @@ Stage = Defense | type[Defense]  # what `why_not` asks for what it declares
 class Planned:
     """A cell to run, its threat model in full, the reason why it is not applicable, and if it is a control.
 
-    A minimal-norm attack is run once at an infinite eps; `budgets` are the finite ones it was asked for.
+    A minimal-norm attack is run once at an infinite eps; `budgets` are the finite ones it was asked for. `reference` is
+    the defense that a substitute learns from, where that is not the cell's own.
     """
 
     cell: Cell
@@ -33,16 +34,17 @@ class Planned:
     reason: str = ""
     control: bool = False
     budgets: tuple[float, ...] = ()
+    reference: Chain | None = None
 
 
 @aside()
-def stages_of(chain: str) -> list[Stage]:
+def stages_of(chain: Chain) -> list[Stage]:
     """The defenses of a chain around no classifier, since a parameter may decide what one is.
 
     One that cannot be built is judged by its class: why it fails is for the cell to record.
     """
     stages: list[Stage] = []
-    for spec in Chain.of(chain):
+    for spec in chain:
         try:
             stages.append(made("defenses", spec, nn.Identity()))
         except BaseException as error:

@@ -109,10 +109,14 @@ def command(
     from robustbench_gan.audit.command import plan, run
     from robustbench_gan.audit.record import Asked
     from robustbench_gan.audit.system import System
+    from robustbench_gan.nouns.spec import Chain, Spec, classifier_of
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import Workshop, pick_device
 
-    picked, asked = chosen(checks), Asked(defense=defense, seed=(*seeds, 0)[0], **options)
+    picked, asked = chosen(checks), Asked(
+        defense=Chain.of(defense), dataset=Spec.of(options.pop("dataset")),
+        classifier=classifier_of(options.pop("classifier")), seed=(*seeds, 0)[0], **options,
+    )  # fmt: skip
     system = System(asked, Workshop(Store(), pick_device(device), asked.train_seed, weights), batch_size)
     system.names()
     if dry_run:

@@ -165,7 +165,7 @@ def full_list(asked: Matrix, planned: Sequence[Planned]) -> Iterator[str]:
         c = item.cell
         budget = f"{c.goal}, {c.norm} {c.eps:g}, n {c.samples}, {c.judge_seeds} judge seeds"
         kinds = ("dataset", "classifier", "defense", "threat")
-        where = " / ".join([*(called(kind, getattr(c, kind)) for kind in kinds), c.attack])
+        where = " / ".join([*(called(kind, getattr(c, kind)) for kind in kinds), str(c.attack)])
         if item.reason:
             reasons.setdefault(item.reason, []).append(where)
         else:

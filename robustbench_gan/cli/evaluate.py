@@ -149,9 +149,10 @@ def _one_each(classifiers: Sequence[str], weights: Sequence[Path]) -> tuple[str,
 
     Raises UsageError where there are more of one than of the other.
     """
-    from robustbench_gan.nouns.user_files import FORM, FileReference, is_file_reference
+    from robustbench_gan.nouns.spec import FORM, FileReference, classifier_of
 
-    files = [c for c in classifiers if is_file_reference(c) and FileReference.parse(c).weights is None]
+    given = [(text, classifier_of(text)) for text in classifiers]
+    files = [c for c, read in given if isinstance(read, FileReference) and read.weights is None]
     if len(files) != len(weights):
         raise UsageError(
             f"--weights is given {len(weights)} times for {len(files)} times --classifier path/to/file.py:factory: "

@@ -29,8 +29,8 @@ def print_result(result: Result, path: Path | None = None) -> None:
     console.print(console_table([result]))
     cell = result.cell
     facts = {
-        "data set": cell.dataset, "classifier": cell.classifier, "defense": cell.defense,
-        "attack": cell.attack, "threat model": cell.threat, "goal": cell.goal,
+        "data set": str(cell.dataset), "classifier": str(cell.classifier), "defense": str(cell.defense),
+        "attack": str(cell.attack), "threat model": str(cell.threat), "goal": cell.goal,
         "budget": f"{cell.norm} {cell.eps:g}",
         "images": f"test {cell.first} to {cell.first + cell.samples - 1}, {cell.judge_seeds} judge seeds",
         "status": result.status + (f": {result.reason}" if result.reason else ""),

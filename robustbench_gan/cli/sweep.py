@@ -95,10 +95,12 @@ def command(
     from robustbench_gan.engine import sweep as sweeps
     from robustbench_gan.engine.points import Axis, points
     from robustbench_gan.engine.run import run
+    from robustbench_gan.nouns.spec import Chain
     from robustbench_gan.training.store import Store
     from robustbench_gan.training.workshop import pick_device
 
-    found = points(defenses, [Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
+    chains = [Chain.of(text) for text in defenses]
+    found = points(chains, [Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)
     single = {
         name: options.pop(name) for name in ("dataset", "classifier", "attack", "threat", "goal", "eps")
     }
@@ -107,7 +109,7 @@ def command(
     )
     asked = sweeps.matrix({"name": "sweep", **given})
     workshop = sweeps.PinnedWorkshop(Store(), pick_device(device), asked.train_seed, weights)
-    laid = sweeps.plan(asked, found, reference or defenses[0], workshop)
+    laid = sweeps.plan(asked, found, Chain.of(reference) if reference else chains[0], workshop)
     if dry_run:
         show_plan(asked, laid.cells, workshop, out, as_json=as_json, verbose=verbose)
         return DONE

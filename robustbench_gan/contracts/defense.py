@@ -181,9 +181,9 @@ class Defense(nn.Module):
         return torch.cat(found, dim=1)
 
 
-def recipe_of(text: str, defense: Defense) -> list[Any]:
+def recipe_of(chain: object, defense: Defense) -> list[Any]:
     """A fitted defense in the recipe of what is trained against it: its spec, its parts, what became of both here."""
-    parts: list[Any] = [text, sorted(defense.training_keys().items())]
+    parts: list[Any] = [str(chain), sorted(defense.training_keys().items())]
     return [*parts, dict(sorted(defense.precision().items()))] if defense.precision() else parts
 
 

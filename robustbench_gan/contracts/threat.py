@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from robustbench_gan.nouns.spec import Spec
+
 Access = Literal["nothing", "labels", "scores", "gradient"]
 ACCESS_ORDER: tuple[Access, ...] = ("nothing", "labels", "scores", "gradient")
 GradientChoice = Literal["auto", "full", "bpda", "truncated", "cut"]
 StepSign = Literal["plus", "periodic"]
+NO_MODEL = Spec("")
 ThreatName = Literal["black-box", "query", "gray-box", "gray-box:copy", "white-box", "seed-known"]
 
 
@@ -28,7 +31,7 @@ class ThreatModel:
     draws: int = 1
     unroll: int = 5
     substitute: str = ""
-    model: str = ""
+    model: Spec = NO_MODEL
     rounds: int = 0
     oracle: Literal["defended", "undefended"] = "defended"
     answers: Literal["labels", "scores"] = "labels"
@@ -78,7 +81,7 @@ def black_box(
         "black-box",
         "gradient",
         substitute=substitute,
-        model=model,
+        model=Spec.of(model),
         rounds=rounds,
         oracle=oracle,
         answers=answers,

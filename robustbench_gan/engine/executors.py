@@ -33,7 +33,6 @@ from robustbench_gan.cell.question import Planned
 from robustbench_gan.engine.execute import train
 from robustbench_gan.engine.plan import Step, steps_of
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.results.places import short
 from robustbench_gan.training.workshop import Workshop
 
 TICK = 0.5  # seconds between two looks at the clock and at the process
@@ -141,7 +140,7 @@ def _answer(
 def _waited(planned: Planned, ours: Connection, process: SpawnProcess, seconds: float) -> bool:
     """Wait for an answer, or for its end; False where none came in time."""
     cell, started, shown = planned.cell, time.monotonic(), 0.0
-    with progress.task(f"apart: {short(cell.attack)} on {short(cell.defense)}", seconds) as advance:
+    with progress.task(f"apart: {cell.attack.name} on {cell.defense.name}", seconds) as advance:
         while True:
             passed = time.monotonic() - started
             advance(passed - shown)

@@ -143,7 +143,7 @@ def _make(step: Step, shop: Workshop) -> None:
     elif step.kind == "substitute":
         shop.substitute(*names, threat)
     else:
-        kind = registry.load("attacks", Spec.of(cell.attack).name)
+        kind = registry.load("attacks", cell.attack.name)
         target = (
             None if cell.goal == "untargeted" or kind.conditional else 0
         )  # the other classes take as long
@@ -194,5 +194,5 @@ def _images(shop: Workshop, cell: Cell) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=1024)
-def _resolved(attack: str) -> tuple[Any, dict[str, Any]]:
-    return registry.resolve("attacks", Spec.of(attack))
+def _resolved(attack: Spec) -> tuple[Any, dict[str, Any]]:
+    return registry.resolve("attacks", attack)

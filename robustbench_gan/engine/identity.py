@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from robustbench_gan.base.digests import code_digest, files_digest
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.nouns.user_files import is_file_reference, with_files
+from robustbench_gan.nouns.spec import Chain, Classifier, FileReference, Spec
+from robustbench_gan.nouns.user_files import with_files
 
 if TYPE_CHECKING:
     from robustbench_gan.training.workshop import Workshop
@@ -40,16 +40,16 @@ def engine_digest() -> str:
     return files_digest(core / f"{name}.py" for name in ENGINE)
 
 
-def identity_of(workshop: Workshop, data: str, model: str, chain: str, train_seed: int) -> dict[str, str]:
+def identity_of(
+    workshop: Workshop, data: Spec, model: Classifier, chain: Chain, train_seed: int
+) -> dict[str, str]:
     """Hashes of everything besides names and parameters that decides an answer."""
-    own = workshop.aliases.get(data)
-    build = registry.load("datasets", Spec.of(own.place if own else data).name)
-    if is_file_reference(model):
+    build = registry.load("datasets", workshop.placed(data).name)
+    if isinstance(model, FileReference):
         classifier = workshop.aliases[model].digest
     else:
-        spec = Spec.of(model)
-        classifier = with_files(code_digest(registry.load("models", spec.name)), spec)
-    kinds = ((registry.load("defenses", spec.name), spec) for spec in Chain.of(chain))
+        classifier = with_files(code_digest(registry.load("models", model.name)), model)
+    kinds = ((registry.load("defenses", spec.name), spec) for spec in chain)
     return {
         "data": workshop.dataset(data).digest[:16],
         "loader": code_digest(build),
@@ -64,5 +64,5 @@ def identity_of_substitute(threat: ThreatModel) -> dict[str, str]:
     """A hash of the code of a black-box attacker's own model."""
     if threat.name != "black-box":
         return {}
-    spec = Spec.of(threat.model)
-    return {"substitute": with_files(code_digest(registry.load("models", spec.name)), spec)}
+    code = code_digest(registry.load("models", threat.model.name))
+    return {"substitute": with_files(code, threat.model)}

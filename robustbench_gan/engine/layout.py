@@ -22,8 +22,8 @@ from robustbench_gan.engine.refusals import declined_by, refused_before
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget, norm_named
 from robustbench_gan.nouns.record import GOALS, Cell
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.nouns.user_files import is_file_reference, with_files
+from robustbench_gan.nouns.spec import Chain, Classifier, FileReference, Spec
+from robustbench_gan.nouns.user_files import with_files
 
 if TYPE_CHECKING:
     from robustbench_gan.training.workshop import Workshop
@@ -49,27 +49,27 @@ def lay_out(matrix: Matrix, workshop: Workshop) -> list[Planned]:
 
 
 def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
-    attacks = [canonical("attacks", Spec.of(text)) for text in block.attacks]
-    threats = [name_threat(text, block) for text in block.threats]
+    attacks = [canonical("attacks", spec) for spec in block.attacks]
+    threats = [name_threat(spec, block) for spec in block.threats]
     goals = [_goal(g) for g in block.goals]
     budgets = [_budget(block.norm, eps) for eps in block.eps]
-    functions = {text: registry.load("attacks", Spec.of(text).name) for text in attacks}
-    digests = {text: with_files(code_digest(f), Spec.of(text)) for text, f in functions.items()}
-    models = {text: name_classifier(text, workshop) for text in block.classifiers}
+    functions = {spec: registry.load("attacks", spec.name) for spec in attacks}
+    digests = {spec: with_files(code_digest(f), spec) for spec, f in functions.items()}
+    models = {given: name_classifier(given, workshop) for given in block.classifiers}
     for dataset, classifier, defense in product(block.datasets, block.classifiers, block.defenses):
-        data = name_dataset(canonical("datasets", Spec.of(dataset)), workshop)
+        data = name_dataset(canonical("datasets", dataset), workshop)
         model = models[classifier]
         _try_classifier(data, model, workshop)
-        chain = "+".join(canonical("defenses", spec) for spec in Chain.of(defense))
+        chain = Chain(tuple(canonical("defenses", spec) for spec in defense))
         identity = identity_of(workshop, data, model, chain, block.train_seed)
         images = workshop.dataset(data)
         form = images.shape, len(images.classes)
         declined, stages = declined_by(chain, *form), stages_of(chain)
-        for (text, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
+        for (asked, threat), attack, goal, budget in product(threats, attacks, goals, budgets):
             first, samples = _samples(block, threat, len(images.test))
             info = info_of(functions[attack])
             cell = Cell(
-                dataset=data, classifier=model, defense=chain, attack=attack, goal=goal, threat=text,
+                dataset=data, classifier=model, defense=chain, attack=attack, goal=goal, threat=asked,
                 norm=budget.norm, eps=float("inf") if info.minimal else budget.eps,
                 first=first, samples=samples, seed=block.seed, judge_seeds=block.judge_seeds,
                 identity={**identity, **identity_of_substitute(threat), "attack": digests[attack]},
@@ -79,13 +79,13 @@ def _cells(block: Block, workshop: Workshop) -> Iterator[Planned]:
                 or why_not(info, stages, threat, goal, budget.norm, budget.eps, form[1])
                 or refused_before(functions[attack], attack, Budget(budget.norm, cell.eps), goal, *form)
             )
-            asked = (budget.eps,) if info.minimal and budget.eps < float("inf") else ()
-            yield Planned(cell, threat, reason, info.control, asked)
+            radii = (budget.eps,) if info.minimal and budget.eps < float("inf") else ()
+            yield Planned(cell, threat, reason, info.control, radii)
 
 
-def _try_classifier(data: str, model: str, workshop: Workshop) -> None:
+def _try_classifier(data: Spec, model: Classifier, workshop: Workshop) -> None:
     """Find out before anything is run that a user's classifier cannot be made, or that its weights do not fit."""
-    if not is_file_reference(model):
+    if not isinstance(model, FileReference):
         return
     try:
         workshop.classifier(data, model)

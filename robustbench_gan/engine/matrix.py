@@ -8,12 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from robustbench_gan.base.errors import UsageError, unknown
 from robustbench_gan.base.files import read_text
 from robustbench_gan.nouns.budget import radius
-from robustbench_gan.nouns.spec import LONGEST
+from robustbench_gan.nouns.record import AS_TEXT, TEXT, AChain, AClassifier, ASpec
+from robustbench_gan.nouns.spec import LONGEST, UNDEFENDED, Spec
 from robustbench_gan.results import arithmetic
 
 if sys.version_info >= (3, 11):
@@ -29,20 +30,34 @@ def _written(eps: Any) -> Any:
     return radius(eps) if isinstance(eps, str) else eps
 
 
+def _threat_model(given: Spec | str) -> Spec:
+    """A threat model as it stands. `gray-box:copy,gradient=bpda` is short for `gray-box:copy=True,gradient=bpda`.
+
+    Records write it in the second way.
+    """
+    if isinstance(given, str):
+        head, comma, rest = given.strip().partition(",")
+        if head.strip() == "gray-box:copy":
+            return Spec.parse(f"gray-box:copy=true{comma}{rest}").spelt(given)
+    return Spec.of(given)
+
+
+AThreat = Annotated[Spec, PlainValidator(_threat_model), AS_TEXT, TEXT]
+SPECS = ("datasets", "classifiers", "defenses", "attacks", "threats")
 Whole = Annotated[int, Field(strict=True)]  # `true` is no 1
 MOST_SEEDS = 100_000  # of a judge
 
 
 class Block(BaseModel):
-    """One cross product. Texts are specs; a list of length one is a choice made."""
+    """One cross product; a list of length one is a choice made. Specs are read from text here, at the door."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: list[str] = Field(default=["mnist"], min_length=1)
-    classifiers: list[str] = Field(default=["small-cnn"], min_length=1)
-    defenses: list[str] = Field(default=["none"], min_length=1)
-    attacks: list[str] = Field(default=["fgsm"], min_length=1)
-    threats: list[str] = Field(default=["white-box"], min_length=1)
+    datasets: list[ASpec] = Field(default=[Spec("mnist")], min_length=1)
+    classifiers: list[AClassifier] = Field(default=[Spec("small-cnn")], min_length=1)
+    defenses: list[AChain] = Field(default=[UNDEFENDED], min_length=1)
+    attacks: list[ASpec] = Field(default=[Spec("fgsm")], min_length=1)
+    threats: list[AThreat] = Field(default=[Spec("white-box")], min_length=1)
     goals: list[str] = Field(default=["untargeted"], min_length=1)
     norm: Annotated[str, BeforeValidator(str)] = "linf"
     eps: list[Annotated[float, BeforeValidator(_written)]] = Field(default=[0.3], min_length=1)
@@ -116,6 +131,10 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {source}:", place, Matrix.model_fields) from error
+        if first["loc"][0] in SPECS and isinstance(unread := first.get("ctx", {}).get("error"), UsageError):
+            raise UsageError(
+                str(unread) if first["loc"][0] in overrides else f"{source}: {unread}"
+            ) from error
         why = str(first.get("ctx", {}).get("error", first["msg"])).rstrip(".")
         source = "the command line" if first["loc"][0] in overrides else source
         raise UsageError(f"{source}: {place} = {first['input']!r:.100}: {why}.") from error

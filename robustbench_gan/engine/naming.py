@@ -15,26 +15,23 @@ from robustbench_gan.contracts.threat import THREATS, ThreatModel
 from robustbench_gan.engine.matrix import Block
 from robustbench_gan.guards.strangers import made
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.spec import Spec, as_params
-from robustbench_gan.nouns.user_files import DIGITS, FileReference, is_file_reference
+from robustbench_gan.nouns.spec import DIGITS, Classifier, FileReference, Spec, as_params
 
 if TYPE_CHECKING:
     from robustbench_gan.training.workshop import Workshop
 
 
-def check_weights(classifiers: Iterable[str], workshop: Workshop) -> None:
+def check_weights(classifiers: Iterable[Classifier], workshop: Workshop) -> None:
     """Raise UsageError for a workshop's weights that none of these classifiers takes."""
-    classifiers = list(classifiers)
-    files = [FileReference.parse(text) for text in classifiers if is_file_reference(text)]
-    unfinished = any(text.strip().endswith(".py") for text in classifiers)  # is told so where it is named
-    if workshop.weights is not None and not unfinished and all(given.weights for given in files):
+    files = [given for given in classifiers if isinstance(given, FileReference)]
+    if workshop.weights is not None and all(given.weights for given in files):
         raise UsageError(
             f"--weights {workshop.weights}: they are those of a classifier given as a file that names none itself; "
             "write --classifier path/to/file.py:factory."
         )
 
 
-def canonical(group: str, spec: Spec) -> str:
+def canonical(group: str, spec: Spec) -> Spec:
     """The spec with every parameter written out; checks names, parameters and types."""
     values = registry.resolve(group, spec)[1]
     if group == "defenses":
@@ -44,7 +41,7 @@ def canonical(group: str, spec: Spec) -> str:
             info_of(registry.load(group, spec.name))
         except TypeError as error:
             raise UsageError(f"the plugin {spec.name!r} is broken: {said(error)}.") from error
-    return str(Spec(spec.name, as_params(values)))
+    return Spec(spec.name, as_params(values))
 
 
 def _try_to_build(spec: Spec) -> None:
@@ -57,64 +54,56 @@ def _try_to_build(spec: Spec) -> None:
         stopping.pass_on(error)
 
 
-def name_dataset(text: str, workshop: Workshop) -> str:
-    """The data set's text for records: one found by a path is called by its own name and digits of its content.
+def name_dataset(spec: Spec, workshop: Workshop) -> Spec:
+    """The data set as records write it: one found by a path is called by its own name and digits of its content.
 
     Paths are private, and what a user calls `mnist` may be anything.
     """
-    params = dict(Spec.of(text).params)
+    params = dict(spec.params)
     if "path" not in params:
-        return text
+        return spec
     kept = {key: value for key, value in params.items() if key not in ("path", "name")}
-    data = workshop.dataset(text)
+    data = workshop.dataset(spec)
     name = f"{slug(data.name)}@{data.digest[:DIGITS]}"
-    return workshop.adopt(str(Spec(name, as_params(kept))), text, data.digest)
+    return workshop.adopt(Spec(name, as_params(kept)), spec, data.digest)
 
 
-def name_classifier(text: str, workshop: Workshop) -> str:
-    """The classifier's text for records: a registered one in full, a user's file by its name and its content."""
-    if text.strip().endswith(".py"):
-        raise UsageError(
-            f"--classifier {text}: add the function in it that makes the model, as in {text}:factory."
-        )
-    if is_file_reference(text):
-        return workshop.adopt_classifier(text)
-    return canonical("models", Spec.of(text))
+def name_classifier(given: Classifier, workshop: Workshop) -> Classifier:
+    """The classifier as records write it: a registered one in full, a user's file by its name and its content."""
+    if isinstance(given, FileReference):
+        return workshop.adopt_classifier(given)
+    return canonical("models", given)
 
 
-def name_threat(text: str, block: Block) -> tuple[str, ThreatModel]:
-    """A threat model and its canonical text; `gradient` and `eot` of the block fill in what it leaves open.
-
-    `gray-box:copy,gradient=bpda` is short for `gray-box:copy=True,gradient=bpda`, which is how records write it.
-    """
-    head, comma, rest = text.strip().partition(",")
-    spec = Spec.of(f"gray-box:copy=true{comma}{rest}" if head.strip() == "gray-box:copy" else text)
-    flag: dict[str, bool] = {}
-    if spec.name == "gray-box" and dict(spec.params).get("copy") is True:
+def name_threat(given: Spec, block: Block) -> tuple[Spec, ThreatModel]:
+    """A threat model as records write it, and in full; the block fills in the `gradient` and `eot` it leaves open."""
+    spec, flag = given, dict[str, bool]()
+    if spec.name == "gray-box" and spec.get("copy") is True:
         flag = {"copy": True}
         spec = Spec("gray-box:copy", tuple(p for p in spec.params if p[0] != "copy"))
     if spec.name not in THREATS:
         raise unknown("threat model", spec.name, THREATS)
     known = registry.parameters(THREATS[spec.name])
-    given = dict(spec.params)
     defaults = {"gradient": block.gradient, "draws": block.eot}
-    for key, value in defaults.items():
-        if value is not None and key in known:
-            given.setdefault(key, value)
-    values = registry.bind(Spec(spec.name, as_params(given)), THREATS[spec.name], "threat model")
+    filled_in = {key: value for key, value in defaults.items() if value is not None and key in known}
+    values = registry.bind(
+        spec.replaced({**filled_in, **dict(spec.params)}), THREATS[spec.name], "threat model"
+    )
     if isinstance(values.get("model"), Spec):  # model=b(dropout=keep), as specs nest elsewhere
         values["model"] = str(values["model"])
     threat = THREATS[spec.name](**values)
     if threat.draws < 1 or threat.unroll < 1 or (threat.name == "black-box" and threat.rounds < 1):
-        raise UsageError(f"{text}: draws, unroll and rounds must be 1 or more.")
+        raise UsageError(f"{given}: draws, unroll and rounds must be 1 or more.")
     if threat.name == "query" and threat.limit < 1:
-        raise UsageError(f"{text}: limit={threat.limit}: expected 1 or more queries an image.")
+        raise UsageError(f"{given}: limit={threat.limit}: expected 1 or more queries an image.")
     if threat.name == "black-box":
-        canonical("models", Spec.of(threat.model))
+        canonical("models", threat.model)
         if threat.substitute != "papernot" and threat.step_sign != "plus":
             raise UsageError(
-                f"{text}: step_sign is of papernot's augmentation; {threat.substitute} has none."
+                f"{given}: step_sign is of papernot's augmentation; {threat.substitute} has none."
             )
         if threat.substitute == "papernot" and threat.answers != "labels":
-            raise UsageError(f"{text}: papernot learns from labels alone; take substitute=static for scores.")
-    return str(Spec(spec.name.removesuffix(":copy"), as_params({**flag, **values}))), threat
+            raise UsageError(
+                f"{given}: papernot learns from labels alone; take substitute=static for scores."
+            )
+    return Spec(spec.name.removesuffix(":copy"), as_params({**flag, **values})), threat

@@ -14,8 +14,8 @@ from robustbench_gan.contracts.attacks import info_of
 from robustbench_gan.leaderboard.labels import KINDS, Labels, short_labels
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.record import Cell
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.results.places import place, short
+from robustbench_gan.nouns.spec import Chain
+from robustbench_gan.results.places import place
 
 Kind = Literal["classifier", "defense", "copy", "substitute", "attack", "cell"]
 
@@ -56,45 +56,46 @@ def labels_of(planned: Iterable[Planned]) -> Labels:
 def _shared(item: Planned, called: Labels) -> list[tuple[Kind, str, list[str]]]:
     """The trained things a cell stands on, innermost first."""
     cell = item.cell
-    base = [cell.dataset, cell.classifier]
-    defense, learnt_from = called("defense", cell.defense), _reference(cell)
+    base = [str(cell.dataset), str(cell.classifier)]
+    behind = [*base, str(cell.defense)]
+    defense, learnt_from = called("defense", cell.defense), _reference(item)
     name = f"{called('dataset', cell.dataset)} / {called('classifier', cell.classifier)}"
     chain: list[tuple[Kind, str, list[str]]] = [
         ("classifier", name, base),
-        ("defense", f"{name} / {defense}", [*base, cell.defense]),
+        ("defense", f"{name} / {defense}", behind),
     ]
     if item.threat.copies:
-        chain.append(("copy", f"{name} / {defense}", [*base, cell.defense]))
-    attack = registry.load("attacks", Spec.of(cell.attack).name)
+        chain.append(("copy", f"{name} / {defense}", behind))
+    attack = registry.load("attacks", cell.attack.name)
     info = info_of(attack)
     if cell.threat_name == "black-box" and info.needs != "nothing" and item.threat.substitute != "dynamic":
-        asked = called("defense", learnt_from) if learnt_from == cell.defense else short(learnt_from)
+        asked = called("defense", learnt_from) if learnt_from == cell.defense else learnt_from.name
         asked = "the classifier alone" if item.threat.oracle == "undefended" else asked
         label = f"{item.threat.model}, {item.threat.rounds} rounds, against {name} / {asked}"
-        chain.append(("substitute", label, [*base, *_oracle(item), cell.threat]))
+        chain.append(("substitute", label, [*base, *_oracle(item), str(cell.threat)]))
     if info.trained:
         goal = "every class" if attack.conditional else cell.goal
         attack_name = called("attack", cell.attack)
         label = f"{attack_name} {cell.norm} {cell.eps:g}, {goal}, {cell.threat_name} {name} / {defense}"
-        where = [_core(cell)] if cell.threat_name == "gray-box" else [cell.defense, cell.threat]
-        chain.append(("attack", label, [*base, *where, cell.attack, goal, cell.norm, repr(cell.eps)]))
+        where = [_core(cell)] if cell.threat_name == "gray-box" else [str(cell.defense), str(cell.threat)]
+        chain.append(("attack", label, [*base, *where, str(cell.attack), goal, cell.norm, repr(cell.eps)]))
     return chain
 
 
 def _core(cell: Cell) -> str:
     """The part of a defense that a gray-box attacker trains on: what replaces the classifier, not what purifies."""
-    chain = Chain.of(cell.defense)
-    return "+".join(str(spec) for spec in chain if not registry.load("defenses", spec.name).purifies)
+    own = [spec for spec in cell.defense if not registry.load("defenses", spec.name).purifies]
+    return str(Chain(tuple(own)))
 
 
 def _oracle(item: Planned) -> list[str]:
     """The defense that a substitute learns from; none where it asks the classifier alone, whatever stands in front."""
-    return [] if item.threat.oracle == "undefended" else [_reference(item.cell)]
+    return [] if item.threat.oracle == "undefended" else [str(_reference(item))]
 
 
-def _reference(cell: Cell) -> str:
+def _reference(item: Planned) -> Chain:
     """The defense that answers a black-box attacker: the cell's own, unless a sweep pins one for all of its points."""
-    return str(dict(Spec.of(cell.threat).params).get("reference", cell.defense))
+    return item.reference or item.cell.defense
 
 
 def _key(kind: Kind, parts: list[str], item: Planned) -> str:

@@ -9,7 +9,7 @@ from itertools import product
 
 from robustbench_gan.base.errors import UsageError, unknown
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.spec import Chain, Spec, as_params
+from robustbench_gan.nouns.spec import Chain, Spec
 
 # Commas inside one pair of parentheses belong to a value: attack=pgd(steps=10,step=0.05),fgsm
 _VALUE = re.compile(r"(?:[^,()]|\([^()]*\))+")
@@ -46,13 +46,13 @@ class Point:
     `axis` is the parameter varied, when parameters are varied one at a time.
     """
 
-    defense: str
+    defense: Chain
     values: tuple[tuple[str, str], ...]
-    spec: str
+    spec: Chain
     axis: str = ""
 
 
-def points(defenses: Sequence[str], axes: Sequence[Axis], *, one_at_a_time: bool) -> list[Point]:
+def points(defenses: Sequence[Chain], axes: Sequence[Axis], *, one_at_a_time: bool) -> list[Point]:
     """Every defense at every combination of values, or at the values of one axis at a time.
 
     Raises UsageError for a parameter that a defense does not have.
@@ -73,12 +73,12 @@ def points(defenses: Sequence[str], axes: Sequence[Axis], *, one_at_a_time: bool
     return found
 
 
-def varied(defense: str, values: Iterable[tuple[str, str]]) -> str:
+def varied(defense: Chain, values: Iterable[tuple[str, str]]) -> Chain:
     """A defense's spec with some parameters set anew; of a composition, those of the one stage that has them.
 
     `stage.name` names the stage where several have it. Raises UsageError where none has, or several.
     """
-    chain = list(Chain.parse(defense))
+    chain = list(defense)
     for name, value in values:
         stage, _, parameter = name.rpartition(".")
         known = [registry.parameters(registry.load("defenses", spec.name)) for spec in chain]
@@ -86,11 +86,12 @@ def varied(defense: str, values: Iterable[tuple[str, str]]) -> str:
             n for n, spec in enumerate(chain) if parameter in known[n] and stage in ("", spec.name)
         ]  # fmt: skip
         if not owners:
-            raise unknown(f"parameter of {defense!r} in --over:", name, {p for each in known for p in each})
+            raise unknown(
+                f"parameter of {str(defense)!r} in --over:", name, {p for each in known for p in each}
+            )
         if len(owners) > 1:
             raise UsageError(
                 f"--over {name}: several stages of {defense} have it; write {chain[owners[0]].name}.{parameter}=."
             )
-        spec, (given,) = chain[owners[0]], Spec.of(f"x:{parameter}={value}").params
-        chain[owners[0]] = Spec(spec.name, as_params({**dict(spec.params), **dict([given])}))
-    return "+".join(map(str, chain))
+        chain[owners[0]] = chain[owners[0]].replaced(dict(Spec.parse(f"x:{parameter}={value}").params))
+    return Chain(tuple(chain))

@@ -18,12 +18,12 @@ from robustbench_gan.nouns.budget import Budget
 from robustbench_gan.nouns.spec import Chain, Spec
 
 
-def declined_by(chain: str, shape: tuple[int, int, int], classes: int) -> str:
+def declined_by(chain: Chain, shape: tuple[int, int, int], classes: int) -> str:
     """Why a defense cannot be built as asked, or not for such images, as it says itself; empty where it can.
 
     Asked once for all of its cells, so that no attack is declined alone.
     """
-    for spec in Chain.of(chain):
+    for spec in chain:
         try:
             stage = made("defenses", spec, nn.Identity())
             with unchanged("defenses", spec):
@@ -40,23 +40,22 @@ def declined_by(chain: str, shape: tuple[int, int, int], classes: int) -> str:
 
 @lru_cache(maxsize=1024)
 def refused_before(
-    function: Any, attack: str, budget: Budget, goal: str, shape: tuple[int, int, int], classes: int
+    function: Any, attack: Spec, budget: Budget, goal: str, shape: tuple[int, int, int], classes: int
 ) -> str:
     """What an attack refuses whatever the system is; empty where it refuses nothing, or is a stranger's to ask later.
 
     Ours check before their first pass, and so do those that say `checks_first`; any other's code runs in its cells
     alone, where it harms nothing else. Raises UsageError for parameters that it refuses.
     """
-    spec = Spec.of(attack)
     info = info_of(function)
-    ours = registry.entry("attacks", spec.name).is_ours
+    ours = registry.entry("attacks", attack.name).is_ours
     if not (ours or info.checks_first) or budget.norm not in info.norms:
         return ""
-    parameters = registry.resolve("attacks", spec)[1]
+    parameters = registry.resolve("attacks", attack)[1]
     asked = Asked(budget, goal != "untargeted", shape, classes)
-    with unchanged("attacks", spec), naming(spec):
+    with unchanged("attacks", attack), naming(attack):
         try:
-            try_first("attacks", spec, lambda: refusal(function, info, parameters, asked), asked)
+            try_first("attacks", attack, lambda: refusal(function, info, parameters, asked), asked)
         except Died:
             return ""  # the cell's to record
         return refusal(function, info, parameters, asked)

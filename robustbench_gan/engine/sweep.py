@@ -26,7 +26,7 @@ from robustbench_gan.engine.matrix import Matrix, read_matrix
 from robustbench_gan.engine.points import Point
 from robustbench_gan.engine.sweep_figure import figure
 from robustbench_gan.engine.sweep_table import as_csv, markdown, recorded, row
-from robustbench_gan.nouns.spec import Spec, as_params
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec
 from robustbench_gan.training.store import Artifact
 from robustbench_gan.training.workshop import Workshop
 
@@ -37,10 +37,10 @@ FILES = ("sweep.csv", "sweep.md", "sweep.png")
 class PinnedWorkshop(Workshop):
     """A workshop in which every substitute learns from `reference`, whichever defense is judged."""
 
-    reference: str = ""
+    reference: Chain | None = None
 
     def substitute(
-        self, dataset: str, classifier: str, defense: str, threat: ThreatModel
+        self, dataset: Spec | str, classifier: Classifier | str, defense: Chain | str, threat: ThreatModel
     ) -> tuple[nn.Module, Artifact]:
         """The one substitute."""
         return super().substitute(dataset, classifier, self.reference or defense, threat)
@@ -53,7 +53,7 @@ class Sweep:
     asked: Matrix
     points: tuple[Point, ...]
     planned: tuple[Planned, ...]
-    reference: str
+    reference: Chain | None
 
     @property
     def cells(self) -> list[Planned]:
@@ -66,13 +66,13 @@ def matrix(options: Mapping[str, Any]) -> Matrix:
     return read_matrix("", "sweep", dict(options))
 
 
-def plan(asked: Matrix, found: Sequence[Point], reference: str, workshop: PinnedWorkshop) -> Sweep:
+def plan(asked: Matrix, found: Sequence[Point], reference: Chain, workshop: PinnedWorkshop) -> Sweep:
     """Lay out one cell a point. In black-box its threat model then says which defense the substitute learns from.
 
     Raises UsageError for a bad spec, and for the dynamic protocol, whose substitute is trained beside each generator.
     """
     planned: list[Planned] = []
-    pinned = ""
+    pinned: Chain | None = None
     for point in found:
         (item,) = lay_out(asked.model_copy(update={"defenses": [point.spec]}), workshop)
         planned.append(item)
@@ -88,12 +88,12 @@ def plan(asked: Matrix, found: Sequence[Point], reference: str, workshop: Pinned
     return Sweep(asked, tuple(found), tuple(planned), pinned)
 
 
-def _pinned(item: Planned, reference: str, code: str) -> Planned:
+def _pinned(item: Planned, reference: Chain, code: str) -> Planned:
     """The cell with the substitute's oracle in the text of its threat model, and so in its fingerprint."""
-    spec = Spec.of(item.cell.threat)
-    threat = str(Spec(spec.name, as_params({**dict(spec.params), "reference": reference})))
+    threat = item.cell.threat.replaced({"reference": str(reference)})
     identity = {**item.cell.identity, "reference": code}
-    return replace(item, cell=item.cell.model_copy(update={"threat": threat, "identity": identity}))
+    cell = item.cell.model_copy(update={"threat": threat, "identity": identity})
+    return replace(item, cell=cell, reference=reference)
 
 
 @contextmanager

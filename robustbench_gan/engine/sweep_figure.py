@@ -31,7 +31,7 @@ def figure(sweep: Sweep, rows: Sequence[dict[str, Any]], path: Path) -> bool:
         members = [each for each in rows if each["varied"] == axis]
         name, *others = [axis] if axis else varied_names(members, sweep)
         lines: dict[str, list[dict[str, Any]]] = {}
-        called = short_labels({each["defense"] for each in members})
+        called = short_labels(point.defense for point in sweep.points if point.axis == axis)
         for each in members:
             parts = [called[each["defense"]]] if len(called) > 1 else []
             lines.setdefault(", ".join([*parts, *(f"{o} {each[o]}" for o in others)]), []).append(each)

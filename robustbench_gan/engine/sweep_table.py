@@ -32,7 +32,7 @@ def recorded(item: Planned, out: Path) -> Result | None:
 
 def row(point: Point, result: Result | None) -> dict[str, Any]:
     """One point as flat values; None for what does not exist."""
-    flat: dict[str, Any] = {"defense": point.defense, "varied": point.axis, **dict(point.values)}
+    flat: dict[str, Any] = {"defense": str(point.defense), "varied": point.axis, **dict(point.values)}
     shown = result if result is not None and measured(result) is not None else None
     clean = clean_interval(shown) if shown else None
     robust = robust_interval(shown, shown.budgets[0] if shown.budgets else shown.cell.eps) if shown else None
@@ -43,7 +43,7 @@ def row(point: Point, result: Result | None) -> dict[str, Any]:
     flat["status"] = result.status if result else "missing"
     flat["reason"] = result.reason if result else ""
     flat["flags"] = " ".join(flag.id for flag in result.flags) if result else ""
-    return flat | {"spec": point.spec, "fingerprint": result.fingerprint if result else ""}
+    return flat | {"spec": str(point.spec), "fingerprint": result.fingerprint if result else ""}
 
 
 def _interval(name: str, value: Interval | None) -> dict[str, float | None]:
@@ -94,10 +94,9 @@ def markdown(sweep: Sweep, rows: Sequence[dict[str, Any]], image: str | None) ->
     return "\n".join(lines) + "\n"
 
 
-def _threat(text: str) -> str:
+def _threat(spec: Spec) -> Spec:
     """A threat model without the substitute's reference, which has its own line."""
-    spec = Spec.of(text)
-    return str(Spec(spec.name, tuple(pair for pair in spec.params if pair[0] != "reference")))
+    return Spec(spec.name, tuple(pair for pair in spec.params if pair[0] != "reference"))
 
 
 def _eps(sweep: Sweep, eps: float) -> str:

@@ -17,8 +17,7 @@ from robustbench_gan.engine.live import RichReporter, live_bars
 from robustbench_gan.engine.naming import canonical, check_weights, name_classifier, name_dataset
 from robustbench_gan.nouns.registry import names
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.nouns.user_files import is_file_reference
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec, classifier_of
 from robustbench_gan.training.loop import accuracy
 from robustbench_gan.training.workshop import Workshop
 
@@ -32,47 +31,49 @@ def train_all(
     Raises UsageError for a spec that cannot be before anything is trained.
     """
     console, done = console_for(stderr=True), []
-    check_weights([classifier], workshop)
+    given = classifier_of(classifier)
+    check_weights([given], workshop)
     data = name_dataset(canonical("datasets", Spec.of(dataset)), workshop)
-    base = name_classifier(classifier, workshop)
+    base = name_classifier(given, workshop)
     models = names("models")
-    asked = [(text, *_in_full(text, models)) for text in specs]
+    asked = [(text, _in_full(text, models)) for text in specs]
     with live_bars(console) as bars, progress.reporting_to(RichReporter(bars)):
-        for text, is_model, spec in asked:
-            row = {"spec": text}
-            row |= (
-                _train_model(spec, data, workshop) if is_model else _train_defense(spec, data, base, workshop)
-            )
+        for text, found in asked:
+            row: dict[str, Any] = {"spec": text}
+            if isinstance(found, Spec):
+                row |= _train_model(found, data, workshop)
+            else:
+                row |= _train_defense(found, data, base, workshop)
             done.append(row)
             facts = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
             console.print(Text(f"{text}: {facts}"))
     return done
 
 
-def _in_full(text: str, models: Sequence[str]) -> tuple[bool, str]:
-    """Whether a spec names a model rather than a defense, and the spec with every parameter."""
-    if is_file_reference(text):
+def _in_full(text: str, models: Sequence[str]) -> Spec | Chain:
+    """What a text names with every parameter: a model, or defenses."""
+    if ".py:" in text:
         raise UsageError(
             f"{text}: a classifier given as a file brings its own weights; train what stands on it, as in "
             f"`rbg train magnet --classifier {text} --weights FILE.safetensors`."
         )
     chain = Chain.of(text)
     if len(chain) == 1 and chain[0].name in models:
-        return True, canonical("models", chain[0])
+        return canonical("models", chain[0])
     if len(chain) == 1 and chain[0].name not in names("defenses"):
         raise unknown("model or defense", chain[0].name, [*models, *names("defenses")])
-    return False, "+".join(canonical("defenses", spec) for spec in chain)
+    return Chain(tuple(canonical("defenses", spec) for spec in chain))
 
 
-def _train_model(text: str, data: str, workshop: Workshop) -> dict[str, Any]:
-    model, artifact = workshop.classifier(data, text)
+def _train_model(spec: Spec, data: Spec, workshop: Workshop) -> dict[str, Any]:
+    model, artifact = workshop.classifier(data, spec)
     test = accuracy(model, workshop.dataset(data).test)
     return {"key": artifact.key, "test_accuracy": test, **artifact.info}
 
 
-def _train_defense(text: str, data: str, base: str, workshop: Workshop) -> dict[str, Any]:
+def _train_defense(chain: Chain, data: Spec, base: Classifier, workshop: Workshop) -> dict[str, Any]:
     """A defense's own clean accuracy is measured on the first 1,000 test images: some are slow."""
-    defense = workshop.defense(data, base, text)
+    defense = workshop.defense(data, base, chain)
     x, y = workshop.images(data, 0, min(1000, len(workshop.dataset(data).test)))
     with torch.no_grad():
         out = answer(Defended(defense), x, sample_seeds(0, "train", torch.arange(len(x), device=x.device)))

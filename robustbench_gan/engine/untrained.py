@@ -97,9 +97,9 @@ def beside(workshop: Workshop) -> Workshop:
 
 
 @lru_cache(maxsize=1024)
-def may_be_fitted(chain: str) -> bool:
+def may_be_fitted(chain: Chain) -> bool:
     """Is fitting it known to train through the store alone? A stranger's code may do anything, and is left alone."""
-    stages = zip(Chain.of(chain), stages_of(chain), strict=True)
+    stages = zip(chain, stages_of(chain), strict=True)
     return all(
         registry.entry("defenses", spec.name).is_ours or kind_of(stage).fit is Defense.fit
         for spec, stage in stages

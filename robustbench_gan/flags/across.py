@@ -20,6 +20,7 @@ from robustbench_gan.flags.catalogue import flag
 from robustbench_gan.flags.paired import at_least, chance_above, holm
 from robustbench_gan.flags.question import HOLDS_DEFENSE
 from robustbench_gan.flags.seen import CARRIED_OVER, Numbers, Seen, group_of, seen, shared
+from robustbench_gan.nouns.spec import UNDEFENDED
 
 if TYPE_CHECKING:
     from robustbench_gan.nouns.fields import Fact
@@ -223,7 +224,7 @@ def _fails(result: Result, p: float, comparisons: int) -> Across | None:
 def _implausible(results: list[Result]) -> Iterator[Across]:
     """Median size over attackable images, an image that was not won counting as infinitely far."""
     for result in (r for r in results if _is_endless(r) and r.cell.norm == "l2"):
-        if result.cell.dataset.partition(":")[0] != "mnist" or result.outcomes is None:
+        if result.cell.dataset.name != "mnist" or result.outcomes is None:
             continue
         clean, robust = result.outcomes.array("clean"), result.outcomes.array("robust")
         sizes = np.broadcast_to(np.asarray(result.outcomes.size, dtype=np.float64), clean.shape)
@@ -237,7 +238,7 @@ def _not_adaptive(results: list[Result]) -> Iterator[Across]:
     """Defenses that no attacker who knows them has attacked, or dynamic ones through one gradient alone."""
     systems = defaultdict(list)
     for result in results:
-        if result.counts and not result.control and result.cell.defense != "none":
+        if result.counts and not result.control and result.cell.defense != UNDEFENDED:
             systems[result.cell.dataset, result.cell.classifier, result.cell.defense].append(result)
     for members in systems.values():
         adaptive = [r for r in members if r.cell.threat_name in HOLDS_DEFENSE and _aims(r)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustbench_gan.nouns.record import Cell
-from robustbench_gan.nouns.spec import Spec
 
 HOLDS_DEFENSE = ("white-box", "seed-known")
 
@@ -25,11 +24,9 @@ class Question:
 
     @classmethod
     def of(cls, cell: Cell) -> Question:
-        """Of a cell. Raises UsageError where attack or threat model are no specs, as in a stranger's record."""
-        draws = dict(Spec.of(cell.threat).params).get("draws", 1)
-        parameters = dict(Spec.of(cell.attack).params)
-        targeted = cell.goal != "untargeted"
-        return cls(parameters, cell.threat_name, int(draws), cell.norm, cell.eps, targeted)
+        """Of a cell."""
+        draws, targeted = cell.threat.get("draws", 1), cell.goal != "untargeted"
+        return cls(dict(cell.attack.params), cell.threat_name, int(draws), cell.norm, cell.eps, targeted)
 
     @property
     def white(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from robustbench_gan.flags.question import HOLDS_DEFENSE
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec
 
 CARRIED_OVER = ("black-box", "gray-box")
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -20,9 +20,9 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 class Group(NamedTuple):
     """What all cells that may be compared share."""
 
-    dataset: str
-    classifier: str
-    defense: str
+    dataset: Spec
+    classifier: Classifier
+    defense: Chain
     norm: str
     seed: int
     train_seed: str
@@ -78,7 +78,7 @@ class Seen:
     def name(self) -> str:
         """For readers: attack, threat model and goal."""
         cell = self.result.cell
-        return f"{cell.attack.partition(':')[0]} under {cell.threat_name}, {cell.goal}, eps {self.eps:g}"
+        return f"{cell.attack.name} under {cell.threat_name}, {cell.goal}, eps {self.eps:g}"
 
 
 def group_of(result: Result) -> Group:
@@ -94,7 +94,9 @@ def seen(results: Iterable[Result]) -> Iterator[Seen]:
             continue
         radii = [result.cell.eps] if math.isfinite(result.cell.eps) else result.budgets
         for eps in sorted({r for r in radii if math.isfinite(r)}):
-            yield Seen(result, eps, result.outcomes.robust_at(eps).mean(axis=0), _parameters(result))
+            yield Seen(
+                result, eps, result.outcomes.robust_at(eps).mean(axis=0), dict(result.cell.attack.params)
+            )
 
 
 def shared(one: Seen, other: Seen) -> tuple[Numbers, Numbers]:
@@ -104,11 +106,3 @@ def shared(one: Seen, other: Seen) -> tuple[Numbers, Numbers]:
     if end <= first:
         return one.stands[:0], other.stands[:0]
     return one.stands[first - a.first : end - a.first], other.stands[first - b.first : end - b.first]
-
-
-def _parameters(result: Result) -> dict[str, Any]:
-    """Of the attack; none where the text is no spec, as a stranger's record may have it."""
-    try:
-        return dict(Spec.of(result.cell.attack).params)
-    except (ValueError, SyntaxError):
-        return {}

@@ -13,26 +13,27 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from robustbench_gan.base import trial
+from robustbench_gan.base.as_text import AsText
 from robustbench_gan.base.digests import code_digest
 from robustbench_gan.base.errors import Fatal, UsageError, said
 from robustbench_gan.guards.guard import left_alone
 from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.registry import GROUPS
-from robustbench_gan.nouns.spec import Chain, Spec
-from robustbench_gan.nouns.user_files import is_file_reference, with_files
+from robustbench_gan.nouns.spec import Chain, FileReference, Spec
+from robustbench_gan.nouns.user_files import with_files
 
 _NAME = re.compile(r"[\w.@-]+")
 
 
-def take_part(*texts: str) -> bool:
-    """Does a spec among these name a plugin that is not bundled, at any depth, or a file of the user's?"""
-    return any(_names_one(text, tuple(sys.path)) for text in texts)
+def take_part(*named: AsText) -> bool:
+    """Does one of these name a plugin that is not bundled, at any depth, or is it a file of the user's?"""
+    return any(_names_one(one, tuple(sys.path)) for one in named)
 
 
 @functools.lru_cache(maxsize=1024)
-def _names_one(text: str, path: tuple[str, ...]) -> bool:
-    return is_file_reference(text) or not _foreign(path).isdisjoint(_NAME.findall(text))
+def _names_one(one: AsText, path: tuple[str, ...]) -> bool:
+    return isinstance(one, FileReference) or not _foreign(path).isdisjoint(_NAME.findall(str(one)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -42,12 +43,12 @@ def _foreign(path: tuple[str, ...]) -> frozenset[str]:
     )
 
 
-def codes(chain: str) -> list[str]:
+def codes(chain: Chain) -> list[str]:
     """Hashes of the code of a chain's defenses that are not bundled, for the recipe of what is trained on them.
 
     What a bundled one does is known from its parameters and keys.
     """
-    foreign = [s for s in Chain.of(chain) if not registry.entry("defenses", s.name).is_ours]
+    foreign = [s for s in chain if not registry.entry("defenses", s.name).is_ours]
     return [with_files(code_digest(registry.load("defenses", s.name)), s) for s in foreign]
 
 

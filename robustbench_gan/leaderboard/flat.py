@@ -84,8 +84,8 @@ def rows(results: Iterable[Result], at: Sequence[float] = (), findings: Findings
 
 def _row(result: Result, eps: float, flags: list[str]) -> Row:
     cell = result.cell
-    row: Row = {name: getattr(cell, name) for name in ("dataset", "classifier", "defense", "attack")}
-    row |= {"goal": cell.goal, "threat": cell.threat, "norm": cell.norm}
+    row: Row = {name: str(getattr(cell, name)) for name in ("dataset", "classifier", "defense", "attack")}
+    row |= {"goal": cell.goal, "threat": str(cell.threat), "norm": cell.norm}
     row |= {"eps": eps if math.isfinite(eps) else "inf", "n": cell.samples, "first": cell.first}
     row |= {"seed": cell.seed, "judge_seeds": cell.judge_seeds, "control": result.control}
     row |= _accuracy("clean_accuracy", "clean_ci", clean_interval(result))

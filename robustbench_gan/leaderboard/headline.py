@@ -10,21 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.as_text import AsText
 from robustbench_gan.flags.across import Doubt, Findings, across, doubts
 from robustbench_gan.flags.thresholds import MARGIN
 from robustbench_gan.leaderboard.flat import at_budget, clean_interval, measured
 from robustbench_gan.leaderboard.versions import one_a_question
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec
 from robustbench_gan.nouns.statistics import Interval, interval, worst_case
 
 
 class Setting(NamedTuple):
     """What all cells of a table share; defenses are ranked together only inside one."""
 
-    dataset: str
-    classifier: str
+    dataset: Spec
+    classifier: Classifier
     threat: str  # the name alone; its parameters are in the columns
     goal: str
     norm: str
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
     eps: float
 
     @property
-    def without_samples(self) -> tuple[str | float, ...]:
+    def without_samples(self) -> tuple[AsText | str | float, ...]:
         """The setting but for the images and seeds it was judged on."""
         return (self.dataset, self.classifier, self.threat, self.goal, self.norm, self.eps)
 
@@ -43,8 +43,8 @@ class Setting(NamedTuple):
 class Column(NamedTuple):
     """One attack under one threat model; `minimal` where its cells have an infinite eps."""
 
-    attack: str
-    threat: str
+    attack: Spec
+    threat: Spec
     minimal: bool
 
 
@@ -58,7 +58,7 @@ class Standing:
     beyond doubt goes below what contradicts them.
     """
 
-    defense: str
+    defense: Chain
     cells: Mapping[Column, Result]
     clean: Interval | None
     headline: Interval | None
@@ -126,7 +126,7 @@ def _radii(members: list[Result], at: Sequence[float]) -> list[float]:
 
 
 def _table(setting: Setting, members: list[Result], findings: Findings) -> Table:
-    cells: dict[str, dict[Column, Result]] = defaultdict(dict)
+    cells: dict[Chain, dict[Column, Result]] = defaultdict(dict)
     for r in members:
         cells[r.cell.defense][Column(r.cell.attack, r.cell.threat, math.isinf(r.cell.eps))] = r
     found = {column: r.control for row in cells.values() for column, r in row.items()}
@@ -138,7 +138,7 @@ def _table(setting: Setting, members: list[Result], findings: Findings) -> Table
 
 
 def _standing(
-    defense: str,
+    defense: Chain,
     cells: dict[Column, Result],
     columns: Sequence[Column],
     eps: float,
@@ -185,10 +185,7 @@ def _headline(ok: list[Result], eps: float) -> Interval | None:
 
 def _positive_control(column: Column) -> bool:
     """An attack that is denied its gradient on purpose is suspect by design, and so no gap in a headline."""
-    try:
-        return ("gradient", "cut") in Spec.of(column.threat).params
-    except UsageError:
-        return False
+    return bool(column.threat.get("gradient") == "cut")
 
 
 def _ranked(standings: list[Standing]) -> list[Standing]:

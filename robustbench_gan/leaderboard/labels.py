@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robustbench_gan.base.errors import UsageError, one_line
+from robustbench_gan.base.as_text import AsText
+from robustbench_gan.base.errors import one_line
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Chain, Spec
 
@@ -24,29 +25,28 @@ def escape(text: str, limit: int | None = None) -> str:
     return "".join(ENTITIES.get(char, char) for char in escaped)
 
 
-def short_labels(texts: Iterable[str]) -> dict[str, str]:
-    """Each spec's shortest telling name: the name alone, or with the parameters in which namesakes differ."""
+def short_labels(specs: Iterable[AsText]) -> dict[str, str]:
+    """Each spec's shortest telling name, by its text: the name, with the parameters in which namesakes differ."""
     namesakes: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
-    for text in sorted(set(texts)):
-        name, params = _read(text)
+    for text, spec in sorted({str(spec): spec for spec in specs}.items()):
+        name, params = _parts(spec)
         namesakes[name].append((text, params))
     labels = {text: name + _telling(p, group) for name, group in namesakes.items() for text, p in group}
     times = Counter(labels.values())
     return {text: label if times[label] == 1 else text for text, label in labels.items()}
 
 
-def _read(text: str) -> tuple[str, dict[str, str]]:
-    """The names of a chain, and its parameters by place and name; text that is no spec is its own name."""
-    try:
-        chain = Chain.of(text)
-    except (UsageError, ValueError, SyntaxError):
-        return text, {}
+def _parts(named: AsText) -> tuple[str, dict[str, str]]:
+    """The names of a chain, and its parameters by place and name; a user's file is its own name."""
+    if not isinstance(named, Spec | Chain):
+        return str(named), {}
+    chain = named if isinstance(named, Chain) else Chain((named,))
     params = {}
     for place, spec in enumerate(chain):
         for key, value in spec.params:
             params[f"{place}.{key}"] = str(Spec("", ((key, value),))).removeprefix(":")
     copied = chain[0].name == "gray-box" and params.pop("0.copy", None) is not None
-    return "+".join(spec.name for spec in chain) + (":copy" if copied else ""), params
+    return chain.name + (":copy" if copied else ""), params
 
 
 def _telling(params: dict[str, str], group: Sequence[tuple[str, dict[str, str]]]) -> str:
@@ -56,7 +56,7 @@ def _telling(params: dict[str, str], group: Sequence[tuple[str, dict[str, str]]]
 
 @dataclass(frozen=True)
 class Labels:
-    """The short names of one page: {kind: {spec: label}}, not yet escaped."""
+    """The short names of one page: {kind: {text of a spec: label}}, not yet escaped."""
 
     of: dict[str, dict[str, str]]
 
@@ -65,18 +65,18 @@ class Labels:
         """Labels that tell all specs of these results apart."""
         results = list(results)
         made = cls({kind: short_labels(getattr(r.cell, kind) for r in results) for kind in KINDS})
-        for text, became in {r.cell.defense: r.precision for r in results if r.precision}.items():
+        for chain, became in {r.cell.defense: r.precision for r in results if r.precision}.items():
             said = ", ".join(f"{asked} as {value}" for asked, value in sorted(became.items()))
-            made.of["defense"][text] += f" [{said}]"
+            made.of["defense"][str(chain)] += f" [{said}]"
         return made
 
     def telling(self, *always: str) -> tuple[str, ...]:
         """The kinds that a line has to name: some always, the others where these results have several."""
         return tuple(kind for kind in LINE if kind in always or len(self.of[kind]) > 1)
 
-    def __call__(self, kind: str, text: str) -> str:
+    def __call__(self, kind: str, spec: AsText) -> str:
         """The label of one spec."""
-        return self.of[kind].get(text, text)
+        return self.of[kind].get(str(spec), str(spec))
 
 
 def radius(norm: str, eps: float) -> str:

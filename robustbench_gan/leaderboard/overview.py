@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.notes import marks
 from robustbench_gan.leaderboard.pipes import pipe_table
+from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.nouns.statistics import Interval
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Grid:
 
     heading: tuple[str, ...]
     tables: tuple[Table, ...]
-    rows: Mapping[str, Sequence[Standing | None]]
+    rows: Mapping[Chain, Sequence[Standing | None]]
 
 
 def grids(tables: Iterable[Table], labels: Labels) -> list[Grid]:
@@ -40,7 +41,7 @@ def grids(tables: Iterable[Table], labels: Labels) -> list[Grid]:
 
 def _grid(heading: tuple[str, ...], tables: Sequence[Table]) -> Grid:
     ordered = tuple(sorted(tables, key=lambda t: (_place(t), t.setting)))
-    rows: dict[str, list[Standing | None]] = {}
+    rows: dict[Chain, list[Standing | None]] = {}
     for at, table in enumerate(ordered):
         for standing in table.standings:
             rows.setdefault(standing.defense, [None] * len(ordered))[at] = standing

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from robustbench_gan.base.as_text import AsText
 from robustbench_gan.flags.across import across
 from robustbench_gan.leaderboard import randomness
 from robustbench_gan.leaderboard.attackers import attackers
@@ -55,7 +56,7 @@ class Page:
 
     labels: Labels
     times: bool
-    siblings: Counter[tuple[str | float, ...]]
+    siblings: Counter[tuple[AsText | str | float, ...]]
 
     def section(self, table: Table) -> list[str]:
         """The blocks of one table: heading, setting, ranking, costs, notes."""
@@ -79,7 +80,7 @@ class Page:
         """Which images and seeds, the attacker in full, and with whom these ranks do not compare."""
         s = table.setting
         seeds = "1 judge seed" if s.judge_seeds == 1 else f"{s.judge_seeds} judge seeds"
-        threats = "; ".join(escape(text) for text in sorted({c.threat for c in table.columns}))
+        threats = "; ".join(escape(str(threat)) for threat in sorted({c.threat for c in table.columns}))
         images = f"Test images {s.first} to {s.first + s.samples - 1} (n = {s.samples})"
         text = f"{images}, seed {s.seed}, {seeds}. Threat model: {threats}."
         if any(c.minimal for c in table.columns) and math.isfinite(s.eps):

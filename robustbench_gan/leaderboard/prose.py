@@ -76,6 +76,6 @@ def specifications(results: Sequence[Result]) -> str:
     """Every spec in full, by kind: the tables show short names."""
     if not results:
         return "There are no results yet."
-    found = [(kind, text) for kind in KINDS for text in sorted({getattr(r.cell, kind) for r in results})]
+    found = [(kind, text) for kind in KINDS for text in sorted({str(getattr(r.cell, kind)) for r in results})]
     lines = [f"- {kind}: {escape(text)}" for kind, text in found]
     return "## Full specifications\n\n" + "\n".join(lines)

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard.flat import at_budget
 from robustbench_gan.leaderboard.labels import Labels, escape, radius
 from robustbench_gan.leaderboard.pipes import pipe_table
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec
 from robustbench_gan.nouns.statistics import Interval, interval, worst_case
 
 Z = 1.959964  # of a 95% interval
@@ -33,10 +32,10 @@ class Difference(NamedTuple):
     `attack` is None for the worst case over the attacks that stand in both.
     """
 
-    dataset: str
-    classifier: str
-    defense: str
-    attack: str | None
+    dataset: Spec
+    classifier: Classifier
+    defense: Chain
+    attack: Spec | None
     goal: str
     norm: str
     eps: float
@@ -77,22 +76,15 @@ def _pairing(result: Result) -> tuple[tuple[str, object], ...]:
     fields = [name for name in type(cell).model_fields if name not in ("threat", "identity")]
     return (
         *((name, getattr(cell, name)) for name in fields),
-        *(p for p in _parameters(result) if p[0] != "draws"),
+        *(p for p in cell.threat.params if p[0] != "draws"),
     )
 
 
-def _parameters(result: Result) -> tuple[tuple[str, object], ...]:
-    try:
-        return Spec.of(result.cell.threat).params
-    except UsageError:
-        return ()
-
-
 def _draws(result: Result) -> int:
-    return int(str(dict(_parameters(result)).get("draws", 1)))
+    return int(str(result.cell.threat.get("draws", 1)))
 
 
-def _difference(pairs: Sequence[Pair], eps: float, attack: str | None) -> Difference:
+def _difference(pairs: Sequence[Pair], eps: float, attack: Spec | None) -> Difference:
     first, other = pairs[0]
     cell = first.cell
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
@@ -100,7 +92,7 @@ def _difference(pairs: Sequence[Pair], eps: float, attack: str | None) -> Differ
     shown = [interval(v, _seed_text(side, eps)) for v, side in zip((fresh, known), sides, strict=True)]
     return Difference(
         cell.dataset, cell.classifier, cell.defense, attack, cell.goal, cell.norm, eps, _draws(first),
-        str(dict(_parameters(other)).get("gradient", "")), shown[0], shown[1], paired(fresh - known),
+        str(other.cell.threat.get("gradient", "")), shown[0], shown[1], paired(fresh - known),
     )  # fmt: skip
 
 
@@ -127,7 +119,7 @@ def paired(differences: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.flo
 
 def _order(row: Difference) -> tuple[object, ...]:
     where = (row.dataset, row.classifier, row.goal, row.norm, row.eps, row.defense, row.draws, row.gradient)
-    return (*where, row.fresh.n, row.attack is None, row.attack or "")
+    return (*where, row.fresh.n, row.attack is None, str(row.attack or ""))
 
 
 def section(results: Iterable[Result], labels: Labels) -> list[str]:

@@ -53,7 +53,7 @@ def versions(result: Result) -> list[tuple[tuple[str, ...], Version]]:
     system = system_of(cell)
     found = [
         (system, {name: text for name, text in cell.identity.items() if name not in ATTACKERS}),
-        ((*system, cell.attack), {"attack": cell.identity.get("attack", "")}),
+        ((*system, str(cell.attack)), {"attack": cell.identity.get("attack", "")}),
         (
             (*system, "precision"),
             {f"{asked} computed as": became for asked, became in result.precision.items()},

@@ -11,7 +11,8 @@ from torch import nn
 
 from robustbench_gan.base.errors import UsageError, described
 from robustbench_gan.base.python_file import UserFile
-from robustbench_gan.nouns.user_files import path_of
+from robustbench_gan.nouns.spec import FileReference
+from robustbench_gan.nouns.user_files import file_of
 
 Shape = tuple[int, int, int]
 WANTED = "write `def {name}(shape, classes):`, or one without parameters, that returns a torch.nn.Module"
@@ -23,18 +24,16 @@ NAMES = {
 """What a parameter is given by its name; of the channels only where it must be given something."""
 
 
-def factory_from_file(reference: str) -> Callable[[Shape, int], nn.Module]:
+def factory_from_file(given: FileReference) -> Callable[[Shape, int], nn.Module]:
     """A user's own factory, written `path/to/file.py:name`; the file is run as Python.
 
     It may import what lies beside it. The factory is called with nothing where it needs nothing, else with the shape
     of an image, (C, H, W), and the number of classes; parameters of those names are given by name. Raises UsageError
     when the file or the name is not there, the file fails, or nothing says how the factory is to be called.
     """
-    path, name = path_of(reference), reference.rpartition(":")[2]
+    path, name = file_of(given), given.factory
     if not path.is_file():
-        raise UsageError(
-            f"no file {reference.rpartition(':')[0] or reference!r}: write --classifier path/to/file.py:factory."
-        )
+        raise UsageError(f"no file {str(given.path)!r}: write --classifier path/to/file.py:factory.")
     try:
         file = UserFile(path)
     except (Exception, SystemExit) as error:  # the user's file may raise anything

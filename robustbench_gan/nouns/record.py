@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from robustbench_gan.nouns.evidence import Evidence
 from robustbench_gan.nouns.fields import Bits, Fact, Validated
 from robustbench_gan.nouns.flag import Flag
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec, classifier_of
 from robustbench_gan.nouns.statistics import Interval, Spread, interval
 
 SCHEMA_VERSION: Final = 2
@@ -25,15 +23,22 @@ FALSE_POSITIVE_RATES: Final = (0.001, 0.01, 0.05)  # at which detectors' true po
 GOALS = ("untargeted", "random", "least-likely", "all")
 
 
+# Specs are read from text where a record comes in, once for each text, and written as the same text.
+AS_TEXT, TEXT = PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string"})
+ASpec = Annotated[Spec, PlainValidator(Spec.of), AS_TEXT, TEXT]
+AChain = Annotated[Chain, PlainValidator(Chain.of), AS_TEXT, TEXT]
+AClassifier = Annotated[Classifier, PlainValidator(classifier_of), AS_TEXT, TEXT]
+
+
 class Cell(Validated):
     """One question: everything that decides its answer. Texts are canonical specs, every default written out."""
 
-    dataset: str
-    classifier: str
-    defense: str
-    attack: str
+    dataset: ASpec
+    classifier: AClassifier
+    defense: AChain
+    attack: ASpec
     goal: Literal["untargeted", "random", "least-likely", "all"] = "untargeted"
-    threat: str
+    threat: ASpec
     norm: Literal["l0", "l1", "l2", "linf"]
     eps: float = Field(ge=0)
     first: int = Field(ge=0)  # judged are the test images first .. first + samples - 1
@@ -57,8 +62,8 @@ class Cell(Validated):
     @property
     def threat_name(self) -> str:
         """`white-box` of `white-box:gradient=auto,...`; `gray-box:copy` of `gray-box:copy=True,...`."""
-        name, _, parameters = self.threat.partition(":")
-        return f"{name}:copy" if name == "gray-box" and parameters.startswith("copy=") else name
+        name = self.threat.name
+        return f"{name}:copy" if name == "gray-box" and "copy" in dict(self.threat.params) else name
 
 
 def _hash(content: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.as_text import AsText
+from robustbench_gan.base.errors import UsageError, plain
 
 NUMBERS = (int, float)
 Value = Any  # int | float | bool | str | None | Spec
@@ -19,61 +20,10 @@ Value = Any  # int | float | bool | str | None | Spec
 LONGEST, DEEPEST = 10_000, 100  # characters and parentheses of a spec
 
 
+DIGITS = 8  # of a hash, that tell a user's things of one name apart
+FORM = "path/to/file.py:factory@weights.safetensors"
+_REFERENCE = re.compile(r"(?P<path>.*?\.py):(?P<factory>[^\W\d]\w*)(?:@(?P<weights>.+))?", re.DOTALL)
 _EXPONENT = re.compile(r"[0-9.][eE]\+[0-9]")
-T = TypeVar("T", bound="AsText")
-
-
-class AsText:
-    """What is read from a text once and written as one again: equal, hashed and sorted as that text is.
-
-    1, 1.0 and True are one key of a dict, and three parameters.
-    """
-
-    def _canonical(self) -> str:
-        """The one text of it that we would write."""
-        raise NotImplementedError
-
-    @classmethod
-    def parse(cls: type[T], text: str) -> T:
-        """Read it anew, whatever its text; it is then written as we would write it. Raises UsageError."""
-        raise NotImplementedError
-
-    @classmethod
-    def of(cls: type[T], given: T | str) -> T:
-        """Itself, or read from a text, which stays its text to the letter: what a record says must not change.
-
-        Raises UsageError for a text that cannot be read, and TypeError for what is no text.
-        """
-        if isinstance(given, cls):
-            return given
-        if not isinstance(given, str):
-            raise TypeError(f"expected a text or a {cls.__name__}, not a {type(given).__name__}")
-        kind: Any = cls
-        found: T = _to_the_letter(kind, given)
-        return found
-
-    @cached_property
-    def _text(self) -> str:
-        return self._canonical()
-
-    def __str__(self) -> str:
-        return self._text
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __lt__(self, other: AsText) -> bool:
-        return self._text < other._text
-
-
-@lru_cache(maxsize=8192)  # a thousand records name some dozen attacks and defenses
-def _to_the_letter(kind: type[AsText], text: str) -> Any:
-    found = kind.parse(text)
-    vars(found)["_text"] = text
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +87,60 @@ class Chain(AsText):
 
     def __getitem__(self, at: int) -> Spec:
         return self.stages[at]
+
+
+UNDEFENDED = Chain((Spec("none"),))  # the classifier as it is
+
+
+@dataclass(frozen=True, eq=False)
+class FileReference(AsText):
+    """A classifier given as a Python file, a factory in it and, here or by --weights, a file of weights.
+
+    In a record there is no directory, and in the place of the weights stand digits of a hash of all of it.
+    """
+
+    path: Path
+    factory: str
+    weights: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> FileReference:
+        """Read `path/to/file.py:factory`, with `@weights.safetensors` or without. Raises UsageError for others."""
+        found = _REFERENCE.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(
+                f"cannot read --classifier {text!r}: expected path/to/file.py:factory or {FORM}."
+            )
+        weights = found["weights"]
+        return cls(Path(found["path"]), found["factory"], None if weights is None else Path(weights))
+
+    def _canonical(self) -> str:
+        return f"{self.source}@{self.weights}" if self.weights else self.source
+
+    @property
+    def source(self) -> str:
+        """The file and its factory alone."""
+        return f"{self.path}:{self.factory}"
+
+    def published(self, digest: str) -> FileReference:
+        """What records call it: without its directory, with the digits that tell it from its namesakes."""
+        return FileReference(Path(plain(self.path.name)), self.factory, Path(digest[:DIGITS]))
+
+
+Classifier: TypeAlias = Spec | FileReference
+
+
+def classifier_of(given: Classifier | str) -> Classifier:
+    """A classifier as it stands: a registered one's spec, or a user's file. Raises UsageError for what is neither."""
+    if isinstance(given, FileReference):
+        return given
+    if isinstance(given, str) and ".py:" in given:
+        return FileReference.of(given)
+    if isinstance(given, str) and given.strip().endswith(".py"):
+        raise UsageError(
+            f"--classifier {given}: add the function in it that makes the model, as in {given}:factory."
+        )
+    return Spec.of(given)
 
 
 def _bounded(text: str) -> str:

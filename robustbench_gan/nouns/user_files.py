@@ -15,20 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_gan.base.digests import INSTALLED, digest_of, file_digest, files_digest, with_imports
-from robustbench_gan.base.errors import UsageError, plain
+from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import expanded, no_file
 from robustbench_gan.base.python_file import packages_above
-from robustbench_gan.nouns.spec import Spec
+from robustbench_gan.nouns.spec import Classifier, FileReference, Spec
 
-DIGITS = 8
 MOST = 500  # entries of a directory that are looked at
-FORM = "path/to/file.py:factory@weights.safetensors"
-_REFERENCE = re.compile(r"(?P<path>.+?\.py):(?P<factory>[^\W\d]\w*)(?:@(?P<weights>.+))?", re.DOTALL)
-
-
-def path_of(reference: str) -> Path:
-    """The file of `path/to/file.py:factory`, `~` written out."""
-    return expanded(reference.rpartition(":")[0])
 
 
 @dataclass(frozen=True)
@@ -38,76 +30,44 @@ class Own:
     `copies` lead to the same content.
     """
 
-    place: str
+    place: Classifier
     digest: str
-    copies: tuple[str, ...] = ()
+    copies: tuple[Classifier, ...] = ()
 
     def __str__(self) -> str:
-        also = f", and so is {' and '.join(self.copies)}" if self.copies else ""
+        also = f", and so is {' and '.join(map(str, self.copies))}" if self.copies else ""
         return f"{self.place}{also}"
 
 
-@dataclass(frozen=True)
-class FileReference:
-    """A classifier given as a Python file, a factory in it and, here or by --weights, a file of weights."""
-
-    path: Path
-    factory: str
-    weights: Path | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> FileReference:
-        """Read `path/to/file.py:factory`, with `@weights.safetensors` or without. Raises UsageError for others."""
-        found = _REFERENCE.fullmatch(text.strip())
-        if found is None:
-            raise UsageError(
-                f"cannot read --classifier {text!r}: expected path/to/file.py:factory or {FORM}."
-            )
-        weights = found["weights"]
-        return cls(Path(found["path"]), found["factory"], None if weights is None else expanded(weights))
-
-    def __str__(self) -> str:
-        return f"{self.source}@{self.weights}" if self.weights else self.source
-
-    @property
-    def source(self) -> str:
-        """The file and its factory alone."""
-        return f"{self.path}:{self.factory}"
-
-    def published(self, digest: str) -> str:
-        """What records call it: without its directory, with the digits that tell it from its namesakes."""
-        return f"{plain(self.path.name)}:{self.factory}@{digest[:DIGITS]}"
+def file_of(given: FileReference) -> Path:
+    """The Python file, `~` written out."""
+    return expanded(str(given.path))
 
 
-def is_file_reference(text: str) -> bool:
-    """`path/to/file.py:factory`, or what a record makes of it, rather than a registered name."""
-    return ".py:" in text
-
-
-def user_digest(weights: Path | None, source: str) -> str:
+def user_digest(given: FileReference) -> str:
     """A hash of a user's own model file, of the files beside it that it imports or names, and of the weights.
 
     Raises UsageError when one cannot be read.
     """
-    path = path_of(FileReference.parse(source).source)
+    path = file_of(given)
     try:
         code = _code(path)
         parts = [files_digest(code), *map(_content, sorted(_named(path, code) - code))]
-        if weights is not None:
-            path = weights
+        if given.weights is not None:
+            path = given.weights
             parts.append(_content(path))
     except (OSError, SyntaxError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UsageError(f"--classifier {source}: cannot read {path}: {why}.") from error
+        raise UsageError(f"--classifier {given.source}: cannot read {path}: {why}.") from error
     return digest_of(parts)
 
 
-def unseen(source: str, opened: Iterable[Path]) -> Path | None:
+def unseen(given: FileReference, opened: Iterable[Path]) -> Path | None:
     """A file among those opened that lies below a user's model file and is no part of `user_digest`; None if none.
 
     A change there would go unnoticed.
     """
-    path = path_of(FileReference.parse(source).source)
+    path = file_of(given)
     code = _code(path)
     seen, roots = {*code, *_named(path, code)}, (path.absolute().parent, path.resolve().parent)
     for file in sorted(opened):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 
-from robustbench_gan.base.errors import UsageError
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.statistics import Interval, interval
 
 ROUNDING: Final = 1e-6  # of sums in float32, and of sizes in records of schema 1, relative and absolute
@@ -74,11 +72,3 @@ def is_whole(count: float) -> bool:
 def is_digest(text: str) -> bool:
     """Hexadecimal digits, as many as a digest has."""
     return 8 <= len(text) <= 64 and set(text) <= set("0123456789abcdef")
-
-
-def parameters_of(threat: str) -> Mapping[str, Any]:
-    """Of the text of a threat model; none of one that cannot be read."""
-    try:
-        return dict(Spec.of(threat).params)
-    except UsageError:
-        return {}

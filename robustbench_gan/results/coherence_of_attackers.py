@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from robustbench_gan.nouns.record import Result
-from robustbench_gan.results.arithmetic import is_sane, is_whole, parameters_of
+from robustbench_gan.results.arithmetic import is_sane, is_whole
 
 
 def attackers_are(result: Result) -> Iterator[str]:
     """What substitutes, copies and query attackers are said to have done."""
-    n, spec = result.cell.samples, parameters_of(result.cell.threat)
+    n, spec = result.cell.samples, dict(result.cell.threat.params)
     for name in ("substitute", "attacked_copy", "trained", "queries"):
         facts: Mapping[str, Any] = getattr(result, name)
         numbers = {key: value for key, value in facts.items() if not isinstance(value, str)}

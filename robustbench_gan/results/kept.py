@@ -28,7 +28,7 @@ def keep(out: Path, cell: Cell, sets: list[Tensor], labels: Tensor) -> Kept:
     refuse_links(path, out)
     facts = {
         **{
-            name: getattr(cell, name)
+            name: str(getattr(cell, name))
             for name in ("dataset", "classifier", "defense", "threat", "attack", "norm")
         },
         "epsilons": json.dumps([repr(cell.eps)]),

@@ -19,15 +19,8 @@ from robustbench_gan.models.logits import WrongForm
 from robustbench_gan.models.schedule import schedule_of
 from robustbench_gan.models.weight_files import fill
 from robustbench_gan.nouns import registry
-from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.nouns.user_files import (
-    FileReference,
-    Own,
-    is_file_reference,
-    unseen,
-    user_digest,
-    with_files,
-)
+from robustbench_gan.nouns.spec import Classifier, FileReference, Spec
+from robustbench_gan.nouns.user_files import Own, unseen, user_digest, with_files
 from robustbench_gan.training.loop import classifier_recipe, train_classifier
 from robustbench_gan.training.networks import freeze, fresh
 from robustbench_gan.training.store import Artifact, read_artifact
@@ -36,24 +29,23 @@ if TYPE_CHECKING:
     from robustbench_gan.training.workshop import Workshop
 
 
-def make_classifier(workshop: Workshop, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
+def make_classifier(workshop: Workshop, dataset: Spec, classifier: Classifier) -> tuple[nn.Module, Artifact]:
     """A classifier, frozen and inside the door, and its artifact: from the store, trained, or the user's own."""
     data = workshop.dataset(dataset)
-    if is_file_reference(text):
+    if isinstance(classifier, FileReference):
         try:
-            return _users_classifier(workshop, data, workshop.aliases[text])
+            return _users_classifier(workshop, data, workshop.aliases[classifier])
         except UsageError as error:  # of the user's own file, which every cell needs
             raise Fatal(str(error)) from error
-    spec = Spec.of(text)
-    factory = registry.load("models", spec.name)
+    factory = registry.load("models", classifier.name)
     schedule = schedule_of(factory)
-    model = fresh(lambda: made("models", spec, data.shape, len(data.classes)), workshop.train_seed)
+    model = fresh(lambda: made("models", classifier, data.shape, len(data.classes)), workshop.train_seed)
     model = door.admitted(model.to(workshop.device))
-    code = with_files(code_digest(factory), spec)
-    recipe = classifier_recipe(text, schedule, data, workshop.train_seed, code)
+    code = with_files(code_digest(factory), classifier)
+    recipe = classifier_recipe(str(classifier), schedule, data, workshop.train_seed, code)
 
     def build() -> tuple[dict[str, Tensor], dict[str, float]]:
-        name = f"training {spec.name} on {data.name}"
+        name = f"training {classifier.name} on {data.name}"
         info = train_classifier(model, data, schedule, seed=workshop.train_seed, description=name)
         return model.state_dict(), info
 
@@ -63,22 +55,22 @@ def make_classifier(workshop: Workshop, dataset: str, text: str) -> tuple[nn.Mod
 
 
 def _users_classifier(workshop: Workshop, data: Dataset, own: Own) -> tuple[nn.Module, Artifact]:
-    given = FileReference.parse(own.place)
-    assert given.weights is not None, "adopted without weights"
+    given = own.place
+    assert isinstance(given, FileReference) and given.weights is not None, "adopted without weights"
     form = data.shape, len(data.classes)
     try:
-        trial.tried((given.source, own.digest, form), lambda: factory_from_file(given.source)(*form))
+        trial.tried((given.source, own.digest, form), lambda: factory_from_file(given)(*form))
     except trial.Died as error:
         raise UsageError(f"--classifier {given.source} cannot be made: {error}.") from error
     with files_opened() as opened, undone():
-        model = factory_from_file(given.source)(*form)
-    if file := unseen(given.source, opened - {given.weights.absolute()}):
+        model = factory_from_file(given)(*form)
+    if file := unseen(given, opened - {given.weights.absolute()}):
         raise UsageError(
             f"--classifier {given.source} reads {file} beside it under a name that is put together: a change there "
             f"would not be noticed. Write the name whole in {given.path.name}, as in FILES = [{file.name!r}]."
         )
     artifact = read_artifact(given.weights, f"user-{own.digest}")
-    check_unchanged(own, user_digest(given.weights, given.source))
+    check_unchanged(own, user_digest(given))
     if prefix := fill(model, artifact.tensors, str(given.weights), given.source):
         print(f"{given.weights}: {prefix!r} taken off the names of all weights.", file=sys.stderr)
     try:

@@ -13,26 +13,26 @@ from robustbench_gan.data.dataset import TrainingData
 from robustbench_gan.guards.guard import left_alone
 from robustbench_gan.guards.strangers import made, try_first
 from robustbench_gan.guards.surroundings import Surroundings
-from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.training.classifiers import looked_at
 from robustbench_gan.training.fetched import class_names, fetched_by, noting_fetched
 from robustbench_gan.training.networks import freeze
 
 if TYPE_CHECKING:
+    from robustbench_gan.training.orders import Names
     from robustbench_gan.training.workshop import Workshop
 
 
-def make_defense(workshop: Workshop, dataset: str, classifier: str, text: str, seed: int) -> Defense:
+def make_defense(workshop: Workshop, names: Names, seed: int) -> Defense:
     """A defense fitted around its classifier from a training seed, frozen and sealed.
 
     Raises Meddled where it changed what is not its own, UsageError where it is not for such images.
     """
+    dataset, classifier, chain = names
     base, artifact = workshop.classifier(dataset, classifier)
-    chain, stages = Chain.of(text), []
-    name = "+".join(spec.name for spec in chain)
+    stages = []
     data, loaded = workshop.dataset(dataset), workshop.loaded(dataset).whole()
     around = Surroundings(generators=True, thorough=True)
-    with left_alone(f"{name}, when it was fitted,", *workshop.seals(base), loaded, around=around):
+    with left_alone(f"{chain.name}, when it was fitted,", *workshop.seals(base), loaded, around=around):
         for spec in chain:
             stage = made("defenses", spec, base, key=artifact.key)
             form = data.shape, len(data.classes)
@@ -41,7 +41,7 @@ def make_defense(workshop: Workshop, dataset: str, classifier: str, text: str, s
         defense: Defense = stages[0] if len(stages) == 1 else Composed(stages)
         defense.base_key = artifact.key
         if why := defense.why_not(data.shape, len(data.classes)):
-            raise UsageError(f"{text}: {why}.")
+            raise UsageError(f"{chain}: {why}.")
         with noting_fetched(workshop, defense):
             defense.fit(TrainingData(data), seed, workshop.store)
         freeze(defense.to(workshop.device))
@@ -55,12 +55,12 @@ def make_defense(workshop: Workshop, dataset: str, classifier: str, text: str, s
     return defense
 
 
-def make_copy(workshop: Workshop, dataset: str, classifier: str, text: str) -> Defense:
+def make_copy(workshop: Workshop, names: Names) -> Defense:
     """What `Workshop.copy` gives, fitted. Raises NotApplicable where it would be the defense itself."""
     try:
-        real = workshop.defense(dataset, classifier, text)
+        real = workshop.defense(*names)
         named = real.training_keys()
-        copy = make_defense(workshop, dataset, classifier, text, workshop.copy_seed) if named else None
+        copy = make_defense(workshop, names, workshop.copy_seed) if named else None
     except NotApplicable as why:  # the defense's code: no attack is for it to decline
         raise RuntimeError(f"NotApplicable in the training of a copy: {said(why)}") from why
     if copy is None:

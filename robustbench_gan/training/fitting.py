@@ -27,7 +27,6 @@ from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import integers, sample_seeds
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import keep_beside
 from robustbench_gan.training.fetched import core_keys
@@ -100,13 +99,13 @@ def ground(workshop: Workshop, names: Names, threat: ThreatModel, named: str | N
 def train_attack(workshop: Workshop, order: Order, minutes: float | None) -> Trained:
     """A trained attack, from the store where it is there. Raises OutOfTime where its training takes so many minutes."""
     data, seed = workshop.dataset(order.names[0]), workshop.train_seed
-    spec = Spec.of(order.attack)
+    spec = order.attack
     kind = registry.load("attacks", spec.name)
     module: TrainedAttack = fresh(lambda: made("attacks", spec, data.shape, len(data.classes)), seed)  # type: ignore[assignment]
     on = ground(workshop, order.names, order.threat, info_of(kind).gradient)
     recipe = {
         "recipe_version": RECIPE_VERSION,
-        "attack": order.attack,
+        "attack": str(order.attack),
         "code": with_files(code_digest(kind), spec),
         "on": [on.name, on.gradient, on.draws, on.recipe],
         "target": order.target,

@@ -19,7 +19,6 @@ from robustbench_gan.guards.strangers import codes, made
 from robustbench_gan.models import door
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.seeds import sample_seeds
-from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.nouns.user_files import with_files
 from robustbench_gan.training.checkpoint import kept
 from robustbench_gan.training.networks import fresh
@@ -39,13 +38,13 @@ def untrained_substitute(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A new substitute, and everything that decides what its training makes of it."""
     data, defense = workshop.dataset(names[0]), workshop.defense(*names)
-    spec = Spec.parse(threat.model)
+    spec = threat.model
     factory = registry.load("models", spec.name)
     model = fresh(lambda: made("models", spec, data.shape, len(data.classes)), workshop.train_seed + 1)
     recipe = {
         "recipe_version": RECIPE_VERSION,
         "protocol": threat.substitute,
-        "model": str(spec),
+        "model": spec.canonical,
         "code": with_files(code_digest(factory), spec),
         "rounds": threat.rounds,
         "oracle": threat.oracle,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.nouns.budget import Budget
+from robustbench_gan.nouns.spec import Chain, Classifier, Spec, classifier_of
 
-if TYPE_CHECKING:
-    pass
+Names = tuple[Spec, Classifier, Chain]  # data set, classifier and defense
 
 
-Names = tuple[str, str, str]  # data set, classifier and defense
+def names_of(dataset: Spec | str, classifier: Classifier | str, defense: Chain | str) -> Names:
+    """A defense in front of its classifier, as a workshop remembers it, from what was written."""
+    return Spec.of(dataset), classifier_of(classifier), Chain.of(defense)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Order:
     """
 
     names: Names
-    attack: str
+    attack: Spec
     threat: ThreatModel
     target: int | None
     budget: Budget

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.errors import UsageError
+from robustbench_gan.base.files import expanded
 from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Bare, Defended, System, answer
@@ -26,17 +28,18 @@ from robustbench_gan.guards.surroundings import Surroundings
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Output
 from robustbench_gan.nouns.seeds import judge_seeds
-from robustbench_gan.nouns.spec import Spec
-from robustbench_gan.nouns.user_files import FORM, FileReference, Own, is_file_reference, user_digest
+from robustbench_gan.nouns.spec import FORM, Chain, Classifier, FileReference, Spec, classifier_of
+from robustbench_gan.nouns.user_files import Own, user_digest
 from robustbench_gan.training.black_box import make_substitute
 from robustbench_gan.training.classifiers import check_unchanged, make_classifier
 from robustbench_gan.training.defenses import make_copy, make_defense
 from robustbench_gan.training.fetched import class_names
 from robustbench_gan.training.fitting import Trained, train_attack
 from robustbench_gan.training.memory import Judged, Memory
-from robustbench_gan.training.orders import Names, Order
+from robustbench_gan.training.orders import Names, Order, names_of
 from robustbench_gan.training.store import Artifact, Store
 
+N = TypeVar("N", Spec, FileReference)
 COPY_SEED = (
     2**31
 )  # added to a defender's training seed for an attacker's copy; below it are the defenders' seeds
@@ -56,13 +59,15 @@ class Workshop(Memory):
 
     `train_seed` seeds every training. `weights` are a user's own for the classifiers given as files that name none.
     `aliases` leads from the name that a record has for something on this machine, without its path, to where it lies.
+
+    Data sets, classifiers and defenses are asked for as they are written or as what was read from that.
     """
 
     store: Store = field(default_factory=Store)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     train_seed: int = 0
     weights: Path | None = None
-    aliases: dict[str, Own] = field(default_factory=dict)
+    aliases: dict[Classifier, Own] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.train_seed < COPY_SEED:
@@ -71,48 +76,54 @@ class Workshop(Memory):
                 "that a gray-box:copy attacker trains."
             )
 
-    def adopt(self, name: str, place: str, digest: str) -> str:
+    def adopt(self, name: N, place: N, digest: str) -> N:
         """Note what the name of a record stands for on this machine; returns the name. One name is one content."""
-        known = self.aliases.setdefault(name, Own(place, digest))
+        known: Own = self.aliases.setdefault(name, Own(place, digest))
         if known.digest != digest:
             raise UsageError(f"{place} and {known.place} have the same digits in {name}: rename one of them.")
         if place not in (known.place, *known.copies):
             self.aliases[name] = replace(known, copies=(*known.copies, place))
         return name
 
-    def adopt_classifier(self, text: str) -> str:
+    def adopt_classifier(self, given: FileReference) -> FileReference:
         """The name that records have for a classifier given as a file with its weights, which are noted under it.
 
         Raises UsageError where there are no weights or something cannot be read.
         """
-        given = FileReference.parse(text)
         weights = given.weights or self.weights
         if weights is None:
             raise UsageError(
-                f"--classifier {text} needs --weights FILE.safetensors, or to be written {FORM}."
+                f"--classifier {given} needs --weights FILE.safetensors, or to be written {FORM}."
             )
-        digest = user_digest(weights, given.source)
-        return self.adopt(given.published(digest), str(replace(given, weights=weights)), digest)
+        place = replace(given, weights=expanded(str(weights)))
+        digest = user_digest(place)
+        return self.adopt(given.published(digest), place, digest)
 
-    def dataset(self, text: str) -> Dataset:
+    def dataset(self, dataset: Spec | str) -> Dataset:
         """The data set of a spec."""
+        spec = Spec.of(dataset)
 
         def make() -> Dataset:
-            if (own := self.aliases.get(text)) is not None:
-                found = self.dataset(own.place)
+            if (own := self.aliases.get(spec)) is not None:
+                found = self.dataset(self.placed(spec))
                 check_unchanged(own, found.digest)
                 return found
-            return self._build(text)
+            return self._build(spec)
 
-        return self.once(("dataset", text), make)
+        return self.once(("dataset", spec), make)
 
-    def _build(self, text: str) -> Dataset:
-        own = self.aliases.get(text)
-        build, params = registry.resolve("datasets", Spec.of(own.place if own else text))
+    def placed(self, name: Spec) -> Spec:
+        """What leads to a data set on this machine: itself, but for one that records call by another name."""
+        place = self.aliases[name].place if name in self.aliases else name
+        assert isinstance(place, Spec), "a file is no data set"
+        return place
+
+    def _build(self, spec: Spec) -> Dataset:
+        build, params = registry.resolve("datasets", self.placed(spec))
         data: Dataset = build(**params)
         return data
 
-    def loaded(self, text: str) -> Loaded:
+    def loaded(self, dataset: Spec | str) -> Loaded:
         """The tensors of a data set, under guard."""
 
         def tensors(data: Dataset) -> dict[str, Tensor]:
@@ -120,56 +131,54 @@ class Workshop(Memory):
             images = {f"the {name} images": split.images for name, split in parts.items()}
             return {**images, **{f"the {name} labels": split.labels for name, split in parts.items()}}
 
-        data = self.dataset(text)
+        spec = Spec.of(dataset)
+        data = self.dataset(spec)
 
         def again() -> dict[str, Tensor]:
-            return tensors(self._build(text))
+            return tensors(self._build(spec))
 
         return self.once(("loaded", id(data)), lambda: Loaded(tensors(data), again))
 
-    def classifier(self, dataset: str, text: str) -> tuple[nn.Module, Artifact]:
+    def classifier(self, dataset: Spec | str, classifier: Classifier | str) -> tuple[nn.Module, Artifact]:
         """A trained, frozen classifier and its artifact; the module must not be changed."""
-        name = text
-        if is_file_reference(text) and text not in self.aliases:
-            name = self.adopt_classifier(text)
+        data, name = Spec.of(dataset), classifier_of(classifier)
+        if isinstance(name, FileReference) and name not in self.aliases:
+            name = self.adopt_classifier(name)
 
         def make() -> tuple[nn.Module, Artifact]:
-            model, artifact = make_classifier(self, dataset, name)
+            model, artifact = make_classifier(self, data, name)
             self.seal(model, "the classifier")
             return model, artifact
 
-        return self.once(("classifier", dataset, name), make)
+        return self.once(("classifier", data, name), make)
 
-    def defense(self, dataset: str, classifier: str, text: str) -> Defense:
+    def defense(self, dataset: Spec | str, classifier: Classifier | str, defense: Chain | str) -> Defense:
         """A fitted, frozen defense around its classifier."""
-        return self.once(
-            ("defense", dataset, classifier, text),
-            lambda: make_defense(self, dataset, classifier, text, self.train_seed),
-        )
+        names = names_of(dataset, classifier, defense)
+        return self.once(("defense", *names), lambda: make_defense(self, names, self.train_seed))
 
     @property
     def copy_seed(self) -> int:
         """The training seed of an attacker's copies, which no defender can have."""
         return self.train_seed + COPY_SEED
 
-    def copy(self, dataset: str, classifier: str, text: str) -> Defense:
+    def copy(self, dataset: Spec | str, classifier: Classifier | str, defense: Chain | str) -> Defense:
         """An attacker's own copy of a defense: the same spec around the same classifier, from another training seed.
 
         Raises NotApplicable where nothing in the defense is trained, or its training does not depend on the seed: a
         copy would then be the defense itself.
         """
-        return self.once(
-            ("copy", dataset, classifier, text), lambda: make_copy(self, dataset, classifier, text)
-        )
+        names = names_of(dataset, classifier, defense)
+        return self.once(("copy", *names), lambda: make_copy(self, names))
 
     def substitute(
-        self, dataset: str, classifier: str, defense: str, threat: ThreatModel
+        self, dataset: Spec | str, classifier: Classifier | str, defense: Chain | str, threat: ThreatModel
     ) -> tuple[nn.Module, Artifact]:
         """The black-box attacker's trained substitute, one for all attacks on the same oracle."""
-        key = ("substitute", dataset, classifier, defense, threat)
-        return self.once(key, lambda: make_substitute(self, (dataset, classifier, defense), threat))
+        names = names_of(dataset, classifier, defense)
+        return self.once(("substitute", *names, threat), lambda: make_substitute(self, names, threat))
 
-    def attackers_images(self, dataset: str, threat: ThreatModel) -> Split:
+    def attackers_images(self, dataset: Spec | str, threat: ThreatModel) -> Split:
         """The images that a black-box attacker owns: none of them is ever judged.
 
         The 150 held-out test images for `papernot`, the validation split for the distillations.
@@ -267,7 +276,7 @@ class Workshop(Memory):
             found.kept.put_back()
         return found
 
-    def _in_company(self, dataset: str, x: Tensor, first: int) -> Tensor:
+    def _in_company(self, dataset: Spec, x: Tensor, first: int) -> Tensor:
         """Judged images, (N, C, H, W), and the test images that follow them, as many as fill the last micro-batch.
 
         A model that looks at its batch answers the same then, however many are judged.
@@ -282,9 +291,9 @@ class Workshop(Memory):
         """All answers of a defended system that are remembered."""
         return self.once(("answers", names), list)
 
-    def images(self, dataset: str, first: int, samples: int) -> tuple[Tensor, Tensor]:
+    def images(self, dataset: Spec | str, first: int, samples: int) -> tuple[Tensor, Tensor]:
         """Test images (N, C, H, W) in [0, 1] and labels (N,) from `first` on; the latest are remembered."""
-        asked = (dataset, first, samples)
+        asked = (Spec.of(dataset), first, samples)
         if self.memory.get("images", (None,))[0] != asked:
             split = self.dataset(dataset).test.take(slice(first, first + samples))
             x, y = split.pixels().to(self.device), split.labels.to(self.device)

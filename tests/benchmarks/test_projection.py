@@ -40,7 +40,7 @@ def system(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     workshop = Workshop(store)
     defenses = read_matrix(preset_text("standard"), "standard", {}).defenses
-    (spec,) = (text for text in defenses if text.startswith("defense-gan:"))
+    (spec,) = (chain for chain in defenses if chain.name == "defense-gan")
     defense = workshop.defense("mnist", "small-cnn", spec)
     assert isinstance(defense, DefenseGAN) and not list(store)  # nothing was trained
     trained = Generator((1, 28, 28), defense.recipe.width, defense.recipe.latent)
