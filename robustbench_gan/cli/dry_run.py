@@ -17,7 +17,7 @@ from robustbench_gan.cell.question import Planned
 from robustbench_gan.engine.forecast import Forecast, forecast
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.engine.plan import Step, labels_of, steps_of
-from robustbench_gan.leaderboard.labels import Labels
+from robustbench_gan.leaderboard.labels import Labels, radius
 from robustbench_gan.results.places import short
 
 if TYPE_CHECKING:
@@ -127,11 +127,13 @@ def _dearest(todo: Sequence[Planned], found: Forecast, called: Labels, limit: fl
     known.sort(key=lambda pair: pair[0].most, reverse=True)
     if known:
         yield f"dearest cells, minutes at least and at most{', if not stopped' if limit is None else ''}"
+    several = len({(item.cell.norm, item.cell.eps) for item in todo}) > 1
     for one, item in known[:DEAREST]:
         kinds = [
             called(kind, getattr(item.cell, kind)) for kind in called.telling("defense", "threat", "attack")
         ]
-        yield f"{minutes(one.least):>8} {minutes(one.most):>8}  {' / '.join(kinds)}"
+        budget = f", {radius(item.cell.norm, item.cell.eps)}" if several else ""
+        yield f"{minutes(one.least):>8} {minutes(one.most):>9}  {' / '.join(kinds)}{budget}"
 
 
 def _in_all(found: Forecast, cap: float | None, limit: float | None) -> Iterator[str]:

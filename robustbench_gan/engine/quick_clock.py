@@ -17,7 +17,7 @@ from robustbench_gan.cell.context import Run
 from robustbench_gan.cell.estimate import Clock, Timing, system_of
 from robustbench_gan.nouns.outcome import Goal
 
-MOMENT = 0.6  # seconds that a pass of a whole micro-batch is watched for
+MOMENT = 0.3  # seconds that a pass of a whole micro-batch is watched for
 LONG = 10.0  # seconds that a pass of one image may take, which tells how many operations a pass has
 SLOW = 0.5  # seconds an image: such a system iterates, and what its gradients take is derived from its answer
 DERIVED = {"bpda": 1.0, "cut": 1.0, "truncated": 1.0, "full": 3.0}  # answers that such a gradient takes
