@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from robustbench_gan.audit.check import Check
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System
 from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.counting import SAME_ANSWER
 from robustbench_gan.nouns.outcome import Output, distance
 from robustbench_gan.nouns.seeds import isolated
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 IMAGES: Final = 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from robustbench_gan.audit import (
     batch,
@@ -24,8 +25,10 @@ from robustbench_gan.audit import (
     state,
     unbounded,
 )
-from robustbench_gan.audit.system import Check
 from robustbench_gan.base.errors import unknown
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.check import Check
 
 CHECKS: Mapping[str, Check] = {
     check.name: check

@@ -6,18 +6,22 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from robustbench_gan.audit.printing import closing, console_table, markdown
 from robustbench_gan.audit.record import Audit, read_audit, write_text
 from robustbench_gan.audit.run import audit, why_not
-from robustbench_gan.audit.system import Check, System
 from robustbench_gan.base import progress
 from robustbench_gan.base.errors import UsageError, told
 from robustbench_gan.base.files import keep_replaced, write_text_atomically
 from robustbench_gan.base.terminal import console_for
 from robustbench_gan.engine.live import RichReporter, live_bars, say_replaced
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.check import Check
+    from robustbench_gan.audit.system import System
 
 
 def plan(system: System, checks: Sequence[Check], as_json: bool) -> None:

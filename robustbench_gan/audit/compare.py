@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from robustbench_gan.audit.record import Compared, Finding, Row, Verdict
 from robustbench_gan.flags import flag
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.flags.paired import Numbers, at_least, chance_above, holm
-from robustbench_gan.nouns.fields import Fact
-from robustbench_gan.nouns.flag import Flag, Severity
 from robustbench_gan.nouns.statistics import interval
+
+if TYPE_CHECKING:
+    from robustbench_gan.nouns.fields import Fact
+    from robustbench_gan.nouns.flag import Flag, Severity
 
 
 def above(

@@ -6,10 +6,11 @@ Each is an ordinary cell of registered names; the faulty ones begin with `contro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from robustbench_gan.nouns.flag import Flag
-from robustbench_gan.nouns.record import Result, Status
+if TYPE_CHECKING:
+    from robustbench_gan.nouns.flag import Flag
+    from robustbench_gan.nouns.record import Result, Status
 
 FoundBy = Literal["cell", "audit"]
 CLASSIFIER: Final = "small-cnn"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import MNIST_CLASS_DISTANCE
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 
 def only_mnist(system: System) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from robustbench_gan.audit.check import Check
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System
 from robustbench_gan.cell.probe import probe
 from robustbench_gan.flags import flag
 from robustbench_gan.nouns.evidence import PROBED
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 
 def look(system: System) -> Finding:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.compare import above
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
-from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.flags.thresholds import HALF
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.flags.paired import Numbers
 
 SHARES: Final = (0.25, 0.5, 1.0)  # of eps; 0 is the clean accuracy
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from robustbench_gan.audit.check import Check
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System
 from robustbench_gan.base.progress import task
 from robustbench_gan.contracts.systems import Defended
 from robustbench_gan.contracts.view import View
 from robustbench_gan.flags import flag
 from robustbench_gan.nouns.outcome import Goal
 from robustbench_gan.nouns.seeds import fold, signs
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 IMAGES: Final = 20
 DIRECTIONS: Final = 64

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.compare import share_above
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.flags import thresholds as at
 from robustbench_gan.nouns.statistics import interval
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 
 def cells(system: System) -> list[Wanted]:

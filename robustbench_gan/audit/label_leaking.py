@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.compare import above, told
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.cell.craft import craft
 from robustbench_gan.cell.judge import judge
-from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import correct
 from robustbench_gan.nouns.spec import Spec
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.flags.paired import Numbers
 
 TRAINS = "adversarial-training"
 

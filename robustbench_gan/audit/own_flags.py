@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.flags import CATALOGUE
-from robustbench_gan.nouns.flag import Flag
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.nouns.flag import Flag
 
 OWN_ROW = ("robust-at-half", "inference-time-optimisation", "undeclared-randomness", "always-on-dropout",
            "stateful-defense", "probabilities-as-logits", "no-eot")  # fmt: skip

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_gan.audit.record import Audit, Row
 from robustbench_gan.base.errors import one_line, told
 from robustbench_gan.flags.thresholds import LEVEL
 from robustbench_gan.leaderboard.labels import escape
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.record import Audit, Row
 
 STYLES = {"invalid": "red", "warning": "yellow", "failed": "red", "not run": "dim", "not applicable": "dim"}
 HEADER = ("check", "what was asked", "figure", "verdict")

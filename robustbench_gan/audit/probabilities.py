@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
+from robustbench_gan.audit.check import Check
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.thresholds import PROBABILITY_SLACK
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 IMAGES = 100
 

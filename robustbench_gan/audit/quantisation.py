@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.compare import apart, told
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.cell.craft import craft
 from robustbench_gan.cell.judge import judge
-from robustbench_gan.flags.paired import Numbers
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.flags.paired import Numbers
 
 LEVELS = 255
 

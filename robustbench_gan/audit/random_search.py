@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.compare import above, told
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.progress import task
-from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.nouns.outcome import Goal, correct
 from robustbench_gan.nouns.seeds import fold, judge_seeds
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.flags.paired import Numbers
 
 POINTS: Final = 1000  # an image, at least
 IMAGES: Final = 20

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
+from robustbench_gan.audit.check import Check
 from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System
 from robustbench_gan.contracts.systems import Bare, answer
 from robustbench_gan.flags import flag
 from robustbench_gan.flags.counting import SAME_ANSWER
 from robustbench_gan.nouns.outcome import Output, correct, distance
 from robustbench_gan.nouns.seeds import fold, isolated
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.system import System
 
 IMAGES: Final = 250  # as AutoAttack's check has it, both
 PASSES: Final = 5

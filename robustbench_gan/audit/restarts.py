@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from robustbench_gan.audit.check import Check, Wanted
 from robustbench_gan.audit.compare import finding
-from robustbench_gan.audit.record import Finding
-from robustbench_gan.audit.system import Check, System, Wanted
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.record import Finding
+    from robustbench_gan.audit.system import System
 
 STARTS: Final = 10
 

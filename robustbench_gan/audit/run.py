@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import importlib_metadata
 from pydantic import ValidationError
 
 from robustbench_gan.audit.compare import corrected, row
 from robustbench_gan.audit.record import Audit, Finding, Row
-from robustbench_gan.audit.system import Check, System, Wanted
 from robustbench_gan.base import stopping
 from robustbench_gan.base.digests import files_digest
 from robustbench_gan.base.errors import NotApplicable, UsageError, describe, said
@@ -23,9 +23,13 @@ from robustbench_gan.base.files import slug, write_text_atomically
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
-from robustbench_gan.cell.question import Planned
 from robustbench_gan.engine.execute import execute, finished
-from robustbench_gan.nouns.record import Result
+
+if TYPE_CHECKING:
+    from robustbench_gan.audit.check import Check, Wanted
+    from robustbench_gan.audit.system import System
+    from robustbench_gan.cell.question import Planned
+    from robustbench_gan.nouns.record import Result
 
 PACKAGES = ("robustbench-gan", "torch", "numpy")
 Told = Callable[[str], None]

@@ -14,10 +14,11 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_gan.audit.check import Check
 from robustbench_gan.audit.controls import CLASSIFIER, CONTROLS, Control, invalid
 from robustbench_gan.audit.record import Asked
 from robustbench_gan.audit.run import audit
-from robustbench_gan.audit.system import Check, System
+from robustbench_gan.audit.system import System
 from robustbench_gan.base import progress
 from robustbench_gan.base.redirect import aside
 from robustbench_gan.base.terminal import console_for

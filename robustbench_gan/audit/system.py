@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from robustbench_gan.audit.record import Asked, Finding
+from robustbench_gan.audit.check import Wanted
 from robustbench_gan.base.batching import micro_batch_size
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Run, Settings
@@ -22,27 +21,19 @@ from robustbench_gan.contracts.defense import Defense
 from robustbench_gan.contracts.systems import Defended, answer
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix
-from robustbench_gan.flags.paired import Numbers
 from robustbench_gan.flags.thresholds import JUDGE_SEEDS
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.budget import Budget
-from robustbench_gan.nouns.outcome import Output
-from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec
 
 if TYPE_CHECKING:
+    from robustbench_gan.audit.record import Asked
+    from robustbench_gan.flags.paired import Numbers
+    from robustbench_gan.nouns.outcome import Output
+    from robustbench_gan.nouns.record import Result
     from robustbench_gan.training.orders import Names
     from robustbench_gan.training.workshop import Workshop
-
-
-class Wanted(NamedTuple):
-    """A cell that a check needs: the attack, its threat model and its budget."""
-
-    attack: str
-    threat: str
-    norm: str
-    eps: float
 
 
 @dataclass
@@ -182,51 +173,3 @@ class System:
             return time.perf_counter() - started
 
         return -(-images // size) * self.workshop.once(("audit", "timing", self.names()), measure)
-
-
-Look = Callable[[System], Finding]
-
-
-def no_cells(system: System) -> Sequence[Wanted]:
-    """Of a check that asks the system itself."""
-    return ()
-
-
-def always(system: System) -> str:
-    """The reason of a check that applies to everything."""
-    return ""
-
-
-def not_random(system: System) -> str:
-    """The reason for a defense without randomness to average over."""
-    return "" if system.randomised else "the defense is not declared random: there are no draws"
-
-
-def nothing(system: System) -> float:
-    """Seconds, of a check that costs next to nothing beside its cells."""
-    return 0.0
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question of an audit.
-
-    `flags` are the ids that it may raise. `cells` are run and stored by the engine before `look` is called.
-    `why_not` says, before any run, why a check does not apply. `seconds` estimates what `look` costs beside the
-    cells, and what it then sees is stored; `cost` says it for people.
-    """
-
-    name: str
-    pitfall: str
-    question: str
-    flags: tuple[str, ...]
-    look: Look
-    cost: str
-    cells: Callable[[System], Sequence[Wanted]] = no_cells
-    why_not: Callable[[System], str] = always
-    seconds: Callable[[System], float] = nothing
-
-    @property
-    def kept(self) -> bool:
-        """What it sees took time of its own, and is stored; the rest is read off the cells again."""
-        return self.seconds is not nothing
