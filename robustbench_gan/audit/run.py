@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,8 +64,40 @@ def audit(
     An error of a defense, an attack or a check ends in its row as `failed`. Raises UsageError for bad input; an
     interrupt passes, and what was finished stays in `out`.
     """
-    skipped, spent = dict[str, Skipped](), dict[str, float]()
-    findings: dict[str, Finding] = {}
+    skipped = _left_out(system, checks, out, max_check_minutes, on_work)
+    asked = [check for check in checks if check.name not in skipped]
+    spent, findings = dict.fromkeys((check.name for check in checks), 0.0), dict[str, Finding]()
+    for check in asked:
+        with _counted(spent, check):
+            _run_cells(check, system, out, on_work, on_replaced)
+    for check in asked:
+        if unusable := _unusable(check, system):
+            skipped[check.name] = unusable
+            continue
+        on_work(check.name)
+        with _counted(spent, check):
+            findings[check.name] = _looked(check, system, out)
+    return Audit(
+        asked=system.published,
+        comparisons=sum(len(finding.tests) for finding in findings.values()),
+        rows=_rows(system, checks, skipped, findings, spent),
+        versions={name: importlib_metadata.version(name) for name in PACKAGES},
+    )
+
+
+@contextmanager
+def _counted(spent: dict[str, float], check: Check) -> Iterator[None]:
+    """Add the seconds that a block takes to those of its check."""
+    started = time.perf_counter()
+    yield
+    spent[check.name] += time.perf_counter() - started
+
+
+def _left_out(
+    system: System, checks: Sequence[Check], out: Path, max_check_minutes: float | None, on_work: Told
+) -> dict[str, Skipped]:
+    """The checks that are known not to be made before any is: those that do not apply, and those that take too long."""
+    skipped = {}
     for check in checks:
         if reason := why_not(check, system):
             skipped[check.name] = Skipped("not applicable", reason)
@@ -72,33 +105,25 @@ def audit(
             on_work(f"estimating {check.name}")
             if reason := _too_long(check, system, out, max_check_minutes):
                 skipped[check.name] = Skipped("not run", reason)
-    for check in checks:
-        if check.name not in skipped:
-            started = time.perf_counter()
-            _run_cells(check, system, out, on_work, on_replaced)
-            spent[check.name] = time.perf_counter() - started
-    for check in checks:
-        if check.name not in skipped and (unusable := _unusable(check, system)):
-            skipped[check.name] = unusable
-        if check.name not in skipped:
-            on_work(check.name)
-            started = time.perf_counter()
-            findings[check.name] = _looked(check, system, out)
-            spent[check.name] += time.perf_counter() - started
-    verdicts = corrected(findings)
-    rows = []
+    return skipped
+
+
+def _rows(
+    system: System,
+    checks: Sequence[Check],
+    skipped: Mapping[str, Skipped],
+    findings: Mapping[str, Finding],
+    spent: Mapping[str, float],
+) -> list[Row]:
+    """The verdict table: all tests of the audit are corrected together for being many."""
+    verdicts, rows = corrected(findings), []
     for check in checks:
         if check.name in skipped:
             made = _skipped_row(check, skipped[check.name], system)
         else:
             made = row(check.name, check.pitfall, check.question, findings[check.name], *verdicts[check.name])
-        rows.append(made.model_copy(update={"seconds": round(spent.get(check.name, 0.0), 3)}))
-    return Audit(
-        asked=system.published,
-        comparisons=sum(len(finding.tests) for finding in findings.values()),
-        rows=rows,
-        versions={name: importlib_metadata.version(name) for name in PACKAGES},
-    )
+        rows.append(made.model_copy(update={"seconds": round(spent[check.name], 3)}))
+    return rows
 
 
 def _too_long(check: Check, system: System, out: Path, limit: float) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard.versions import of_other_checks, one_a_question, versions
 from robustbench_gan.nouns.record import SCHEMA_VERSION, Result
 from robustbench_gan.results.places import place
-from robustbench_gan.results.stored import read_stored
+from robustbench_gan.results.stored import Stored, read_stored
 
 Say = Callable[[str], None]
 
@@ -36,30 +36,41 @@ def load_results(
     stored = {path: read_stored(path) for path in records_below(root)}
     for path, one in stored.items():
         check_place(path, root, one.result)
-    older = [path for path, one in stored.items() if one.schema != SCHEMA_VERSION]
-    if older and (strict or say is not None):
-        said = (
-            f"{len(older)} of {len(stored)} records are of an older schema without a digest, such as {older[0]}: "
-            f"`rbg leaderboard convert {directory}` converts them."
-        )
-        if strict:
-            raise UsageError(f"--strict: {said}")
-        if say is not None:
-            say(said)
+    _tell_older(stored, directory, say, strict)
     if say is not None and (told := of_other_checks([one.result for one in stored.values()])):
         say(f"{told}.")
     found = [(str(path), one.result) for path, one in stored.items()]
     kept = [(origin, r) for origin, r in found if only is None or r.fingerprint in only]
-    made = {key: version for result in current for key, version in versions(result)}
-    fresh = [
-        (o, r) for o, r in kept if all(made.get(key, version) == version for key, version in versions(r))
-    ]
+    fresh = _of_versions(kept, current)
     if say is not None and len(fresh) < len(kept):
         say(
             f"left out: {len(kept) - len(fresh)} results in {directory} that other code, data or weights of the same "
             "systems made; run their commands again, or delete them."
         )
     return one_a_question(fresh)
+
+
+def _tell_older(stored: Mapping[Path, Stored], directory: Path, say: Say | None, strict: bool) -> None:
+    """Tell of records of an older schema. Raises UsageError for them where `strict`."""
+    older = [path for path, one in stored.items() if one.schema != SCHEMA_VERSION]
+    if not older:
+        return
+    said = (
+        f"{len(older)} of {len(stored)} records are of an older schema without a digest, such as {older[0]}: "
+        f"`rbg leaderboard convert {directory}` converts them."
+    )
+    if strict:
+        raise UsageError(f"--strict: {said}")
+    if say is not None:
+        say(said)
+
+
+def _of_versions(found: Iterable[tuple[str, Result]], current: Iterable[Result]) -> list[tuple[str, Result]]:
+    """Those that the code, data and weights of `current` could have made, as far as these have any of theirs."""
+    made = {key: version for result in current for key, version in versions(result)}
+    return [
+        (o, r) for o, r in found if all(made.get(key, version) == version for key, version in versions(r))
+    ]
 
 
 def root_of(directory: Path) -> Path:

@@ -103,44 +103,54 @@ def train_attack(workshop: Workshop, order: Order, minutes: float | None) -> Tra
     kind = registry.load("attacks", spec.name)
     module: TrainedAttack = fresh(lambda: made("attacks", spec, data.shape, len(data.classes)), seed)  # type: ignore[assignment]
     on = ground(workshop, order.names, order.threat, info_of(kind).gradient)
-    recipe = {
-        "recipe_version": RECIPE_VERSION,
-        "attack": str(order.attack),
-        "code": with_files(code_digest(kind), spec),
-        "on": [on.name, on.gradient, on.draws, on.recipe],
-        "target": order.target,
-        "budget": [order.budget.norm, order.budget.eps],
-        "data": data.digest,
-        "seed": seed,
-    }
     parts = nn.ModuleDict({"attack": module.to(workshop.device)})
     substitute = on.system.model if isinstance(on.system, Bare) and on.name == "substitute" else None
     if order.threat.substitute == "dynamic" and substitute is not None:
         parts["substitute"] = substitute  # trained beside the generator, so stored beside it
 
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        counts = Counts.zeros(1, workshop.device)
-        keep_beside(vars(counts))
-        limit = (
-            None if minutes is None else Deadline(time.monotonic() + 60 * minutes, what="training the attack")
-        )
-        training = Training(on.images, _batch_views(on, counts, limit))
-        with _others_left_alone(workshop, order, on):
-            if "substitute" in parts:
-                info = _in_turns(workshop, order, module, on, training)
-            else:
-                info = module.fit(training, order.target, order.budget, seed)
-        if limit is not None:
-            limit.insist()  # whatever a training that caught it has made of it
-        totals = {name: int(value) for name, value in vars(counts).items()}
-        return parts.state_dict(), {**info, **totals, "images": len(on.images)}
+        info = _fitted(workshop, order, module, on, minutes)
+        return parts.state_dict(), {**info, "images": len(on.images)}
 
-    artifact = workshop.store.fetch("attack", recipe, build)
+    artifact = workshop.store.fetch("attack", _recipe(workshop, order, on), build)
     parts.load_state_dict(dict(artifact.tensors))
     freeze(parts)
     for name, part in parts.items():
         workshop.seal(part, f"the trained {name}")
     return Trained(module, artifact, on, substitute)
+
+
+def _recipe(workshop: Workshop, order: Order, on: Ground) -> dict[str, Any]:
+    """Everything that decides the trained weights."""
+    spec = order.attack
+    return {
+        "recipe_version": RECIPE_VERSION,
+        "attack": str(spec),
+        "code": with_files(code_digest(registry.load("attacks", spec.name)), spec),
+        "on": [on.name, on.gradient, on.draws, on.recipe],
+        "target": order.target,
+        "budget": [order.budget.norm, order.budget.eps],
+        "data": workshop.dataset(order.names[0]).digest,
+        "seed": workshop.train_seed,
+    }
+
+
+def _fitted(
+    workshop: Workshop, order: Order, module: TrainedAttack, on: Ground, minutes: float | None
+) -> dict[str, Any]:
+    """Train the attack while all else is left alone; what it says of it, and the passes that it made."""
+    counts = Counts.zeros(1, workshop.device)
+    keep_beside(vars(counts))
+    limit = None if minutes is None else Deadline(time.monotonic() + 60 * minutes, what="training the attack")
+    training = Training(on.images, _batch_views(on, counts, limit))
+    with _others_left_alone(workshop, order, on):
+        if order.threat.substitute == "dynamic":
+            info = _in_turns(workshop, order, module, on, training)
+        else:
+            info = module.fit(training, order.target, order.budget, workshop.train_seed)
+    if limit is not None:
+        limit.insist()  # whatever a training that caught it has made of it
+    return {**info, **{name: int(value) for name, value in vars(counts).items()}}
 
 
 def _others_left_alone(workshop: Workshop, order: Order, on: Ground) -> AbstractContextManager[None]:
