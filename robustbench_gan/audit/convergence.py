@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustbench_gan.audit.check import Check, Wanted
-from robustbench_gan.audit.compare import finding
+from robustbench_gan.audit.stronger import Run, must_not_beat
 
 if TYPE_CHECKING:
-    from robustbench_gan.audit.record import Finding
     from robustbench_gan.audit.system import System
 
 
-def cells(system: System) -> list[Wanted]:
+def runs(system: System) -> tuple[Run, Run]:
     """k and 2k iterations."""
-    return [system.pgd(), system.pgd(steps=2 * system.asked.steps)]
-
-
-def look(system: System) -> Finding:
-    """What k iterations leave against what 2k leave."""
-    once, twice = (system.stands(cell) for cell in cells(system))
     k = system.asked.steps
-    return finding("not-converged", "warning", (f"{k} steps", once), (f"{2 * k} steps", twice))
+    return (f"{k} steps", system.pgd()), (f"{2 * k} steps", system.pgd(steps=2 * k))
 
 
-CHECK = Check(
-    "convergence", "P17", "does PGD find more in twice the iterations?", ("not-converged",), look,
-    "PGD of twice the steps", cells=cells,
-)  # fmt: skip
+CHECK = must_not_beat(
+    "convergence",
+    "P17",
+    "does PGD find more in twice the iterations?",
+    "not-converged",
+    "PGD of twice the steps",
+    runs,
+)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustbench_gan.audit.check import Check, Wanted, not_random
-from robustbench_gan.audit.compare import finding
+from robustbench_gan.audit.check import not_random
+from robustbench_gan.audit.stronger import Run, must_not_beat
 
 if TYPE_CHECKING:
-    from robustbench_gan.audit.record import Finding
     from robustbench_gan.audit.system import System
 
 
-def cells(system: System) -> list[Wanted]:
+def runs(system: System) -> tuple[Run, Run]:
     """N and 2N draws."""
-    return [system.pgd(), system.pgd(draws=2 * system.asked.eot)]
-
-
-def look(system: System) -> Finding:
-    """What N draws leave against what 2N leave."""
-    once, twice = (system.stands(cell) for cell in cells(system))
     n = system.asked.eot
-    return finding("eot-not-converged", "warning", (f"{n} draws", once), (f"{2 * n} draws", twice))
+    return (f"{n} draws", system.pgd()), (f"{2 * n} draws", system.pgd(draws=2 * n))
 
 
-CHECK = Check(
-    "eot", "P7", "does PGD find more with twice the EOT draws?", ("eot-not-converged",), look,
-    "PGD of twice the draws", cells=cells, why_not=not_random,
-)  # fmt: skip
+CHECK = must_not_beat(
+    "eot",
+    "P7",
+    "does PGD find more with twice the EOT draws?",
+    "eot-not-converged",
+    "PGD of twice the draws",
+    runs,
+    not_random,
+)
