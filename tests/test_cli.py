@@ -297,7 +297,7 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(rbg, tmp_path):
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == "quick: 6 cells: 4 to run, 0 done already, 2 not applicable"
-    assert "     2  substitute to train (2 not estimated)" in lines
+    assert "  substitute  2 to train (2 not estimated)" in lines
     assert next(line for line in lines if "there is nothing for a gray-box" in line).split()[0] == "2"
     assert not any("/ gray-box /" in line for line in lines)
     listed = rbg("evaluate", *asked, "-v").stdout

@@ -256,7 +256,7 @@ def test_a_dry_run_shows_the_points_and_writes_nothing(rbg, out, tmp_path):
     assert done.exit_code == 0 and done.stdout.startswith(
         "sweep: 2 cells: 2 to run, 0 done already, 0 not applicable\n"
     )
-    assert "     1  substitute to train (1 not estimated)" in done.stdout.splitlines()
+    assert "  substitute  1 to train (1 not estimated)" in done.stdout.splitlines()
     assert not out.exists() and not (tmp_path / "cache").exists()
 
 

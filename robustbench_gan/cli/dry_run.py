@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROWS = 16  # of defenses, before settings of one share a line
 DEAREST = 10
+FEW = 4  # to be named
 NAMED = 28  # columns that a defense's name gets at least
 RESTS_ON = "by passes timed here times those that attacks declare, and by recorded times"
 
@@ -104,20 +105,21 @@ def _counted(todo: Sequence[Planned], called: Labels, width: int) -> Iterator[st
 
 
 def _trained(found: Forecast) -> Iterator[str]:
-    """A line a kind of shared step."""
+    """A line a kind of shared step; the names of what is trained where they are few."""
     if found.steps:
         yield "trained once and shared"
     for kind in dict.fromkeys(one.step.kind for one in found.steps):
         own = [one for one in found.steps if one.step.kind == kind]
         missing = [one for one in own if not one.stored]
-        line = f"{len(own) - len(missing):6}  {kind} stored" if len(own) > len(missing) else ""
+        said = [f"{len(own) - len(missing)} ready"] if len(own) > len(missing) else []
         if missing:
             known = [one.seconds for one in missing if one.seconds is not None]
-            line = f"{line}, {len(missing)} to train" if line else f"{len(missing):6}  {kind} to train"
-            line += f": {minutes(sum(known))} min" if known else ""
-            unknown = len(missing) - len(known)
-            line += f" ({unknown} not estimated)" if unknown else ""
-        yield line
+            taken = [f"{minutes(sum(known))} min"] if known else []
+            taken += [f"{len(missing) - len(known)} not estimated"] if len(known) < len(missing) else []
+            said.append(f"{len(missing)} to train ({', '.join(taken)})")
+        yield f"  {kind:12}{', '.join(said)}"
+        if len(missing) <= FEW:
+            yield from (f"    {one.step.label}" for one in missing)
 
 
 def _dearest(todo: Sequence[Planned], found: Forecast, called: Labels, limit: float | None) -> Iterator[str]:

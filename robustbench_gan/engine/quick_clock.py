@@ -1,6 +1,7 @@
 """Seconds of a pass through a system, told in a moment: long passes are cut short and what is left of them is counted.
 
-For forecasts alone; the limit on a cell's time stands on `cell.estimate`, which times whole micro-batches.
+Seconds are those that the thread was at work, so that whatever else the machine does meanwhile counts for little. For
+forecasts alone: the limit on a cell's time stands on `cell.estimate`, which times whole micro-batches by the clock.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.operations, self.began = 0, time.perf_counter()
-        self.until = time.thread_time() + seconds  # others on the machine do not count
+        self.operations, self.until = 0, time.thread_time() + seconds
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
@@ -127,8 +127,8 @@ class QuickClock(Clock):
             finished = False
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
-        seconds = time.perf_counter() - watch.began
-        self.spent += time.thread_time() - before
+        seconds = time.thread_time() - before
+        self.spent += seconds
         if rows == 1 and not finished:
             raise Unknown(f"an answer takes more than {LONG:g} s an image")
         return seconds, watch.operations, finished
