@@ -4,75 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from typing import Any
 
-import numpy as np
 import pytest
+from planted_standing import DYNAMIC, N, carried, noise, raised, record, square, unbounded
 
 from robustbench_gan.flags.across import Findings, across, doubts, invalid_flags
-from robustbench_gan.flags.paired import at_least, chance_above, holm
 from robustbench_gan.nouns.flag import Flag
-from robustbench_gan.nouns.record import Cell, Outcomes, Result
-
-N = 100
-DYNAMIC = Flag(id="inference-time-optimisation", severity="note", message="m")
-
-
-def record(
-    stands: int | str | list[str],
-    *,
-    attack: str = "pgd:steps=40",
-    threat: str = "white-box:gradient=auto",
-    status: str = "ok",
-    backward: int = 1,
-    forward: int = 1,
-    size: float | list[float] = 0.1,
-    more: dict[str, Any] | None = None,
-    **changes: Any,
-) -> Result:
-    """A cell of N images, of which the first `stands` are robust, all of them right unperturbed."""
-    robust = ["1" * stands + "0" * (N - stands)] if isinstance(stands, int) else stands
-    robust = [robust] if isinstance(robust, str) else robust
-    n = len(robust[0])
-    values: dict[str, Any] = {
-        "dataset": "mnist", "classifier": "a", "defense": "magnet", "attack": attack, "threat": threat, "norm": "linf",
-        "eps": 0.3, "first": 150, "samples": n, "judge_seeds": len(robust), "identity": {"train_seed": "0"},
-    }  # fmt: skip
-    cell = Cell(**(values | changes))
-    sizes = [size] * n if isinstance(size, float) else size
-    outcomes = Outcomes(
-        clean=["1" * n] * len(robust), accepted=["1" * n] * len(robust), robust=robust, size=[sizes],
-        forward=[forward] * n, backward=[backward] * n,
-    )  # fmt: skip
-    facts = {"cell": cell, "fingerprint": cell.fingerprint, "status": status, "outcomes": outcomes}
-    return Result(**{**facts, "reason": "" if status == "ok" else "x", **(more or {})})
-
-
-def carried(stands: int, **changes: Any) -> Result:
-    return record(stands, threat="black-box:model=b", **changes)
-
-
-def noise(stands: int, **changes: Any) -> Result:
-    return record(stands, attack="noise", backward=0, forward=0, more={"control": True}, **changes)
-
-
-def square(stands: int, **changes: Any) -> Result:
-    return record(stands, **{"attack": "square:queries=100", "backward": 0, **changes})
-
-
-def unbounded(stands: int, **changes: Any) -> Result:
-    return record(stands, **{"attack": "cw", "eps": math.inf, "norm": "l2", **changes})
-
-
-def raised(*results: Result) -> dict[str, tuple[str, list[Result]]]:
-    """Flag to severity and the cells accused."""
-    found: dict[str, tuple[str, list[Result]]] = {}
-    for one in across(results).found:
-        cells = [r for r in results if r.fingerprint in one.cells]
-        found.setdefault(one.flag.id, (one.flag.severity, []))[1].extend(cells)
-    return found
-
+from robustbench_gan.nouns.record import Result
 
 WHITE, SEED = "white-box:gradient=auto", "seed-known:gradient=auto"
 # (flag, severity, accused, witness): the accused leaves more standing than the witness
@@ -267,35 +206,3 @@ def test_invalid_flags_of_cells_and_across_them_are_told_together() -> None:
         cells[0].fingerprint: ["white-box-weaker-than-black-box"]
     }
     assert doubts(found)[cells[0].fingerprint][0].against == 0.6
-
-
-# ---- statistics
-
-
-def test_the_sign_test_is_exact() -> None:
-    one, other = np.array([1.0, 1, 1, 1, 0, 0]), np.array([0.0, 0, 0, 0, 0, 1])
-    assert chance_above(one, other) == pytest.approx(6 / 32)  # 4 or more heads of 5
-    assert chance_above(other, one) == pytest.approx(31 / 32)
-    assert chance_above(one, one) == 1.0
-    assert at_least(2, 3, 0.1) == pytest.approx(3 * 0.01 * 0.9 + 0.001)
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-
-
-def test_many_honest_comparisons_hardly_ever_accuse_anybody() -> None:
-    """60 runs of 36 comparisons between attacks of equal strength on images of their own luck."""
-    draw, accused = random.Random(0), 0
-    for _ in range(60):
-        cells = [
-            record("".join("01"[draw.random() < 0.5] for _ in range(N)), attack=f"a{k}:steps={steps}")
-            for k in range(6)
-            for steps in (40, 1)
-        ]
-        found = across(cells)
-        assert found.comparisons == 36
-        accused += bool(found.found)
-    assert accused <= 6  # 5 % of 60 are 3; one comparison alone at 0.05 would accuse in nearly every run

@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import random
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from planted_records import resealed, with_evidence
+from honest_record import COMMITTED, Raw, honest_record, raw_of, refused, set_in  # noqa: F401 - fixtures
+from planted_records import resealed
 
-from robustbench_gan.base.errors import UsageError
 from robustbench_gan.leaderboard import load_results, markdown
-from robustbench_gan.leaderboard.convert import convert
 from robustbench_gan.nouns.fields import packed, unpacked
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.results.places import place
-from robustbench_gan.results.stored import read_result, read_stored, write_text
-
-COMMITTED = Path(__file__).parents[1] / "leaderboard"
-Raw = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def honest() -> Result:
-    """A committed record of MagNet under two judge seeds, with clean and lost images."""
-    found = [r for r in load_results(COMMITTED) if r.outcomes and r.cell.defense.name == "magnet"]
-    return with_evidence(
-        next(r for r in found if r.cell.attack.name == "fgsm" and r.cell.threat_name == "white-box"),
-        zero_gradients=3,
-    )
-
-
-def raw_of(result: Result) -> Raw:
-    raw: Raw = json.loads(write_text(result))
-    return raw
-
-
-def refused(tmp_path: Path, raw: Any) -> str:
-    """Why a record is not read; empty where it is. Anything but one line of UsageError is a failure of the test."""
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps(raw))
-    try:
-        read_result(path)
-    except UsageError as error:
-        assert "\n" not in str(error)
-        return str(error)
-    return ""
+from robustbench_gan.results.stored import write_text
 
 
 @pytest.mark.parametrize(
@@ -94,15 +59,6 @@ def flipped(raw: Raw, name: str, to: str, where: Callable[[str, str, str], bool]
     at = next(i for i, bits in enumerate(zip(*(rows[k][0] for k in rows), strict=True)) if where(*bits))
     rows[name][0][at] = to
     raw["outcomes"][name] = [packed("".join(row)) for row in rows[name]]
-
-
-def set_in(*keys: Any, value: Any) -> Callable[[Raw], None]:
-    def change(raw: Raw) -> None:
-        for key in keys[:-1]:
-            raw = raw[key]
-        raw[keys[-1]] = value(raw[keys[-1]]) if callable(value) else value
-
-    return change
 
 
 FORGED: dict[str, tuple[Callable[[Raw], None], str]] = {
@@ -219,189 +175,3 @@ def test_of_committed_robust_rows_none_is_believed_that_was_never_lost(tmp_path:
         raw["outcomes"]["robust"] = raw["outcomes"]["clean"]
         said = refused(tmp_path, resealed(raw))  # the latter where as many were won as lost
         assert "attacked.defended" in said or "0 examples won" in said
-
-
-# every leaf of a record
-
-
-def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The places of everything in a record that can be changed on its own."""
-    yield place
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
-        yield from leaves(one, (*place, key))
-
-
-def variants(value: Any) -> list[Any]:
-    """Other values for a leaf: near ones, absurd ones, other types."""
-    other: list[Any] = [None, "x", 7, -1, 1e308, True, [], {}, "\x1b[31m\u202e", "Infinity", "NaN", 10**30]
-    if isinstance(value, bool):
-        other += [not value]
-    elif isinstance(value, int | float):
-        other += [value + 1, -value, value * 1.001, float(value), str(value), value / 2]
-    elif isinstance(value, str):
-        other += [value + "0", value[:-1], value.upper(), value[::-1], value.replace("1", "0"), value + " "]
-    elif isinstance(value, list):
-        other += [value[::-1], value[1:], value * 2]
-    elif isinstance(value, dict):
-        other += [{**value, "x": 1}, dict(list(value.items())[1:])]
-    return [one for one in other if type(one) is not type(value) or one != value]
-
-
-def mutations(raw: Raw) -> Iterator[tuple[tuple[Any, ...], Raw]]:
-    """A record with one thing changed, or gone."""
-    for place_ in leaves(raw):
-        if not place_:
-            continue
-        *way, last = place_
-        at = raw
-        for key in way:
-            at = at[key]
-        for value in variants(at[last]):
-            changed = copy.deepcopy(raw)
-            set_in(*place_, value=lambda _, value=value: value)(changed)
-            yield place_, changed
-        changed = copy.deepcopy(raw)
-        inner = changed
-        for key in way:
-            inner = inner[key]
-        del inner[last]
-        yield place_, changed
-
-
-def same_numbers(one: Result, other: Result) -> bool:
-    """Same status and clean accuracy; the robust one apart by no more than images that were wrong unperturbed.
-
-    What these answer to their examples is not in a record, and the accuracy on the examples holds it.
-    """
-    clean, robust = ([r.accuracy(name) for r in (one, other)] for name in ("clean", "robust"))  # type: ignore[arg-type]
-    if not (clean[0] and clean[1] and robust[0] and robust[1]):
-        return one.status == other.status and clean == robust
-    moved = abs(robust[0].value - robust[1].value)
-    return one.status == other.status and clean[0] == clean[1] and moved <= 1 - clean[0].value + 1e-9
-
-
-def tried(tmp_path: Path, results: list[Result], every: int, seal: bool) -> tuple[Counter[str], Counter[str]]:
-    """What becomes of one mutation in `every`, and, of those that pass and change the page, where they were made.
-
-    None that passes changes the numbers: left are the clock, the machine, passes, and bits that change places.
-    """
-    told: Counter[str] = Counter()
-    where: Counter[str] = Counter()
-    draw = random.Random(0)
-    for result in results:
-        page = markdown([result])
-        for place_, changed in mutations(raw_of(result)):
-            if draw.randrange(every):
-                continue
-            if refused(tmp_path, resealed(changed) if seal else changed):
-                told["refused"] += 1
-                continue
-            read = read_result(tmp_path / "record.json")
-            assert same_numbers(read, result), place_
-            same = markdown([read]) == page
-            told["read, same page" if same else "read, other page"] += 1
-            where[".".join(str(key) for key in place_ if not isinstance(key, int))] += not same
-    return told, where
-
-
-def test_a_sample_of_single_mutations_never_passes_without_new_digests(
-    tmp_path: Path, honest: Result
-) -> None:
-    told, _ = tried(tmp_path, [honest], every=300, seal=False)
-    assert set(told) == {"refused"} and told["refused"] > 25
-
-
-def test_a_sample_of_mutations_with_new_digests_changes_only_what_nothing_contradicts(
-    tmp_path: Path, honest: Result
-) -> None:
-    told, _ = tried(tmp_path, [honest], every=300, seal=True)
-    assert told["refused"] > 0.85 * told.total()
-
-
-@pytest.mark.nightly
-def test_no_single_mutation_of_any_leaf_passes_without_new_digests(tmp_path: Path) -> None:
-    results = load_results(COMMITTED)
-    some = [next(r for r in results if r.status == status) for status in ("ok", "not applicable", "not run")]
-    told, _ = tried(tmp_path, some, every=1, seal=False)
-    print(dict(told))
-    assert set(told) == {"refused"} and told["refused"] > 10_000
-    told, where = tried(tmp_path, some, every=1, seal=True)
-    print(dict(told), dict(where))
-    assert told["refused"] > 0.9 * told.total()
-
-
-# older schemas
-
-
-def as_schema_1(result: Result) -> Raw:
-    """The record as the first schema held it: bits as they are, none of today's fields."""
-    raw: Raw = json.loads(result.model_dump_json())
-    raw["schema_version"] = 1
-    for later in ("converted_from", "adversarial", "precision", "checks", "evidence"):
-        del raw[later]
-    for name in ("clean", "accepted", "robust"):
-        raw["outcomes"][name] = [unpacked(text) for text in raw["outcomes"][name]]
-    return raw
-
-
-def test_a_record_of_schema_1_is_read_with_a_line_refused_when_strict_and_converted(
-    tmp_path: Path, honest: Result
-) -> None:
-    old = as_schema_1(honest)
-    path = tmp_path / "results" / place(honest.cell)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(old))
-    lied = path.parent.parent / "gray-box" / path.name
-    lines: list[str] = []
-    (read,) = load_results(tmp_path, say=lines.append)
-    assert read.outcomes == honest.outcomes and read.converted_from == 1 and read_stored(path).schema == 1
-    assert len(lines) == 1 and "rbg leaderboard convert" in lines[0]
-    with pytest.raises(UsageError, match="--strict: 1 of 1 records are of an older schema"):
-        load_results(tmp_path, strict=True)
-    lied.parent.mkdir()
-    old["outcomes"]["robust"] = old["outcomes"]["clean"]
-    lied.write_text(json.dumps(old))
-    done = convert(tmp_path)
-    assert (done.converted, done.kept, len(done.refused)) == (1, 0, 1) and str(lied) in done.refused[0]
-    assert json.loads(lied.read_text())["schema_version"] == 1  # what was refused is left as it was
-    lied.unlink()
-    assert load_results(tmp_path, strict=True) == [read] and convert(tmp_path)[:2] == (0, 1)
-
-
-def test_a_record_must_lie_where_its_cell_says(tmp_path: Path, honest: Result) -> None:
-    right = place(honest.cell)
-    for wrong in (right.with_name("x.json"), right.parent.parent / "gray-box" / right.name, Path(right.name)):
-        path = tmp_path / wrong.parts[0] / "results" / wrong
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(write_text(honest))
-        with pytest.raises(UsageError, match="not where its cell belongs"):
-            load_results(tmp_path / wrong.parts[0])
-        path.unlink()
-    gathered = tmp_path / "many" / "results" / "machine-b" / right
-    gathered.parent.mkdir(parents=True)
-    gathered.write_text(write_text(honest))
-    assert load_results(tmp_path / "many") == [honest]
-
-
-# files that are no records
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[" * 100_000, "nested too deeply"),
-        ('{"a":' * 100_000, "nested too deeply"),
-        ('{"schema_version": 2, "schema_version": 2}', "stands twice"),
-        ('{"schema_version": NaN}', "NaN is no number"),
-        ('{"schema_version": true}', "schema version True"),
-        ('{"schema_version": ' + "9" * 5000 + "}", "is no JSON"),
-        ('{"schema_version": "' + "x" * 5000 + '"}', "schema version"),
-    ],
-    ids=range(7),
-)
-def test_what_is_no_record_is_one_short_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "r.json").write_text(text)
-    with pytest.raises(UsageError, match=message) as error:
-        read_result(tmp_path / "r.json")
-    assert len(str(error.value)) < 600

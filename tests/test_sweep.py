@@ -1,124 +1,19 @@
-"""Sweeps: which points, one substitute for all of them, ordinary records, a table, a CSV and a figure."""
+"""Sweeps: one substitute for all points, ordinary records, a table and a CSV; each point in a process of its own."""
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
-import sys
 
 import pytest
 from click.testing import CliRunner
-from planted import plant
 from planted_plugins import installed  # noqa: F401 - a fixture
+from planted_sweeps import COMMAND, QUICK, rbg_sweep, sweep_out, table  # noqa: F401 - fixtures
 
-from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cli import main
-from robustbench_gan.engine.points import Axis, points, varied
-from robustbench_gan.engine.sweep_figure import places
 from robustbench_gan.leaderboard import load_results
-from robustbench_gan.nouns.spec import Chain
 from robustbench_gan.training import workshop
 from robustbench_gan.training.store import Store, read_header
-
-DIM = """
-from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.base.errors import UsageError
-
-class Dim(Defense):
-    '''Draws pixels towards the middle grey, where the planted linear model has no opinion.'''
-
-    purifies = True
-
-    def __init__(self, base, *, factor: float = 0.5, shift: float = 0.0, mode: str = "plain"):
-        super().__init__(base)
-        if factor < 0:
-            raise UsageError(f"dim needs factor >= 0, not {factor}.")
-        self.factor, self.shift = factor, shift
-
-    def purify(self, x, seed):
-        return 0.5 + self.factor * (x - 0.5) + self.shift
-"""
-COMMAND = ["--dataset", "grey", "--classifier", "fixed", "--eps", "0.1", "--samples", "20", "--device", "cpu"]
-QUICK = "black-box:model=quick,rounds=2"
-
-
-@pytest.fixture
-def rbg(tmp_path, monkeypatch, plugin_path):
-    """Call `rbg sweep` in an empty directory with an empty cache, the defense `dim` installed."""
-    plant(plugin_path, "dim", "[robustbench_gan.defenses]\ndim = planted_dim:Dim\n", {"planted_dim.py": DIM})
-    monkeypatch.setenv("RBG_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def call(*arguments):
-        given = ["sweep", *arguments, "--out", "out"]
-        for name, value in zip(COMMAND[::2], COMMAND[1::2], strict=True):
-            given += [name, value] if name not in arguments else []
-        given += ["--threat", QUICK] if "--threat" not in arguments else []
-        return CliRunner().invoke(main, given)
-
-    return call
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "here" / "out"
-
-
-def table(out):
-    return list(csv.DictReader((out / "sweep.csv").open()))
-
-
-# ---- which points
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "values"),
-    [
-        ("L=25", "L", ("25",)),
-        ("L=25,50 , 100", "L", ("25", "50", "100")),
-        ("attack=pgd(steps=1,step=0.1),fgsm", "attack", ("pgd(steps=1,step=0.1)", "fgsm")),
-        ("magnet.width=1,2", "magnet.width", ("1", "2")),
-    ],
-)
-def test_an_axis_is_read(text, name, values):
-    assert Axis.parse(text) == Axis(name, values)
-
-
-@pytest.mark.parametrize("text", ["", "L", "L=", "=1,2", "L=1,,2", "L=1,", "L=,1", "L=1,2,1", "L=f(1"])
-def test_an_axis_that_makes_no_sense_is_refused(text):
-    with pytest.raises(UsageError, match="--over"):
-        Axis.parse(text)
-
-
-L, R = Axis("iterations", ("25", "50")), Axis("restarts", ("1", "2", "5"))
-
-
-def test_crossed_gives_every_combination():
-    found = points([Chain.of("defense-gan")], [L, R], one_at_a_time=False)
-    assert len(found) == 6 and len({p.spec for p in found}) == 6 and {p.axis for p in found} == {""}
-    assert str(found[1].spec) == "defense-gan:iterations=25,restarts=2"
-
-
-def test_one_at_a_time_keeps_the_others_as_given():
-    found = points([Chain.of("defense-gan:iterations=100,restarts=10")], [L, R], one_at_a_time=True)
-    assert [str(p.spec) for p in found] == [
-        f"defense-gan:iterations={i},restarts={r}"
-        for i, r in [(25, 10), (50, 10), (100, 1), (100, 2), (100, 5)]
-    ]
-    assert [p.axis for p in found] == ["iterations"] * 2 + ["restarts"] * 3
-
-
-def test_in_a_composition_the_stage_that_has_the_parameter_is_varied():
-    chain = Chain.of("magnet:epochs=1+adversarial-training")
-    assert str(varied(chain, [("mix", "0.25")])) == "magnet:epochs=1+adversarial-training:mix=0.25"
-    assert str(varied(chain, [("magnet.lr", "0.5")])) == "magnet:epochs=1,lr=0.5+adversarial-training"
-    with pytest.raises(UsageError, match=r"several stages .*write magnet.epochs="):
-        varied(chain, [("epochs", "2")])
-    with pytest.raises(UsageError, match="unknown parameter of 'magnet'"):
-        varied(Chain.of("magnet"), [("widht", "2")])
-
 
 # ---- a sweep
 
@@ -332,29 +227,3 @@ def test_a_point_that_hangs_is_killed_and_the_table_says_so(rbg, out):
 def test_a_limit_that_is_none_is_refused(rbg, out, seconds):
     done = rbg("dim", "--over", "factor=1", "--cell-timeout", seconds)
     assert done.exit_code == 2 and "--cell-timeout" in done.stderr and not out.exists()
-
-
-# ---- the figure
-
-
-def test_without_matplotlib_the_table_is_written_and_the_want_is_said(rbg, out, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    done = rbg("dim", "--over", "factor=0.5")
-    assert done.exit_code == 0 and "matplotlib is missing" in done.stderr and "[plots]" in done.stderr
-    assert (out / "sweep.md").exists() and not (out / "sweep.png").exists()
-    assert "sweep.png" not in (out / "sweep.md").read_text()
-
-
-def test_the_figure_is_drawn(rbg, out):
-    pytest.importorskip("matplotlib")
-    long = "dim:mode=" + "x" * 300  # a legend that is wider than the figure would leave no room to draw in
-    done = rbg("dim", long, "--over", "factor=0.1,0.5,1", "--over", "shift=0,0.1")
-    assert done.exit_code == 0, done.output
-    assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert "](sweep.png)" in (out / "sweep.md").read_text()
-
-
-def test_values_that_are_no_numbers_stand_in_a_row():
-    assert places(["25", "1e2"]) == {"25": 25.0, "1e2": 100.0}
-    assert places(["orig", "rec"]) == {"orig": 1.0, "rec": 2.0}
