@@ -12,7 +12,6 @@ from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import preset_text, read_matrix
-from robustbench_gan.engine.plan import short
 from robustbench_gan.leaderboard import markdown, tables
 
 NAME = "defense-gan-2018"
@@ -28,7 +27,7 @@ def results(tmp_path):
 
 def of(result):
     return (
-        short(result.cell.attack),
+        result.cell.attack.name,
         str(result.cell.defense),
         result.cell.threat.get("gradient"),
     )

@@ -13,8 +13,9 @@ from planted_plugins import installed, planned, workshop  # noqa: F401
 
 from robustbench_gan.base.errors import UsageError
 from robustbench_gan.cell.context import Settings
+from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.engine import identity
-from robustbench_gan.engine.plan import execute
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.leaderboard.load import records_below
 from robustbench_gan.results.stored import read_result, write_text
 
@@ -60,7 +61,7 @@ def run(out, store):
     """Run what is missing; the fingerprints of the cells that were run for it."""
     shop, fresh = workshop(store), []
     execute(
-        planned(shop, **ASKED), shop, Settings(), out, on_step=lambda step: None,
+        planned(shop, **ASKED), shop, Settings(), out, run_cell=evaluate_cell, on_step=lambda step: None,
         on_result=lambda item, result, stored: None if stored else fresh.append(item.cell.fingerprint),
     )  # fmt: skip
     return fresh
