@@ -363,12 +363,12 @@ def test_nothing_is_written_through_a_link_that_appears_while_it_runs(rbg, tmp_p
 
 
 def test_a_disk_that_fills_up_under_way_is_said_and_no_bad_usage(rbg, monkeypatch):
-    from robustbench_gan.engine import plan
+    from robustbench_gan.engine import execute
 
     def full(path, text):
         raise Fatal(f"cannot write {path}: No space left on device.")
 
-    monkeypatch.setattr(plan, "write_text_atomically", full)
+    monkeypatch.setattr(execute, "write_text_atomically", full)
     result = rbg("evaluate", *SMALL, "--out", "out")
     assert result.exit_code == 1 and "No space left on device" in result.stderr
     assert "Traceback" not in result.stderr

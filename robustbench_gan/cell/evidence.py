@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -92,16 +91,17 @@ def _of_gradients(seen: Seen) -> dict[str, int]:
         "flat_losses": flat,
     }
     if flat.any():
-        sure = _sure(seen.answers[0])
-        told |= {"sure_tiny": tiny & sure, "sure_flat": flat & sure}
+        sure = flat.copy()
+        sure[flat] = _sure(seen.answers[0].logits.detach().cpu().numpy()[flat])
+        told |= {"sure_tiny": tiny & sure, "sure_flat": sure}
     return {name: int(np.count_nonzero(which)) for name, which in told.items()}
 
 
-def _sure(answer: Output) -> Mask:
-    """(N,) bool: the answer's softmax is 1 in float32."""
-    top = answer.logits.double().log_softmax(dim=1).amax(dim=1)
-    sure: Mask = (-torch.expm1(top) < SATURATED_CONFIDENCE).cpu().numpy()
-    return sure
+def _sure(logits: NDArray[np.float32]) -> Mask:
+    """(n,) bool: the softmax of logits, (n, K), is 1 in float32."""
+    z = logits.astype(np.float64)
+    others = np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1) - 1  # as shares of the largest
+    return np.asarray(others / (1 + others) < SATURATED_CONFIDENCE)
 
 
 def _off_simplex(logits: Tensor) -> float:

@@ -78,4 +78,5 @@ class Evidence(Validated):
 def in_short(part: Part) -> Part:
     """The same with four digits of each number, which rounding elsewhere rarely changes."""
     numbers = {name: value for name, value in vars(part).items() if type(value) is float}
-    return part.model_copy(update={name: float(f"{value:.4g}") for name, value in numbers.items()})
+    longer = {name: short for name, value in numbers.items() if (short := float(f"{value:.4g}")) != value}
+    return part.model_copy(update=longer) if longer else part

@@ -108,8 +108,9 @@ class Outcomes(Validated):
 
     def array(self, name: Literal["clean", "accepted", "robust"]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """One of the outcomes, (K, N) bool."""
-        rows = [np.frombuffer(bits.encode(), dtype=np.uint8) == ord("1") for bits in getattr(self, name)]
-        return np.stack(rows)
+        rows: list[str] = getattr(self, name)
+        characters = np.frombuffer("".join(rows).encode(), dtype=np.uint8)
+        return np.asarray(characters == ord("1")).reshape(len(rows), -1)
 
     def robust_at(self, eps: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """What is robust at a radius, (K, N) bool: an attack won only where its size is within eps.
