@@ -28,6 +28,7 @@ from robustbench_gan.guards.seal import Seal
 from robustbench_gan.nouns import registry
 from robustbench_gan.nouns.outcome import Output
 from robustbench_gan.nouns.seeds import sample_seeds
+from robustbench_gan.nouns.spec import Spec
 from robustbench_gan.training.networks import freeze
 from robustbench_gan.training.store import Store
 
@@ -67,7 +68,7 @@ def check_attack(attack: str | Callable[..., Any], data: Dataset | None = None) 
     examples inside the box and the budget, the same from the same seed and in whatever batches, win an image in some
     norm unless it is a control, raise no red flag that makes a number invalid, and leave everything else alone.
     """
-    target = registry.load("attacks", attack.partition(":")[0]) if isinstance(attack, str) else attack
+    target = registry.load("attacks", Spec.of(attack).name) if isinstance(attack, str) else attack
     info, name = info_of(target), attack if isinstance(attack, str) else target.__name__
     _check_parameters(target, name)
     data = data or tiny_data()

@@ -188,9 +188,8 @@ def test_of_several_witnesses_the_clearest_speaks() -> None:
     assert one.flag.evidence["against"] == 0.2 and one.flag.evidence["comparisons"] == 2
 
 
-@pytest.mark.parametrize("text", ["pgd:steps=", "a:b:(", "", "x:steps=many", "pgd:steps=(("])
-def test_text_that_is_no_spec_breaks_nothing(text: str) -> None:
-    assert raised(record(60, attack=text), noise(40))["noise-beats-gradients"][0] == "invalid"
+def test_an_attack_of_another_kind_of_steps_breaks_nothing() -> None:
+    assert raised(record(60, attack="x:steps=many"), noise(40))["noise-beats-gradients"][0] == "invalid"
 
 
 def test_an_empty_run_has_nothing_to_say() -> None:

@@ -24,7 +24,7 @@ from robustbench_gan.nouns.registry import resolve
 from robustbench_gan.nouns.spec import Spec, as_params
 from robustbench_gan.training.building import Pace
 from robustbench_gan.training.networks import freeze
-from robustbench_gan.training.orders import Order
+from robustbench_gan.training.orders import Order, names_of
 from robustbench_gan.training.store import Store
 
 SHAPE = (1, 16, 16)
@@ -77,7 +77,7 @@ def make(name, store, root):
         text, threat = ATTACKS[name]
         kind, parameters = resolve("attacks", Spec.parse(text))
         full = str(Spec(Spec.parse(text).name, as_params(parameters)))
-        shop.trained_attack(Order(NAMES, full, threat, None, Budget("linf", 0.2)))
+        shop.trained_attack(Order(names_of(*NAMES), Spec.of(full), threat, None, Budget("linf", 0.2)))
 
 
 def facts(artifact):

@@ -21,7 +21,7 @@ from robustbench_gan.nouns.outcome import Goal, correct
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.spec import Spec, as_params
 from robustbench_gan.nouns.statistics import Interval, interval
-from robustbench_gan.training.orders import Order
+from robustbench_gan.training.orders import Order, names_of
 from robustbench_gan.training.workshop import Workshop
 
 FIRST = 150  # the test images before it are a black-box attacker's
@@ -39,8 +39,8 @@ def success(
 
     Of a targeted goal only images of other classes count.
     """
-    kind, params = registry.resolve("attacks", Spec.parse(attack))
-    text = str(Spec(Spec.parse(attack).name, as_params(params)))
+    kind, params = registry.resolve("attacks", Spec.of(attack))
+    spec = Spec(Spec.of(attack).name, as_params(params))
     model, _ = workshop.classifier("mnist", classifier)
     x, y = workshop.images("mnist", FIRST, samples)
     index, budget = torch.arange(len(x)), Budget("linf", eps)
@@ -48,7 +48,9 @@ def success(
     def won(goal: Goal, target: int | None) -> Tensor:
         view = View.on(Bare(model), sample_seeds(0, "view", index))
         key = None if kind.conditional else target
-        part = workshop.trained_attack(Order(("mnist", classifier, "none"), text, white_box(), key, budget))
+        part = workshop.trained_attack(
+            Order(names_of("mnist", classifier, "none"), spec, white_box(), key, budget)
+        )
         return goal.reached(view.output(Fitted({key: part.attack})(view, x, goal, budget, view.seed)))
 
     right = correct(View.on(Bare(model), index).output(x), y)
