@@ -8,17 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rbg_figures import ape_gan_tables as tool
 
+RBG = [sys.executable, "-c", "from robustbench_gan.cli import main; main()"]
 # Small enough for minutes of a CPU.
 ON_FGSM = "ape-gan:loss=author,width=16,epochs=1"
-TOOL = Path(__file__).parent.parent / "tools" / "ape_gan_tables.py"
-sys.path.insert(0, str(TOOL.parent))
-
-import ape_gan_tables as tool  # noqa: E402
 
 
 def result(clean, robust, size=None, attack="fgsm", status="ok"):
@@ -68,7 +65,7 @@ def printed(tmp_path, *arguments):
     """The rows that the tool prints, as cells."""
     cache = os.environ.get("RBG_TEST_STORE") or str(tmp_path / "cache")
     done = subprocess.run(
-        [sys.executable, str(TOOL), str(tmp_path / "out"), *arguments],
+        [*RBG, "reproduce", "ape-gan-tables", str(tmp_path / "out"), *arguments],
         capture_output=True, text=True, check=True, env={**os.environ, "RBG_CACHE_DIR": cache},
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("|")]

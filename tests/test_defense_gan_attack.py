@@ -6,22 +6,19 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rbg_figures import defense_gan_attack as tool
 
-TOOL = Path(__file__).parent.parent / "tools" / "defense_gan_attack.py"
-sys.path.insert(0, str(TOOL.parent))
-
-import defense_gan_attack as tool  # noqa: E402
+from robustbench_gan.nouns.spec import Spec
 
 WIDTH_64 = "defense-gan:width=64,iterations=200,restarts=10,gan_steps=1500,gan_lr=0.0005,critic_steps=2,ema=0.99,gan_decay=true"
 
 
 def result(attack, eps, first, clean, robust, size, status="ok"):
     outcomes = SimpleNamespace(clean=[clean], robust=[robust], size=[size])
-    cell = SimpleNamespace(attack=attack, eps=eps, first=first)
+    cell = SimpleNamespace(attack=Spec.of(attack), eps=eps, first=first)
     return SimpleNamespace(cell=cell, outcomes=outcomes, status=status, reason="")
 
 
@@ -60,7 +57,19 @@ def test_the_table_pools_the_chunks_of_one_attack_and_keeps_its_readings_apart()
 
 @pytest.mark.figures
 def test_bpda_breaks_defense_gan_at_the_published_distance(tmp_path):
-    command = [sys.executable, str(TOOL), str(tmp_path), WIDTH_64, "--only", "bpda", "--reading", "l2/784"]
+    command = [
+        sys.executable,
+        "-c",
+        "from robustbench_gan.cli import main; main()",
+        "reproduce",
+        "defense-gan-attack",
+        str(tmp_path),
+        WIDTH_64,
+        "--only",
+        "bpda",
+        "--reading",
+        "l2/784",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     row = next(line for line in done.stdout.splitlines() if line.startswith("| bpda | l2/784"))
     _, _, _, _, accuracy, n, status, _ = (cell.strip() for cell in row.split("|"))

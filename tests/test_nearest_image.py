@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 from click.testing import CliRunner
+from rbg_figures import nearest_image as tool
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-import nearest_image as tool
-
+from robustbench_gan.cli import main
 from robustbench_gan.data.dataset import Split
 
 SMALL = "defense-gan:width=4,gan_steps=1,critic_steps=1,iterations=2,restarts=2"
@@ -42,3 +38,13 @@ def test_the_table_has_every_row_and_refuses_what_has_no_projection(tmp_path, mo
     )
     again = CliRunner().invoke(tool.main, ["none", *asked])
     assert again.exit_code == 2 and "has no projection" in again.output
+
+
+def test_the_command_line_finds_the_figures_and_ends_their_errors_in_one_line():
+    listed = CliRunner().invoke(main, ["reproduce", "--help"])
+    assert listed.exit_code == 0 and all(
+        name in listed.output for name in ("nearest-image", "trained-attacks")
+    )
+    done = CliRunner().invoke(main, ["reproduce", "nearest-image", "none", "--dataset", "no-such-data"])
+    assert done.exit_code == 2 and "no-such-data" in done.stderr and "Traceback" not in done.output
+    assert CliRunner().invoke(main, ["reproduce", "no-such-figure"]).exit_code == 2

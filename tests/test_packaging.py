@@ -7,9 +7,12 @@ import re
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import robustbench_gan
+from robustbench_gan.cli.reproduce import GROUP
+from robustbench_gan.cli.reproduce import command as reproduce
 from robustbench_gan.nouns import registry
 
 if sys.version_info >= (3, 11):
@@ -23,9 +26,10 @@ PROJECT = PYPROJECT["project"]
 POINTS = [
     (group, name, target)
     for group, points in PROJECT["entry-points"].items()
+    if group != GROUP
     for name, target in points.items()
 ]
-PACKAGES = ["robustbench_gan", "rbg_attacks", "rbg_controls", "rbg_defenses"]
+PACKAGES = ["robustbench_gan", "rbg_attacks", "rbg_controls", "rbg_defenses", "rbg_figures"]
 
 
 @pytest.mark.parametrize(("group", "name", "target"), POINTS)
@@ -35,13 +39,24 @@ def test_every_entry_point_loads_and_is_registered(group, name, target):
     assert registry.load(group.removeprefix("robustbench_gan."), name) is promised
 
 
-def test_every_group_is_one_the_registry_knows():
+def test_every_group_is_one_the_registry_knows_or_that_of_the_figures():
     assert {group for group, _, _ in POINTS} == {f"robustbench_gan.{group}" for group in registry.GROUPS}
+    assert GROUP in PROJECT["entry-points"]
+
+
+@pytest.mark.parametrize(("name", "target"), PROJECT["entry-points"][GROUP].items())
+def test_every_figure_is_a_command_that_the_command_line_finds(name, target):
+    module, _, attribute = target.partition(":")
+    promised = getattr(importlib.import_module(module), attribute)
+    found = reproduce.get_command(click.Context(reproduce), name)
+    assert found.params == promised.params and found.help == promised.help
+    assert name in reproduce.list_commands(click.Context(reproduce))
 
 
 def test_every_plugin_file_is_registered():
-    registered = {target.partition(":")[0] for _, _, target in POINTS}
-    for package in ("rbg_attacks", "rbg_controls", "rbg_defenses"):
+    points = PROJECT["entry-points"].values()
+    registered = {target.partition(":")[0] for many in points for target in many.values()}
+    for package in ("rbg_attacks", "rbg_controls", "rbg_defenses", "rbg_figures"):
         for path in (ROOT / "plugins" / package).glob("[!_]*.py"):
             assert f"{package}.{path.stem}" in registered
 

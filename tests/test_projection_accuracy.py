@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 
 from click.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-import projection_accuracy as tool
+from rbg_figures import projection_accuracy as tool
 
 SMALL = "defense-gan:width=4,gan_steps=1,critic_steps=1,iterations=2,restarts=2"
 

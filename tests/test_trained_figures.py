@@ -5,24 +5,20 @@ RBG_TEST_STORE names a directory to keep what is trained in between runs.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
+from rbg_figures import trained_attacks as tool
 
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 
 pytestmark = pytest.mark.figures
-TOOL = Path(__file__).parents[1] / "tools" / "trained_attacks.py"
 
 
 @pytest.mark.parametrize("attack", ["advgan", "ai-gan"])
 def test_success_on_the_undefended_small_cnn(attack, tmp_path):
-    spec = importlib.util.spec_from_file_location("trained_attacks", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     shop = Workshop(Store(Path(os.environ.get("RBG_TEST_STORE") or tmp_path)))
     found = tool.success(shop, attack, "small-cnn", 1000, 0.3)
     targeted = [found[target].value for target in range(10)]

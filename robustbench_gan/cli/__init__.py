@@ -9,7 +9,7 @@ import click
 from robustbench_gan import __version__
 
 COMMANDS = (
-    "audit", "cache", "evaluate", "explain", "leaderboard", "list", "show", "sweep", "train",
+    "audit", "cache", "evaluate", "explain", "leaderboard", "list", "reproduce", "show", "sweep", "train",
 )  # fmt: skip
 
 

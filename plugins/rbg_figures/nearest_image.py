@@ -5,13 +5,13 @@ What Defense-GAN finds is given for both of its initial codes: how often the cla
 from what was asked for, and how long its code is (the generator's prior, N(0, I), has codes of length sqrt(k)). The
 substitute is that of `rbg evaluate` and `rbg sweep`, trained where the store does not have it:
 
-    python tools/nearest_image.py "defense-gan:width=64,iterations=100,init=prior,prune=true"
+    rbg reproduce nearest-image "defense-gan:width=64,iterations=100,init=prior,prune=true"
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 import torch
@@ -26,17 +26,19 @@ from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.statistics import interval
+from robustbench_gan.training.orders import Names
 from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop, pick_device
 
 BATCH = 100
+INITS: tuple[Literal["small", "prior"], ...] = ("small", "prior")
 HEADER = "| images | nearest among | right [95%] | mean squared error | length of the code |\n|---|---|---|---|---|"
 
 
 class Asked(NamedTuple):
     """Data set, classifier and defense, and what the attacker has."""
 
-    names: tuple[str, str, str]
+    names: Names
     threat: ThreatModel
 
 
@@ -53,7 +55,7 @@ def main(
     defense: str, reference: str | None, dataset: str, classifier: str, threat: str, samples: int, eps: float,
     device: str,
 ) -> None:  # fmt: skip
-    """Print the table."""
+    """What the nearest image is worth against black-box FGSM: of the training images, and what Defense-GAN finds."""
     workshop = Workshop(Store(), pick_device(device))
     named, attacker = (
         planned(workshop, dataset, classifier, text, threat) for text in (defense, reference or defense)
@@ -69,7 +71,7 @@ def main(
         say(kind, "none: the image itself", system.base(images).argmax(dim=1) == y)
         found, labels = nearest(images, workshop.dataset(dataset).train)
         say(kind, "training images, their labels", labels == y, error(images, found))
-        for init in ("small", "prior"):
+        for init in INITS:
             image, z = projected(system, images, init)
             right = system.core(image).argmax(dim=1) == y
             say(kind, f"the generator's, init={init}", right, error(images, image), z.norm(dim=1))
@@ -77,9 +79,8 @@ def main(
 
 def planned(workshop: Workshop, dataset: str, classifier: str, defense: str, threat: str) -> Asked:
     """Names and threat model with every parameter written out, as `rbg evaluate` would ask for them."""
-    (cell,) = lay_out(
-        Matrix(datasets=[dataset], classifiers=[classifier], defenses=[defense], threats=[threat]), workshop
-    )
+    asked = {"datasets": [dataset], "classifiers": [classifier], "defenses": [defense], "threats": [threat]}
+    (cell,) = lay_out(Matrix.model_validate(asked), workshop)
     return Asked((cell.cell.dataset, cell.cell.classifier, cell.cell.defense), cell.threat)
 
 
@@ -98,7 +99,7 @@ def nearest(x: Tensor, train: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def projected(system: DefenseGAN, x: Tensor, init: str) -> tuple[Tensor, Tensor]:
+def projected(system: DefenseGAN, x: Tensor, init: Literal["small", "prior"]) -> tuple[Tensor, Tensor]:
     """What the projection finds from these initial codes, (N, C, H, W), and its codes, (N, k)."""
     how = replace(system.projection, init=init)
     seed = sample_seeds(0, "nearest-image", torch.arange(len(x), device=x.device))
@@ -121,7 +122,3 @@ def say(
     far = "" if distance is None else f"{distance.mean():.4f}"
     long = "" if length is None else f"{length.mean():.1f}"
     click.echo(f"| {kind} | {among} | {interval(right.double().tolist(), kind)} | {far} | {long} |")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@ Their README gives 55% accuracy at "l2 0.005" on MNIST and no unit. ||d||_2 / 78
 squared error of .005 one of 1.98, ||d||_2 / sqrt(784) = .005 one of 0.14. BPDA is run at each of them; the latent-space
 attack is minimal and is read at all three.
 
-    python tools/defense_gan_attack.py OUT "defense-gan:width=64,..." --samples 500 --steps 4
+    rbg reproduce defense-gan-attack OUT "defense-gan:width=64,..." --samples 500 --steps 4
 
 Every hundred images are a cell of their own, an ordinary record under OUT/results: the same command goes on
 where it was stopped. Prints the table in Markdown of what is finished.
@@ -49,7 +49,10 @@ def main(
     out: Path, defense: str, classifier: str, samples: int, steps: int, manifold: str, only: str | None,
     device: str, readings: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Run what is not yet finished in OUT and print the table."""
+    """BPDA and the latent-space attack on Defense-GAN at the distance of Athalye et al. 2018, in three readings.
+
+    Every hundred images are a record under OUT/results: the same command goes on where it was stopped.
+    """
     torch.set_num_threads(1)
     workshop = Workshop(Store(), pick_device(device))
     common = {"defenses": [defense], "classifiers": [classifier], "samples": CHUNK, "norm": "l2"}
@@ -119,7 +122,3 @@ def survivors(result: Result, eps: float) -> list[bool]:
 def _share(flags: object) -> str:
     bits = torch.tensor([float(flag) for flag in flags])  # type: ignore[attr-defined]
     return str(interval(bits.numpy(), "defense-gan-attack"))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Accuracy and speed of Defense-GAN's projection engines on the same images, from the same initial codes.
 
-    python tools/projection_accuracy.py OUT.jsonl "defense-gan:width=64,..." --samples 1000
+    rbg reproduce projection-accuracy OUT.jsonl "defense-gan:width=64,..." --samples 1000
 
 Each engine projects clean test images and the same under FGSM on the classifier alone. Every hundred images are a line
 of OUT: the same command goes on where it was stopped, and with another --seed, which draws other initial codes, it adds
@@ -33,7 +33,7 @@ from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop, pick_device
 
 CHUNK = 100
-ENGINES = {
+ENGINES: dict[str, dict[str, Any]] = {
     "exact": {"bf16": False, "prune": False},
     "bf16": {"bf16": True, "prune": False},
     "pruned": {"bf16": False, "prune": True},
@@ -57,7 +57,10 @@ def main(
     out: Path, defense: str, classifier: str, samples: int, first: int, eps: float, seed: int,
     engines: tuple[str, ...], device: str,
 ) -> None:  # fmt: skip
-    """Run what is not yet in OUT and print the table."""
+    """Accuracy and seconds of the engines of Defense-GAN's projection on the same images, clean and under FGSM.
+
+    Every hundred images are a line of OUT: the same command goes on where it was stopped.
+    """
     workshop = Workshop(Store(), pick_device(device))
     chosen = engines or tuple(ENGINES)
     if any(ENGINES[engine]["bf16"] for engine in chosen) and not multiplies_bfloat16(workshop.device):
@@ -178,7 +181,3 @@ def difference(less: Numbers) -> str:
 def bits(text: str) -> Numbers:
     """A string of "0" and "1" as an array of numbers."""
     return np.array([float(bit) for bit in text])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,13 @@
 """Print the table of docs/trained_attacks.md: success of AdvGAN and AI-GAN towards every class, with Wilson intervals.
 
-`python tools/trained_attacks.py --classifier small-cnn advgan ai-gan` trains what the store does not hold.
+`rbg reproduce trained-attacks --classifier small-cnn advgan ai-gan` trains what the store does not hold.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 
+import click
 import torch
 from torch import Tensor
 
@@ -41,6 +41,7 @@ def success(
     """
     kind, params = registry.resolve("attacks", Spec.of(attack))
     spec = Spec(Spec.of(attack).name, as_params(params))
+    names = names_of("mnist", classifier, "none")
     model, _ = workshop.classifier("mnist", classifier)
     x, y = workshop.images("mnist", FIRST, samples)
     index, budget = torch.arange(len(x)), Budget("linf", eps)
@@ -48,13 +49,13 @@ def success(
     def won(goal: Goal, target: int | None) -> Tensor:
         view = View.on(Bare(model), sample_seeds(0, "view", index))
         key = None if kind.conditional else target
-        part = workshop.trained_attack(
-            Order(names_of("mnist", classifier, "none"), spec, white_box(), key, budget)
-        )
+        part = workshop.trained_attack(Order(names, spec, white_box(), key, budget))
         return goal.reached(view.output(Fitted({key: part.attack})(view, x, goal, budget, view.seed)))
 
     right = correct(View.on(Bare(model), index).output(x), y)
-    found = {None: interval(won(Goal.untargeted(y), None)[right].double().numpy(), attack)}
+    found: dict[int | None, Interval] = {
+        None: interval(won(Goal.untargeted(y), None)[right].double().numpy(), attack)
+    }
     for target in targets:
         counted = right & (y != target)
         reached = won(Goal.targeted(torch.full_like(y, target)), target)
@@ -85,22 +86,19 @@ def _pooled(parts: list[Interval]) -> Interval:
     return interval([1.0] * wins + [0.0] * (n - wins), "")
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("attacks", nargs="+")
-    parser.add_argument("--classifier", default="small-cnn")
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--eps", type=float, default=0.3)
-    parser.add_argument("--targets", type=int, nargs="*", default=range(10))
-    asked = parser.parse_args()
+@click.command()
+@click.argument("attacks", nargs=-1, required=True)
+@click.option("--classifier", default="small-cnn", show_default=True)
+@click.option("--samples", default=1000, show_default=True, help="Test images, behind the attacker's 150.")
+@click.option("--eps", default=0.3, show_default=True, help="Radius in linf.")
+@click.option("--target", "targets", multiple=True, type=int, help="These target classes alone. Repeatable.")
+def main(
+    attacks: tuple[str, ...], classifier: str, samples: int, eps: float, targets: tuple[int, ...]
+) -> None:
+    """Success of trained ATTACKS, such as advgan and ai-gan, towards every class of MNIST, with Wilson intervals."""
     workshop = Workshop()
     found = {
-        attack: success(workshop, attack, asked.classifier, asked.samples, asked.eps, asked.targets)
-        for attack in asked.attacks
+        attack: success(workshop, attack, classifier, samples, eps, targets or range(10))
+        for attack in attacks
     }
-    print(table(found))
-
-
-if __name__ == "__main__":
-    main()
+    click.echo(table(found))

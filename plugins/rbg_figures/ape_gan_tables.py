@@ -1,6 +1,6 @@
 """APE-GAN beside the errors its authors publish: seven gray-box attacks (their RQ1), clean and noisy images (RQ3).
 
-    python tools/ape_gan_tables.py OUT --classifier lenet --samples 500 --defense ape-gan:eps=0.3
+    rbg reproduce ape-gan-tables OUT --classifier lenet --samples 500 --defense ape-gan:eps=0.3
 
 RQ4 is the same command with `--defense "ape-gan:eps=0.3+adversarial-training"` and, for the trained classifier alone,
 `--target adversarial-training`. The last table is both directions of a proof: gray-box C&W at three confidences, which
@@ -69,7 +69,10 @@ def blocks(target: str, defense: str) -> dict[str, list[dict[str, Any]]]:
 def main(
     out: Path, defense: str, target: str, classifier: str, samples: int, first: int, wanted: tuple[str, ...]
 ) -> None:
-    """Run what is not yet finished in OUT and print the tables."""
+    """APE-GAN beside the errors its authors publish: gray-box attacks, noisy images, and both directions of a proof.
+
+    Every cell is an ordinary record under OUT/results: the same command goes on where it was stopped.
+    """
     torch.set_num_threads(1)
     workshop, common = Workshop(Store()), {"classifiers": [classifier], "samples": samples}
     for name, cells in blocks(target, defense).items():
@@ -155,7 +158,3 @@ def _tell(result: Result) -> None:
         f"crafting {seconds.crafting:.0f} s, judging {seconds.judging:.0f} s",
         err=True,
     )
-
-
-if __name__ == "__main__":
-    main()
