@@ -16,8 +16,9 @@ from robustbench_gan.engine.execute import train
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix, preset_text, presets, read_matrix, read_matrix_file
 from robustbench_gan.engine.plan import Step, steps_of
+from robustbench_gan.training.device import pick_device
 from robustbench_gan.training.store import Artifact, Build, Recipe, Store, recipe_key
-from robustbench_gan.training.workshop import Workshop, pick_device
+from robustbench_gan.training.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 

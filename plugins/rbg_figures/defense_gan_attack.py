@@ -26,8 +26,9 @@ from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.statistics import interval
+from robustbench_gan.training.device import pick_device
 from robustbench_gan.training.store import Store
-from robustbench_gan.training.workshop import Workshop, pick_device
+from robustbench_gan.training.workshop import Workshop
 
 CHUNK = 100  # the engine's micro-batch on a CPU: fewer images would cost as much
 READINGS = {"l2/784": 0.005 * 784, "mse": (0.005 * 784) ** 0.5, "l2/sqrt(784)": 0.005 * 784**0.5}

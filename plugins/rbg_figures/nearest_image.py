@@ -26,9 +26,10 @@ from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.statistics import interval
+from robustbench_gan.training.device import pick_device
 from robustbench_gan.training.orders import Names
 from robustbench_gan.training.store import Store
-from robustbench_gan.training.workshop import Workshop, pick_device
+from robustbench_gan.training.workshop import Workshop
 
 BATCH = 100
 INITS: tuple[Literal["small", "prior"], ...] = ("small", "prior")

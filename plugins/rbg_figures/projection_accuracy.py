@@ -29,8 +29,9 @@ from robustbench_gan.base.digests import module_digest
 from robustbench_gan.base.machine import multiplies_bfloat16
 from robustbench_gan.nouns.seeds import sample_seeds
 from robustbench_gan.nouns.statistics import interval
+from robustbench_gan.training.device import pick_device
 from robustbench_gan.training.store import Store
-from robustbench_gan.training.workshop import Workshop, pick_device
+from robustbench_gan.training.workshop import Workshop
 
 CHUNK = 100
 ENGINES: dict[str, dict[str, Any]] = {

@@ -31,8 +31,9 @@ from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags.across import across
 from robustbench_gan.nouns.record import Result
 from robustbench_gan.nouns.spec import Chain, Spec
+from robustbench_gan.training.device import pick_device
 from robustbench_gan.training.store import Store
-from robustbench_gan.training.workshop import Workshop, pick_device
+from robustbench_gan.training.workshop import Workshop
 
 DATASET, SAMPLES, SEEDS = "control-digits", 100, (0, 1, 2)
 

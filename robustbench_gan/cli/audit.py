@@ -110,8 +110,9 @@ def command(
     from robustbench_gan.audit.record import Asked
     from robustbench_gan.audit.system import System
     from robustbench_gan.nouns.spec import Chain, Spec, classifier_of
+    from robustbench_gan.training.device import pick_device
     from robustbench_gan.training.store import Store
-    from robustbench_gan.training.workshop import Workshop, pick_device
+    from robustbench_gan.training.workshop import Workshop
 
     picked, asked = chosen(checks), Asked(
         defense=Chain.of(defense), dataset=Spec.of(options.pop("dataset")),

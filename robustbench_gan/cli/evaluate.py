@@ -125,8 +125,9 @@ def command(
     from robustbench_gan.cli.dry_run import show_plan
     from robustbench_gan.engine.layout import lay_out
     from robustbench_gan.engine.run import run
+    from robustbench_gan.training.device import pick_device
     from robustbench_gan.training.store import Store
-    from robustbench_gan.training.workshop import Workshop, pick_device
+    from robustbench_gan.training.workshop import Workshop
 
     if len(weights) > 1:
         options["classifiers"] = _one_each(options["classifiers"], weights)

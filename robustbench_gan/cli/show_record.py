@@ -27,8 +27,23 @@ def print_result(result: Result, path: Path | None = None) -> None:
     """
     console = console_for(stderr=False)
     console.print(console_table([result]))
+    for name, value in _facts(result, path).items():
+        for line in fact(name, value, console.width):
+            console.print(line, soft_wrap=True)
+    if result.detection:
+        for line in detection(result.detection):
+            console.print(line)
+    for flag in result.flags:
+        evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
+        console.print(Text(told(f"{flag.severity}: {flag.id} ({evidence})"), style="yellow"))
+        explained = CATALOGUE[flag.id].explanation if flag.id in CATALOGUE else flag.message
+        console.print(Text(f"  {told(explained)}"))
+
+
+def _facts(result: Result, path: Path | None) -> dict[str, str]:
+    """What there is to say of a result, by name; empty where it has nothing of a kind."""
     cell = result.cell
-    facts = {
+    return {
         "data set": str(cell.dataset), "classifier": str(cell.classifier), "defense": str(cell.defense),
         "attack": str(cell.attack), "threat model": str(cell.threat), "goal": cell.goal,
         "budget": f"{cell.norm} {cell.eps:g}",
@@ -54,17 +69,6 @@ def print_result(result: Result, path: Path | None = None) -> None:
         "fingerprint": result.fingerprint,
         "digest": digest(result),
     }  # fmt: skip
-    for name, value in facts.items():
-        for line in fact(name, value, console.width):
-            console.print(line, soft_wrap=True)
-    if result.detection:
-        for line in detection(result.detection):
-            console.print(line)
-    for flag in result.flags:
-        evidence = ", ".join(f"{k} {v}" for k, v in flag.evidence.items())
-        console.print(Text(told(f"{flag.severity}: {flag.id} ({evidence})"), style="yellow"))
-        explained = CATALOGUE[flag.id].explanation if flag.id in CATALOGUE else flag.message
-        console.print(Text(f"  {told(explained)}"))
 
 
 def _examples(result: Result, path: Path | None) -> str:

@@ -96,8 +96,8 @@ def command(
     from robustbench_gan.engine.points import Axis, points
     from robustbench_gan.engine.run import run
     from robustbench_gan.nouns.spec import Chain
+    from robustbench_gan.training.device import pick_device
     from robustbench_gan.training.store import Store
-    from robustbench_gan.training.workshop import pick_device
 
     chains = [Chain.of(text) for text in defenses]
     found = points(chains, [Axis.parse(text) for text in axes], one_at_a_time=one_at_a_time)

@@ -31,8 +31,9 @@ def command(
     Prints each one's accuracy on the test images; a defense's with its classifier behind it.
     """
     from robustbench_gan.engine.train import train_all
+    from robustbench_gan.training.device import pick_device
     from robustbench_gan.training.store import Store
-    from robustbench_gan.training.workshop import Workshop, pick_device
+    from robustbench_gan.training.workshop import Workshop
 
     workshop = Workshop(Store(), pick_device(device), train_seed, weights)
     rows = train_all(specs, workshop, dataset=dataset, classifier=classifier)

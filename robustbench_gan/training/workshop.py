@@ -40,17 +40,8 @@ from robustbench_gan.training.orders import Names, Order, names_of
 from robustbench_gan.training.store import Artifact, Store
 
 N = TypeVar("N", Spec, FileReference)
-COPY_SEED = (
-    2**31
-)  # added to a defender's training seed for an attacker's copy; below it are the defenders' seeds
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda`. Raises UsageError for cuda where there is none."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto.")
-    cuda = name != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
+# Added to a defender's training seed for an attacker's copy; below it are the defenders' seeds.
+COPY_SEED = 2**31
 
 
 @dataclass
