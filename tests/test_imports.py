@@ -25,6 +25,7 @@ ROOMS = [
     "base", "nouns", "flags", "guards", "data", "models", "contracts", "training", "results", "cell", "leaderboard",
     "engine", "audit", "api", "cli",
 ]  # fmt: skip
+MOST_LINES = 300  # of a file
 MOST_LEVELS = 11  # of imports that stand on each other
 FACADES = {"seeds", "testing"}  # public names of what lies in rooms
 CELL = [
@@ -235,6 +236,17 @@ def test_no_module_stands_on_a_long_chain_of_imports():
 
     longest = max(map(chain, sorted(modules)), key=len)
     assert len(longest) <= MOST_LEVELS, " <- ".join(longest)
+
+
+def test_every_file_can_be_read_at_a_sitting():
+    roots = [CORE, *PLUGINS.values()]
+    long = {
+        str(path): count
+        for root in roots
+        for path in root.rglob("*.py")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES
+    }
+    assert not long
 
 
 def test_the_steps_of_a_cell_are_called_from_above():
