@@ -71,7 +71,7 @@ def summary(asked: Matrix, planned: Sequence[Planned], found: Forecast, width: i
 
 def clipped(line: str, width: int) -> str:
     """A line of at most so many columns."""
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return line.rstrip() if len(line.rstrip()) <= width else line[: width - 1] + "…"
 
 
 def _counted(todo: Sequence[Planned], called: Labels, width: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from robustbench_gan.base.batching import micro_batch_size
@@ -41,7 +42,10 @@ class _CutShort(BaseException):
 
 
 class _Watch(TorchFunctionMode):
-    """Counts operations, and ends the pass when its time is over."""
+    """Counts operations, and ends the pass when its time is over.
+
+    In an operation on a tensor alone: a call such as that which ends a `no_grad` has to come to its own end.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -49,7 +53,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
-        if time.thread_time() > self.until:
+        if args and isinstance(args[0], Tensor) and time.thread_time() > self.until:
             raise _CutShort
         return func(*args, **(kwargs or {}))
 
@@ -118,7 +122,7 @@ class QuickClock(Clock):
         seed, answers = torch.arange(rows, device=x.device), kind in ("forward", "bare answer", "cut")
         before, watch, finished = time.thread_time(), _Watch(limit), True
         try:
-            with watch, torch.set_grad_enabled(not answers):
+            with torch.set_grad_enabled(not answers), watch:
                 out = system(x.requires_grad_(not answers), seed)
                 value = Goal.untargeted(y).loss(out).sum()
                 if value.requires_grad:  # a cell that finds no way back fails at its first pass
