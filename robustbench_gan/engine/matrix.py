@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,17 +106,7 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
 
     Raises UsageError naming the source and the line, or the key, that is wrong.
     """
-    if any(len(line) > LONGEST for line in text.splitlines()):
-        raise UsageError(f"{source} is no matrix: a line has more than {LONGEST} characters.")
-    try:
-        raw = tomllib.loads(text)
-    except RecursionError:
-        raise UsageError(f"{source} is not valid TOML: it is nested too deeply.") from None
-    except tomllib.TOMLDecodeError as error:
-        # tomllib gives a line everywhere but at the end of the file
-        last = f"(at line {max(len(text.splitlines()), 1)}, where the file ends)"
-        why = str(error).replace("(at end of document)", last)
-        raise UsageError(f"{source} is not valid TOML: {why}.") from error
+    raw = _read_toml(text, source)
     given = raw.get("block")
     for block in given if isinstance(given, list) else []:
         for key in overrides if isinstance(block, dict) else ():
@@ -127,18 +117,37 @@ def read_matrix(text: str, source: str, overrides: dict[str, Any]) -> Matrix:
     except RecursionError:
         raise UsageError(f"{source} is nested too deeply to be a matrix.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise unknown(f"key in {source}:", place, Matrix.model_fields) from error
-        if first["loc"][0] in SPECS and isinstance(unread := first.get("ctx", {}).get("error"), UsageError):
-            raise UsageError(
-                str(unread) if first["loc"][0] in overrides else f"{source}: {unread}"
-            ) from error
-        why = str(first.get("ctx", {}).get("error", first["msg"])).rstrip(".")
-        source = "the command line" if first["loc"][0] in overrides else source
-        raise UsageError(f"{source}: {place} = {first['input']!r:.100}: {why}.") from error
+        raise _first_fault(error, source, overrides) from error
     return matrix
+
+
+def _read_toml(text: str, source: str) -> dict[str, Any]:
+    """The tables of a text. Raises UsageError naming the line that is wrong."""
+    if any(len(line) > LONGEST for line in text.splitlines()):
+        raise UsageError(f"{source} is no matrix: a line has more than {LONGEST} characters.")
+    try:
+        found: dict[str, Any] = tomllib.loads(text)
+    except RecursionError:
+        raise UsageError(f"{source} is not valid TOML: it is nested too deeply.") from None
+    except tomllib.TOMLDecodeError as error:
+        # tomllib gives a line everywhere but at the end of the file
+        last = f"(at line {max(len(text.splitlines()), 1)}, where the file ends)"
+        why = str(error).replace("(at end of document)", last)
+        raise UsageError(f"{source} is not valid TOML: {why}.") from error
+    return found
+
+
+def _first_fault(error: ValidationError, source: str, overrides: Collection[str]) -> UsageError:
+    """What is wrong with a matrix: an unknown key, a spec that cannot be read, or a value that cannot be."""
+    first = error.errors()[0]
+    place, key = ".".join(map(str, first["loc"])), first["loc"][0]
+    if first["type"] == "extra_forbidden":
+        return unknown(f"key in {source}:", place, Matrix.model_fields)
+    if key in SPECS and isinstance(unread := first.get("ctx", {}).get("error"), UsageError):
+        return UsageError(str(unread) if key in overrides else f"{source}: {unread}")
+    why = str(first.get("ctx", {}).get("error", first["msg"])).rstrip(".")
+    source = "the command line" if key in overrides else source
+    return UsageError(f"{source}: {place} = {first['input']!r:.100}: {why}.")
 
 
 def read_matrix_file(path: Path, overrides: dict[str, Any]) -> Matrix:

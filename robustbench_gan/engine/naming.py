@@ -92,6 +92,12 @@ def name_threat(given: Spec, block: Block) -> tuple[Spec, ThreatModel]:
     if isinstance(values.get("model"), Spec):  # model=b(dropout=keep), as specs nest elsewhere
         values["model"] = str(values["model"])
     threat = THREATS[spec.name](**values)
+    _check_threat(threat, given)
+    return Spec(spec.name.removesuffix(":copy"), as_params({**flag, **values})), threat
+
+
+def _check_threat(threat: ThreatModel, given: Spec) -> None:
+    """Raises UsageError for counts below 1, and for what a black-box protocol has no use for."""
     if threat.draws < 1 or threat.unroll < 1 or (threat.name == "black-box" and threat.rounds < 1):
         raise UsageError(f"{given}: draws, unroll and rounds must be 1 or more.")
     if threat.name == "query" and threat.limit < 1:
@@ -106,4 +112,3 @@ def name_threat(given: Spec, block: Block) -> tuple[Spec, ThreatModel]:
             raise UsageError(
                 f"{given}: papernot learns from labels alone; take substitute=static for scores."
             )
-    return Spec(spec.name.removesuffix(":copy"), as_params({**flag, **values})), threat
