@@ -12,6 +12,7 @@ from planted_results import result
 
 from robustbench_gan.leaderboard import markdown
 from robustbench_gan.leaderboard.randomness import HEADING, differences, paired
+from robustbench_gan.nouns.spec import UNDEFENDED, Spec
 
 FRESH, KNOWN = "white-box:draws=1,gradient=auto,unroll=5", "seed-known:gradient=auto,unroll=5"
 
@@ -22,7 +23,7 @@ def test_the_difference_is_taken_image_by_image_over_the_judge_seeds():
     (row,) = differences([known, fresh])
     assert (row.fresh.value, row.known.value, row.difference.value) == (0.625, 0.375, 0.25)
     assert row.difference == paired([0, 0.5, 0.5, 0]) and row.difference.n == 4
-    assert (row.defense, row.attack, row.gradient, row.draws) == ("none", "pgd", "auto", 1)
+    assert (row.defense, row.attack, row.gradient, row.draws) == (UNDEFENDED, Spec("pgd"), "auto", 1)
 
 
 def test_the_worst_case_of_each_side_is_taken_before_the_difference():
@@ -32,7 +33,7 @@ def test_the_worst_case_of_each_side_is_taken_before_the_difference():
             ("fgsm", FRESH, "1101"), ("pgd", FRESH, "1011"), ("fgsm", KNOWN, "1100"), ("pgd", KNOWN, "0110"),
         ]
     )  # fmt: skip
-    assert [row.attack for row in rows] == ["fgsm", "pgd", None]
+    assert [row.attack for row in rows] == [Spec("fgsm"), Spec("pgd"), None]
     assert [row.difference.value for row in rows] == [0.25, 0.25, 0.25]
     assert (rows[2].fresh.value, rows[2].known.value) == (0.5, 0.25)  # 1001 and 0100
 
@@ -45,7 +46,7 @@ def test_the_worst_case_is_over_the_attacks_that_stand_in_both():
             result("0000", threat=FRESH, attack="fgsm"),
         ]
     )
-    assert [(row.attack, row.fresh.value, row.known.value) for row in rows] == [("pgd", 1.0, 0.75)]
+    assert [(row.attack, row.fresh.value, row.known.value) for row in rows] == [(Spec("pgd"), 1.0, 0.75)]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_controls_have_no_row_but_count_in_the_worst_case_as_in_the_headline():
 
     pair = [result("1110", threat=FRESH), result("1100", threat=KNOWN)]
     rows = differences([*pair, noise("0111", FRESH), noise("1111", KNOWN)])
-    assert [row.attack for row in rows] == ["pgd", None] and rows[1].fresh.value == 0.5
+    assert [row.attack for row in rows] == [Spec("pgd"), None] and rows[1].fresh.value == 0.5
     assert differences([noise("0111", FRESH), noise("1111", KNOWN)]) == []
 
 
