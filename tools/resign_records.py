@@ -18,6 +18,7 @@ from robustbench_gan.base.files import write_text_atomically
 from robustbench_gan.cell.context import Settings
 from robustbench_gan.cell.evaluate import evaluate_cell
 from robustbench_gan.cell.question import Planned
+from robustbench_gan.engine.execute import execute
 from robustbench_gan.engine.layout import lay_out
 from robustbench_gan.engine.matrix import Matrix
 from robustbench_gan.flags.derive import with_flags
@@ -165,7 +166,10 @@ def _run(one: Signed, shops: Mapping[int, Workshop]) -> Result:
     try:
         with tempfile.TemporaryDirectory() as directory:
             keep = None if one.result.adversarial is None else Path(directory)
-            result = evaluate_cell(one.planned, shop, Settings(keep=keep))
+            (result,) = execute(
+                [one.planned], shop, Settings(keep=keep), Path(directory), run_cell=evaluate_cell,
+                on_step=lambda step: None, on_result=lambda item, result, stored: None,
+            )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
     return result.model_copy(update={"budgets": one.result.budgets})
@@ -175,6 +179,8 @@ def differing(old: Result, new: Result) -> str:
     """The first place where two results differ that must not; flags are compared as the checks of today derive them."""
     if old.evidence is not None:
         old = with_flags(old)
+    if old.status != new.status:
+        return f"status: {new.status}: {new.reason}"
     both = []
     for result in (old, new):
         plain = json.loads(result.model_dump_json(exclude=set(UNCOMPARED)))
