@@ -32,6 +32,7 @@ from robustbench_gan.training.store import Store
 from robustbench_gan.training.workshop import Workshop
 
 LEAST = 10  # cells that are run again, where there are so many with a number
+LONGEST = 1e6  # minutes of a cell; with a limit its time is estimated first, as in the presets' runs
 NO_CODE = (
     "data",
     "train_seed",
@@ -167,8 +168,8 @@ def _run(one: Signed, shops: Mapping[int, Workshop]) -> Result:
         with tempfile.TemporaryDirectory() as directory:
             keep = None if one.result.adversarial is None else Path(directory)
             (result,) = execute(
-                [one.planned], shop, Settings(keep=keep), Path(directory), run_cell=evaluate_cell,
-                on_step=lambda step: None, on_result=lambda item, result, stored: None,
+                [one.planned], shop, Settings(max_cell_minutes=LONGEST, keep=keep), Path(directory),
+                run_cell=evaluate_cell, on_step=lambda step: None, on_result=lambda item, result, stored: None,
             )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
