@@ -93,7 +93,7 @@ def test_so_are_those_for_data_that_do_not_come_along(tool, monkeypatch):
     real = Workshop.dataset
 
     def dataset(self, text):
-        assert text == "fashion-mnist"
+        assert str(text) == "fashion-mnist"
         stand_in = replace(real(self, "mnist"), name=text)
         vars(stand_in)["digest"] = digest
         return stand_in
