@@ -81,13 +81,13 @@ class MeddlesInFit(TrainedAttack):
 
 
 class Scaled(Defense):
-    """An honest purifier that keeps what it made at its first answer, and counts its answers where nobody looks."""
+    """An honest purifier that keeps what its first answer and first gradient made, and counts its answers."""
 
     purifies = True
 
     def __init__(self, base: nn.Module, *, factor: float = 1.0) -> None:
         super().__init__(base)
-        self.factor, self.kernel, self.steps = factor, None, [1]
+        self.factor, self.kernel, self.steps, self.slopes = factor, None, [1], {}
         self.register_buffer("shift", torch.zeros(1))
         self.register_buffer("answers", torch.zeros(1))
 
@@ -95,7 +95,13 @@ class Scaled(Defense):
         if self.kernel is None:
             self.kernel = torch.full((1, 1, 1, 1), self.factor)
         self.answers += 1
-        return x * self.kernel + self.shift
+        made = x * self.kernel + self.shift
+        if made.requires_grad:
+            made.register_hook(self.keep)
+        return made
+
+    def keep(self, grad: Tensor) -> None:
+        self.slopes.setdefault("kernel", self.kernel)
 
 
 class FitMeddles(Defense):

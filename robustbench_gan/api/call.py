@@ -96,7 +96,8 @@ def all_left_alone(call: Call) -> AbstractContextManager[None]:
         x, seeds = call.x[:2].clone(), call.judges_seeds[:2]
         with torch.no_grad():
             system(x, seeds)
-        system(x.requires_grad_(), seeds)
+        with torch.enable_grad():
+            torch.autograd.grad(system(x.requires_grad_(), seeds).logits.sum(), x, allow_unused=True)
 
     own: list[Belonging] = [
         model,

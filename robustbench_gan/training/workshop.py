@@ -221,7 +221,10 @@ class Workshop(Memory):
             with torch.no_grad():
                 system(x, seed)
             with torch.enable_grad():
-                system(x.requires_grad_(), seed)
+                logits = system(x.requires_grad_(), seed).logits
+                torch.autograd.grad(
+                    logits.sum(), x, allow_unused=True
+                )  # on the way back it may keep something too
 
         return [
             Accused(
