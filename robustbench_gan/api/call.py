@@ -18,7 +18,7 @@ from robustbench_gan.cell.craft import keep_better, sized_examples, strength_of
 from robustbench_gan.contracts.attacks import AttackInfo, Fitted, Training
 from robustbench_gan.contracts.counts import Counts
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer, ask_both_ways
 from robustbench_gan.contracts.view import View
 from robustbench_gan.guards.belongings import Belonging, Kept
 from robustbench_gan.guards.guard import Accused, left_alone
@@ -93,11 +93,7 @@ def all_left_alone(call: Call) -> AbstractContextManager[None]:
     model = Seal(system.defense if isinstance(system, Defended) else system.model, "the model")
 
     def ask() -> None:
-        x, seeds = call.x[:2].clone(), call.judges_seeds[:2]
-        with torch.no_grad():
-            system(x, seeds)
-        with torch.enable_grad():
-            torch.autograd.grad(system(x.requires_grad_(), seeds).logits.sum(), x, allow_unused=True)
+        ask_both_ways(system, call.x[:2], call.judges_seeds[:2])
 
     own: list[Belonging] = [
         model,

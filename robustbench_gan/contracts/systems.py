@@ -98,3 +98,12 @@ def first_rows(out: Output, real: int) -> Output:
     if real == out.logits.shape[0]:
         return out
     return Output(out.logits[:real], out.scores[:real])
+
+
+def ask_both_ways(system: System, x: Tensor, seed: Tensor) -> None:
+    """One answer and one gradient: all that a network may do for itself while it is attacked. x (N, C, H, W)."""
+    with torch.no_grad():
+        system(x, seed)
+    with torch.enable_grad():
+        given = x.clone().requires_grad_()
+        torch.autograd.grad(system(given, seed).logits.sum(), given, allow_unused=True)

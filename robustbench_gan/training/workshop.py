@@ -19,7 +19,7 @@ from robustbench_gan.base.errors import UsageError
 from robustbench_gan.base.files import expanded
 from robustbench_gan.base.tensors import Meddled
 from robustbench_gan.contracts.defense import Defense
-from robustbench_gan.contracts.systems import Bare, Defended, System, answer
+from robustbench_gan.contracts.systems import Bare, Defended, System, answer, ask_both_ways
 from robustbench_gan.contracts.threat import ThreatModel
 from robustbench_gan.data.dataset import Dataset, Split
 from robustbench_gan.guards.belongings import Kept, Loaded, Quick, Theirs
@@ -218,13 +218,7 @@ class Workshop(Memory):
         def ask(system: System) -> None:
             x = data.validation.pixels(slice(0, 2)).to(self.device)
             seed = torch.zeros(len(x), dtype=torch.int64, device=self.device)
-            with torch.no_grad():
-                system(x, seed)
-            with torch.enable_grad():
-                logits = system(x.requires_grad_(), seed).logits
-                torch.autograd.grad(
-                    logits.sum(), x, allow_unused=True
-                )  # on the way back it may keep something too
+            ask_both_ways(system, x, seed)
 
         return [
             Accused(
