@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import copy
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
@@ -9,14 +10,15 @@ from typing import Any, TypeVar
 T = TypeVar("T", bound="AsText")
 
 
-class AsText:
+class AsText(ABC):
     """What is read from a text once and written as one again: equal, hashed and sorted as that text is.
 
     1, 1.0 and True are one key of a dict, and three parameters.
     """
 
+    @abstractmethod
     def _canonical(self) -> str:
-        raise NotImplementedError
+        """The one text of it that we would write."""
 
     @property
     def canonical(self) -> str:
@@ -24,9 +26,9 @@ class AsText:
         return self._canonical()
 
     @classmethod
+    @abstractmethod
     def parse(cls: type[T], text: str) -> T:
         """Read it anew, whatever its text; it is then written as we would write it. Raises ValueError."""
-        raise NotImplementedError
 
     @classmethod
     def of(cls: type[T], given: T | str) -> T:
